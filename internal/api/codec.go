@@ -1,0 +1,76 @@
+package api
+
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"time"
+)
+
+// A Codec makes the stored form of an object and reads it back. The stored form
+// holds neither kind nor resourceVersion.
+type Codec interface {
+	// Encode returns the stored form of o. It may read but not change o.
+	Encode(o Object) ([]byte, error)
+	// Decode returns the object in body, its kind set, its resourceVersion empty.
+	Decode(body []byte) (Object, error)
+	// Media is the kind of wire form that the stored form is closest to:
+	// application/vnd.kubernetes.protobuf or application/json.
+	Media() string
+}
+
+// CodecGeneration names the codecs that write now; records of an older
+// generation are defaulted when read.
+const CodecGeneration uint16 = 1
+
+// Media types.
+const (
+	MediaJSON     = "application/json"
+	MediaYAML     = "application/yaml"
+	MediaProtobuf = "application/vnd.kubernetes.protobuf"
+)
+
+type protobufCodec struct{ new func() Object }
+
+type protobufObject interface {
+	runtime.ProtobufMarshaller
+	Unmarshal([]byte) error
+	Size() int
+}
+
+func (protobufCodec) Media() string { return MediaProtobuf }
+
+// Encode leaves the resourceVersion out by encoding a shallow copy of the
+// object without it, so o may be shared.
+func (c protobufCodec) Encode(o Object) ([]byte, error) {
+	if o.GetResourceVersion() != "" {
+		o = Clone(o)
+		o.SetResourceVersion("")
+	}
+	m, ok := o.(protobufObject)
+	if !ok {
+		return nil, fmt.Errorf("%T has no protobuf form", o)
+	}
+	b := make([]byte, m.Size())
+	n, err := m.MarshalTo(b)
+	return b[:n], err
+}
+
+func (c protobufCodec) Decode(body []byte) (Object, error) {
+	o := c.new()
+	m, ok := o.(protobufObject)
+	if !ok {
+		return nil, fmt.Errorf("%T has no protobuf form", o)
+	}
+	return o, m.Unmarshal(body)
+}
+
+// Age is how kubectl shows the time since t.
+func Age(t metav1.Time) string {
+	if t.IsZero() {
+		return "<unknown>"
+	}
+	return duration.HumanDuration(time.Since(t.Time))
+}

@@ -1,0 +1,148 @@
+package api
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// An Item is one state of one object: its stored form, and the typed and the
+// wire forms, each made on first use and then shared by every reader. An Item
+// never changes; a write makes a new one.
+type Item struct {
+	Resource *Resource
+	Revision int64 // the object's resourceVersion
+
+	body []byte // stored form; nil if the item came from elsewhere
+	obj  atomic.Pointer[Object]
+	json atomic.Pointer[[]byte]
+}
+
+// NewItem returns an item from a stored form, an object, or both. The object,
+// if there is one, becomes shared: its resourceVersion is set here, and nobody
+// may change it afterwards.
+func NewItem(r *Resource, revision int64, body []byte, obj Object) *Item {
+	i := &Item{Resource: r, Revision: revision, body: body}
+	if obj != nil {
+		i.take(obj)
+	}
+	return i
+}
+
+func (i *Item) take(o Object) {
+	if i.Revision > 0 {
+		o.SetResourceVersion(strconv.FormatInt(i.Revision, 10))
+	}
+	o.GetObjectKind().SetGroupVersionKind(i.Resource.GVK())
+	i.obj.CompareAndSwap(nil, &o)
+}
+
+// At returns the item with another revision: what DELETED events, and events
+// for an object that leaves a selector, carry.
+func (i *Item) At(revision int64) *Item {
+	body := i.body
+	if body != nil {
+		return &Item{Resource: i.Resource, Revision: revision, body: body}
+	}
+	return NewItem(i.Resource, revision, nil, Clone(i.Object()))
+}
+
+// Object returns the typed form, shared and read-only. A stored form that
+// cannot be read is a broken disk or a bug, and panics with its name; the
+// server checks what it loads with [Item.Check].
+func (i *Item) Object() Object {
+	if o := i.obj.Load(); o != nil {
+		return *o
+	}
+	if err := i.Check(); err != nil {
+		panic(err)
+	}
+	return *i.obj.Load()
+}
+
+// Check decodes the stored form if that has not been done yet.
+func (i *Item) Check() error {
+	if i.obj.Load() != nil {
+		return nil
+	}
+	o, err := i.Resource.Codec.Decode(i.body)
+	if err != nil {
+		return fmt.Errorf("decode a stored %s of revision %d: %w", i.Resource.Kind, i.Revision, err)
+	}
+	i.take(o)
+	return nil
+}
+
+// Body returns the stored form, making it if the item came without one.
+func (i *Item) Body() ([]byte, error) {
+	if i.body != nil {
+		return i.body, nil
+	}
+	return i.Resource.Codec.Encode(i.Object())
+}
+
+// JSON returns the object as JSON with its kind, without a newline. The bytes are shared.
+func (i *Item) JSON() ([]byte, error) {
+	if b := i.json.Load(); b != nil {
+		return *b, nil
+	}
+	b, err := json.Marshal(i.Object())
+	if err != nil {
+		return nil, err
+	}
+	i.json.Store(&b)
+	return b, nil
+}
+
+// Trim lets go of the forms that can be made again from the stored one.
+func (i *Item) Trim(typed bool) {
+	i.json.Store(nil)
+	if typed && i.body != nil {
+		i.obj.Store(nil)
+	}
+}
+
+// ProtobufMagic starts every protobuf message on the wire.
+var ProtobufMagic = []byte("k8s\x00")
+
+// Protobuf appends the wire form to dst: the magic number and a
+// runtime.Unknown around the stored form, to which a second ObjectMeta with
+// only the resourceVersion is appended (protobuf merges the two).
+func (i *Item) Protobuf(dst []byte) ([]byte, error) {
+	raw, err := i.RawProtobuf(nil)
+	if err != nil {
+		return nil, err
+	}
+	u := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: i.Resource.GroupVersion().String(), Kind: i.Resource.Kind}, Raw: raw}
+	b, err := u.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	return append(append(dst, ProtobufMagic...), b...), nil
+}
+
+// RawProtobuf appends the object's own message, with its resourceVersion and
+// without an envelope: what a list holds. It fails if the kind has none.
+func (i *Item) RawProtobuf(dst []byte) ([]byte, error) {
+	if i.Resource.Codec.Media() != MediaProtobuf {
+		return nil, fmt.Errorf("%s has no protobuf form", i.Resource.Kind)
+	}
+	body, err := i.Body()
+	if err != nil {
+		return nil, err
+	}
+	dst = append(dst, body...)
+	if i.Revision == 0 {
+		return dst, nil
+	}
+	rv := strconv.FormatInt(i.Revision, 10)
+	// Object.metadata is field 1, ObjectMeta.resourceVersion field 6.
+	dst = append(dst, 1<<3|2)
+	dst = binary.AppendUvarint(dst, uint64(2+len(rv)))
+	dst = append(dst, 6<<3|2, byte(len(rv)))
+	return append(dst, rv...), nil
+}
