@@ -1,0 +1,43 @@
+package pki
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// A Kubeconfig is what a client needs to reach the cluster as one user.
+type Kubeconfig struct {
+	Cluster string // the name of cluster, context and user
+	Server  string // URL
+	CA      []byte
+	Client  Pair
+}
+
+// Write writes the file with mode 0600, replacing what is there, and makes its folder.
+func (k Kubeconfig) Write(file string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	enc := base64.StdEncoding.EncodeToString
+	return WriteFile(file, fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+clusters:
+- name: %[1]s
+  cluster:
+    server: %[2]s
+    certificate-authority-data: %[3]s
+users:
+- name: %[1]s-admin
+  user:
+    client-certificate-data: %[4]s
+    client-key-data: %[5]s
+contexts:
+- name: %[1]s
+  context:
+    cluster: %[1]s
+    user: %[1]s-admin
+current-context: %[1]s
+`, k.Cluster, k.Server, enc(k.CA), enc(k.Client.Cert), enc(k.Client.Key)), 0o600)
+}
