@@ -125,6 +125,22 @@ func (i *Item) Protobuf(dst []byte) ([]byte, error) {
 	return append(append(dst, ProtobufMagic...), b...), nil
 }
 
+// RawSize is the length of what RawProtobuf appends.
+func (i *Item) RawSize() (int, error) {
+	if i.Resource.Codec.Media() != MediaProtobuf {
+		return 0, fmt.Errorf("%s has no protobuf form", i.Resource.Kind)
+	}
+	body, err := i.Body()
+	if err != nil || i.Revision == 0 {
+		return len(body), err
+	}
+	digits := 1
+	for n := i.Revision; n >= 10; n /= 10 {
+		digits++
+	}
+	return len(body) + 4 + digits, nil // the tags and lengths of RawProtobuf are one byte each
+}
+
 // RawProtobuf appends the object's own message, with its resourceVersion and
 // without an envelope: what a list holds. It fails if the kind has none.
 func (i *Item) RawProtobuf(dst []byte) ([]byte, error) {

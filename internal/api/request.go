@@ -191,6 +191,7 @@ type Event struct {
 	Item       *Item           // nil on bookmarks
 	Revision   int64
 	InitialEnd bool // a bookmark that ends the initial events (KEP-3157)
+	More       bool // the next event is at hand: a transport need not flush after this one
 }
 
 // A Handler answers requests. The server is a Handler; so is every layer around
