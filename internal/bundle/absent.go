@@ -1,0 +1,9 @@
+//go:build !bundle
+
+package bundle
+
+import "io"
+
+func hash() string { return "" }
+
+func open() (io.ReadCloser, error) { return nil, ErrAbsent }
