@@ -178,3 +178,11 @@ func (k *Kind[T]) watchFrom(ctx context.Context, h Handler, ns string, sel Selec
 	}
 	return nil
 }
+
+// Untyped returns a client for a resource whose Go type the caller does not
+// know: what works over all kinds alike (garbage collection, namespace deletion).
+func Untyped(r *Resource) *Kind[Object] {
+	k := &Kind[Object]{API: r.GroupVersion().String(), Resource: r.Resource, Scope: r.Scope, def: r}
+	k.once.Do(func() {})
+	return k
+}

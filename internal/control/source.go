@@ -1,0 +1,304 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"proa/internal/api"
+)
+
+// A source is what the engine knows of one kind: what the watch said, and on
+// top of it the engine's own writes that the watch has not passed yet. For one
+// object the higher revision wins, and a deleted UID never comes back.
+type source struct {
+	kind   *api.Resource
+	client *api.Kind[api.Object]
+	subs   []subscriber
+	synced chan struct{}
+
+	mu      sync.RWMutex
+	rev     int64 // the watch is complete up to here
+	started bool
+	objs    map[string]map[string]entry // by namespace and name
+	owned   map[types.UID]map[Key]bool  // by every owner's UID
+	loose   map[string]map[Key]bool     // those that nothing controls, by namespace
+	dead    map[types.UID]bool          // own deletes that the watch has not shown yet
+}
+
+type subscriber struct {
+	cluster *Cluster
+	keys    func(c *Cluster, old, new api.Object) []Key
+}
+
+type entry struct {
+	obj api.Object
+	rev int64
+}
+
+// A change is one step in what a source knows.
+type change struct{ old, new api.Object }
+
+func newSource(r *api.Resource) *source {
+	return &source{kind: r, client: api.Untyped(r), synced: make(chan struct{}), objs: map[string]map[string]entry{},
+		owned: map[types.UID]map[Key]bool{}, loose: map[string]map[Key]bool{}, dead: map[types.UID]bool{}}
+}
+
+func revision(o api.Object) int64 {
+	n, _ := strconv.ParseInt(o.GetResourceVersion(), 10, 64)
+	return n
+}
+
+// wrote takes in the result of an own write.
+func (s *source) wrote(o api.Object) (out []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if rev := revision(o); rev > s.rev {
+		out = s.put(out, o, rev)
+	}
+	return out
+}
+
+// deleted takes in that an object is gone by an own write.
+func (s *source) deleted(ns, name string, uid types.UID) (out []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.objs[ns][name]
+	if !ok || e.obj.GetUID() != uid {
+		return nil
+	}
+	s.dead[uid] = true
+	return s.drop(out, e.obj)
+}
+
+// saw takes in a step of the watch.
+func (s *source) saw(c api.Change[api.Object]) (out []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.Reset {
+		return s.reset(c.All, c.Revision)
+	}
+	s.rev = max(s.rev, c.Revision)
+	switch c.Type {
+	case watch.Added, watch.Modified:
+		out = s.put(out, c.Object, revision(c.Object))
+	case watch.Deleted:
+		delete(s.dead, c.Object.GetUID())
+		if e, ok := s.objs[c.Object.GetNamespace()][c.Object.GetName()]; ok && e.obj.GetUID() == c.Object.GetUID() {
+			out = s.drop(out, e.obj)
+		}
+	}
+	return out
+}
+
+// reset replaces everything but own writes that are newer.
+func (s *source) reset(all []api.Object, rev int64) (out []change) {
+	listed := make(map[types.UID]bool, len(all))
+	for _, o := range all {
+		listed[o.GetUID()] = true
+	}
+	for _, names := range s.objs {
+		for _, e := range names {
+			if e.rev <= rev && !listed[e.obj.GetUID()] {
+				out = s.drop(out, e.obj)
+			}
+		}
+	}
+	for uid := range s.dead {
+		if !listed[uid] {
+			delete(s.dead, uid)
+		}
+	}
+	for _, o := range all {
+		out = s.put(out, o, revision(o))
+	}
+	s.rev = max(s.rev, rev)
+	if !s.started {
+		s.started = true
+		close(s.synced)
+	}
+	return out
+}
+
+func (s *source) put(out []change, o api.Object, rev int64) []change {
+	if s.dead[o.GetUID()] {
+		return out
+	}
+	ns, name := o.GetNamespace(), o.GetName()
+	old, ok := s.objs[ns][name]
+	if ok && old.rev >= rev {
+		return out
+	}
+	if ok {
+		s.unindex(old.obj)
+	}
+	if s.objs[ns] == nil {
+		s.objs[ns] = map[string]entry{}
+	}
+	s.objs[ns][name] = entry{o, rev}
+	s.index(o)
+	return append(out, change{old.obj, o})
+}
+
+func (s *source) drop(out []change, o api.Object) []change {
+	s.unindex(o)
+	names := s.objs[o.GetNamespace()]
+	delete(names, o.GetName())
+	if len(names) == 0 {
+		delete(s.objs, o.GetNamespace())
+	}
+	return append(out, change{o, nil})
+}
+
+func (s *source) index(o api.Object) {
+	key, controlled := KeyOf(o), false
+	for _, ref := range o.GetOwnerReferences() {
+		addTo(s.owned, ref.UID, key)
+		controlled = controlled || ref.Controller != nil && *ref.Controller
+	}
+	if !controlled {
+		addTo(s.loose, o.GetNamespace(), key)
+	}
+}
+
+func (s *source) unindex(o api.Object) {
+	key := KeyOf(o)
+	for _, ref := range o.GetOwnerReferences() {
+		removeFrom(s.owned, ref.UID, key)
+	}
+	removeFrom(s.loose, o.GetNamespace(), key)
+}
+
+func addTo[K comparable](m map[K]map[Key]bool, k K, v Key) {
+	if m[k] == nil {
+		m[k] = map[Key]bool{}
+	}
+	m[k][v] = true
+}
+
+func removeFrom[K comparable](m map[K]map[Key]bool, k K, v Key) {
+	if set := m[k]; set != nil {
+		delete(set, v)
+		if len(set) == 0 {
+			delete(m, k)
+		}
+	}
+}
+
+func (s *source) get(ns, name string) (api.Object, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e, ok := s.objs[ns][name]
+	return e.obj, ok
+}
+
+// list returns the objects of a namespace, or of all if ns is empty, in key order.
+func (s *source) list(ns string) (out []api.Object) {
+	s.mu.RLock()
+	if ns != "" {
+		for _, e := range s.objs[ns] {
+			out = append(out, e.obj)
+		}
+	} else {
+		for _, names := range s.objs {
+			for _, e := range names {
+				out = append(out, e.obj)
+			}
+		}
+	}
+	s.mu.RUnlock()
+	return sorted(out)
+}
+
+func (s *source) keyed(keys map[Key]bool) (out []api.Object) {
+	for k := range keys {
+		out = append(out, s.objs[k.Namespace][k.Name].obj)
+	}
+	return sorted(out)
+}
+
+func (s *source) ownedBy(uid types.UID) []api.Object {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.keyed(s.owned[uid])
+}
+
+func (s *source) uncontrolled(ns string) []api.Object {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.keyed(s.loose[ns])
+}
+
+func sorted(objs []api.Object) []api.Object {
+	slices.SortFunc(objs, func(a, b api.Object) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	return objs
+}
+
+// sync lists the kind and takes in the result.
+func (s *source) sync(ctx context.Context, h api.Handler) ([]change, error) {
+	resp, err := h.Handle(ctx, &api.Request{Verb: api.List, Resource: s.kind})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]api.Object, len(resp.List.Items))
+	for i, item := range resp.List.Items {
+		all[i] = item.Object()
+	}
+	return s.saw(api.Change[api.Object]{Reset: true, All: all, Revision: resp.List.Revision}), nil
+}
+
+func typed[T api.Object](objs []api.Object, keep func(api.Object) bool) []T {
+	out := make([]T, 0, len(objs))
+	for _, o := range objs {
+		if keep == nil || keep(o) {
+			out = append(out, o.(T))
+		}
+	}
+	return out
+}
+
+// Get reads one object of a kind that the engine watches; false if there is none.
+func Get[T api.Object](c *Cluster, k *api.Kind[T], ns, name string) (t T, ok bool) {
+	o, ok := c.engine.source(k.Def()).get(ns, name)
+	if !ok {
+		return t, false
+	}
+	return o.(T), true
+}
+
+// All reads the objects of a watched kind in a namespace, or everywhere if ns
+// is empty, in key order.
+func All[T api.Object](c *Cluster, k *api.Kind[T], ns string) []T {
+	return typed[T](c.engine.source(k.Def()).list(ns), nil)
+}
+
+// Owned reads the objects of a watched kind that the object of that UID controls.
+func Owned[T api.Object](c *Cluster, k *api.Kind[T], uid types.UID) []T {
+	return typed[T](c.engine.source(k.Def()).ownedBy(uid), func(o api.Object) bool {
+		ref := metav1.GetControllerOfNoCopy(o)
+		return ref != nil && ref.UID == uid
+	})
+}
+
+// Loose reads the objects of a watched kind in a namespace that nothing controls.
+func Loose[T api.Object](c *Cluster, k *api.Kind[T], ns string) []T {
+	return typed[T](c.engine.source(k.Def()).uncontrolled(ns), nil)
+}
+
+// Find reads an object of any watched kind.
+func (c *Cluster) Find(r *api.Resource, ns, name string) (api.Object, bool) {
+	return c.engine.source(r).get(ns, name)
+}
+
+// Dependents reads the objects of a watched kind that name the UID as an owner.
+func (c *Cluster) Dependents(r *api.Resource, uid types.UID) []api.Object {
+	return c.engine.source(r).ownedBy(uid)
+}
