@@ -335,4 +335,3 @@ func (e *Engine) Close() error {
 	e.feed.Close(store.ErrClosed)
 	return nil
 }
-

@@ -1,0 +1,30 @@
+package lsm_test
+
+import (
+	"testing"
+
+	"proa/internal/store"
+	"proa/internal/store/lsm"
+	"proa/internal/store/storetest"
+)
+
+func opener(dir string, o lsm.Options) storetest.Opener {
+	return func(t testing.TB, clock store.Clock) store.Engine {
+		t.Helper()
+		o.Clock = clock
+		e, err := lsm.Open(dir, o)
+		if err != nil {
+			t.Fatalf("open: %v", err)
+		}
+		return e
+	}
+}
+
+func TestLSM(t *testing.T) {
+	storetest.Run(t, true, func(t *testing.T) storetest.Opener { return opener(t.TempDir(), lsm.Options{}) })
+}
+
+// TestSmallFeed sends nearly every watch through the log on disk.
+func TestSmallFeed(t *testing.T) {
+	storetest.Run(t, true, func(t *testing.T) storetest.Opener { return opener(t.TempDir(), lsm.Options{FeedEvents: 2}) })
+}

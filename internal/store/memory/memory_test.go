@@ -1,0 +1,15 @@
+package memory_test
+
+import (
+	"testing"
+
+	"proa/internal/store"
+	"proa/internal/store/memory"
+	"proa/internal/store/storetest"
+)
+
+func TestMemory(t *testing.T) {
+	storetest.Run(t, false, func(*testing.T) storetest.Opener {
+		return func(_ testing.TB, clock store.Clock) store.Engine { return memory.New(clock) }
+	})
+}
