@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -226,6 +227,23 @@ type Sub struct {
 	Kind    string        // kind of In, for discovery; the parent's if empty
 	Connect bool          // answers with Response.Connect
 	Do      SubFunc       // nil if the server is given the answer by whoever starts it
+
+	// Part makes the subresource one view of the stored object, as status is: get
+	// answers the object, and update and patch take the whole object and change
+	// only what the part lets through. In and Do are then nil.
+	Part *Part
+}
+
+// A Part says what writes to a [Sub] may change; see [PartOf].
+type Part struct {
+	Prepare  func(new, old Object) // put back what does not belong to the part; old is never nil
+	Validate func(new, old Object) field.ErrorList
+	Spec     bool // changes count in metadata.generation, if the kind keeps one
+}
+
+// PartOf returns a part of objects of type T.
+func PartOf[T Object](prepare func(new, old T), validate func(new, old T) field.ErrorList) *Part {
+	return &Part{Prepare: pair(prepare), Validate: check(validate)}
 }
 
 // A SubFunc answers a request on a subresource, or a create of a virtual kind.
