@@ -1,0 +1,113 @@
+package core
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/api"
+	"proa/internal/kinds/column"
+)
+
+// Node is a machine that runs pods.
+var Node = &api.Kind[*corev1.Node]{
+	API: "v1", Resource: "nodes", Scope: api.Cluster, Short: []string{"no"},
+	Whole: true,
+	Columns: []api.Column[*corev1.Node]{
+		column.Name(column.Plain[*corev1.Node]),
+		column.Doc(api.Col("Status", nodeStatus), "The status of the node"),
+		column.Doc(api.Col("Roles", nodeRoles), "The roles of the node"),
+		column.Age[*corev1.Node](),
+		column.Doc(api.Col("Version", func(n *corev1.Node) string { return n.Status.NodeInfo.KubeletVersion }),
+			"Kubelet Version reported by the node."),
+		api.Wide("Internal-IP", func(n *corev1.Node) string { return nodeAddress(n, corev1.NodeInternalIP) }),
+		api.Wide("External-IP", func(n *corev1.Node) string { return nodeAddress(n, corev1.NodeExternalIP) }),
+		api.Wide("OS-Image", func(n *corev1.Node) string { return orUnknown(n.Status.NodeInfo.OSImage) }),
+		api.Wide("Kernel-Version", func(n *corev1.Node) string { return orUnknown(n.Status.NodeInfo.KernelVersion) }),
+		api.Wide("Container-Runtime", func(n *corev1.Node) string { return orUnknown(n.Status.NodeInfo.ContainerRuntimeVersion) }),
+	},
+	Fields: map[string]func(*corev1.Node) string{
+		"spec.unschedulable": func(n *corev1.Node) string { return strconv.FormatBool(n.Spec.Unschedulable) },
+	},
+	Default:        defaultNode,
+	Prepare:        prepareNode,
+	Validate:       validateNode,
+	Status:         true,
+	PrepareStatus:  func(n, old *corev1.Node) { n.Spec = old.Spec },
+	ValidateStatus: validateNode,
+	Ungenerated:    true,
+	Sub: map[string]*api.Sub{
+		"proxy": {Verbs: []api.Verb{api.Create, api.Delete, api.Get, api.Patch, api.Update}, Kind: "NodeProxyOptions", Connect: true},
+	},
+}
+
+func nodeStatus(n *corev1.Node) string {
+	s := "Unknown"
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			s = "NotReady"
+			if c.Status == corev1.ConditionTrue {
+				s = "Ready"
+			}
+		}
+	}
+	if n.Spec.Unschedulable {
+		s += ",SchedulingDisabled"
+	}
+	return s
+}
+
+// nodeRoles are the roles that the node's labels give it.
+func nodeRoles(n *corev1.Node) string {
+	var roles []string
+	for k, v := range n.Labels {
+		switch role, ok := strings.CutPrefix(k, "node-role.kubernetes.io/"); {
+		case ok && role != "":
+			roles = append(roles, role)
+		case k == "kubernetes.io/role" && v != "":
+			roles = append(roles, v)
+		}
+	}
+	slices.Sort(roles)
+	return orNone(strings.Join(slices.Compact(roles), ","))
+}
+
+func nodeAddress(n *corev1.Node, t corev1.NodeAddressType) string {
+	for _, a := range n.Status.Addresses {
+		if a.Type == t {
+			return a.Address
+		}
+	}
+	return "<none>"
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "<unknown>"
+	}
+	return s
+}
+
+// defaultNode lets a node's allocatable be its capacity if it names none, and
+// keeps podCIDR and podCIDRs the same.
+func defaultNode(n *corev1.Node) {
+	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
+		n.Status.Allocatable = n.Status.Capacity.DeepCopy()
+	}
+	if n.Spec.PodCIDR != "" && len(n.Spec.PodCIDRs) == 0 {
+		n.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
+	}
+	if n.Spec.PodCIDR == "" && len(n.Spec.PodCIDRs) > 0 {
+		n.Spec.PodCIDR = n.Spec.PodCIDRs[0]
+	}
+}
+
+// prepareNode keeps the status on update. A node that registers itself creates
+// its status too.
+func prepareNode(n, old *corev1.Node) {
+	if old != nil {
+		n.Status = old.Status
+	}
+}

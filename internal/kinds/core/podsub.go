@@ -1,0 +1,140 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"proa/internal/api"
+)
+
+// podSubs are the subresources of a pod. Those that stream are answered by the
+// pod's node, which whoever starts the server knows how to reach.
+func podSubs() map[string]*api.Sub {
+	stream := func(verbs ...api.Verb) *api.Sub { return &api.Sub{Verbs: verbs, Connect: true} }
+	return map[string]*api.Sub{
+		"binding": {
+			Verbs: []api.Verb{api.Create}, Kind: "Binding",
+			In: func() api.Object { return new(corev1.Binding) },
+			Do: bind,
+		},
+		"eviction": {
+			Verbs: []api.Verb{api.Create}, API: "policy/v1", Kind: "Eviction",
+			In: func() api.Object { return new(policyv1.Eviction) },
+			Do: evict,
+		},
+		"log":         stream(api.Get),
+		"exec":        {Verbs: []api.Verb{api.Create, api.Get}, Kind: "PodExecOptions", Connect: true},
+		"attach":      {Verbs: []api.Verb{api.Create, api.Get}, Kind: "PodAttachOptions", Connect: true},
+		"portforward": {Verbs: []api.Verb{api.Create, api.Get}, Kind: "PodPortForwardOptions", Connect: true},
+		"proxy": {Verbs: []api.Verb{api.Create, api.Delete, api.Get, api.Patch, api.Update},
+			Kind: "PodProxyOptions", Connect: true},
+		"ephemeralcontainers": {Verbs: []api.Verb{api.Get, api.Patch, api.Update}, Part: podEphemeral},
+		"resize":              {Verbs: []api.Verb{api.Get, api.Patch, api.Update}, Part: podResize},
+	}
+}
+
+// bind answers pods/binding: it gives a pod to a node, once.
+func bind(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
+	b, ok := r.Object.(*corev1.Binding)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("a Binding is needed, not %T", r.Object))
+	}
+	name := r.Name
+	if b.Name != "" && b.Name != name {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("name in URL does not match name in Binding object (%s vs. %s)", name, b.Name))
+	}
+	if errs := validateBinding(b); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), name, errs)
+	}
+	to := *r
+	to.Sub, to.Object = "", nil
+	_, err := env.Mutate(ctx, &to, func(old api.Object) (api.Object, error) { return bound(old.(*corev1.Pod), b) })
+	if err != nil {
+		return nil, err
+	}
+	return &api.Response{Code: http.StatusCreated, Status: &metav1.Status{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+		Status:   metav1.StatusSuccess, Code: http.StatusCreated,
+	}}, nil
+}
+
+// bound changes pod as b asks, or says why that cannot be.
+func bound(pod *corev1.Pod, b *corev1.Binding) (*corev1.Pod, error) {
+	refuse := func(format string, args ...any) error {
+		return apierrors.NewConflict(corev1.Resource("pods/binding"), pod.Name, fmt.Errorf(format, args...))
+	}
+	switch {
+	case b.UID != "" && b.UID != pod.UID:
+		return nil, refuse("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
+	case b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion:
+		return nil, refuse("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
+	case pod.DeletionTimestamp != nil:
+		return nil, refuse("pod %s is being deleted, cannot be assigned to a host", pod.Name)
+	case pod.Spec.NodeName != "":
+		return nil, refuse("pod %v is already assigned to node %q", pod.Name, pod.Spec.NodeName)
+	case len(pod.Spec.SchedulingGates) > 0:
+		return nil, refuse("pod %v has non-empty .spec.schedulingGates", pod.Name)
+	}
+	pod.Spec.NodeName = b.Target.Name
+	pod.Annotations = merged(pod.Annotations, b.Annotations)
+	pod.Labels = merged(pod.Labels, b.Labels)
+	setPodCondition(pod, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, ObservedGeneration: pod.Generation})
+	return pod, nil
+}
+
+func merged(dst, src map[string]string) map[string]string {
+	if dst == nil && len(src) > 0 {
+		dst = map[string]string{}
+	}
+	maps.Copy(dst, src)
+	return dst
+}
+
+// setPodCondition adds or replaces a condition; its transition time is now if its status is new.
+func setPodCondition(pod *corev1.Pod, c corev1.PodCondition) {
+	c.LastTransitionTime = metav1.Now()
+	for i, have := range pod.Status.Conditions {
+		if have.Type == c.Type {
+			if have.Status == c.Status {
+				c.LastTransitionTime = have.LastTransitionTime
+			}
+			pod.Status.Conditions[i] = c
+			return
+		}
+	}
+	pod.Status.Conditions = append(pod.Status.Conditions, c)
+}
+
+// evict answers pods/eviction: it deletes the pod with its grace.
+func evict(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
+	e, ok := r.Object.(*policyv1.Eviction)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("an Eviction is needed, not %T", r.Object))
+	}
+	if e.Name != "" && e.Name != r.Name {
+		return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
+	}
+	o := api.Options{DryRun: r.Options.DryRun}
+	if d := e.DeleteOptions; d != nil {
+		o.GracePeriod, o.Propagation = d.GracePeriodSeconds, d.PropagationPolicy
+		o.DryRun = o.DryRun || len(d.DryRun) > 0
+		if p := d.Preconditions; p != nil {
+			o.UID, o.ResourceVersion = p.UID, p.ResourceVersion
+		}
+	}
+	_, err := env.Handle(ctx, &api.Request{Verb: api.Delete, Resource: r.Resource, Namespace: r.Namespace, Name: r.Name, User: r.User, Options: o})
+	if err != nil {
+		return nil, err
+	}
+	return &api.Response{Code: http.StatusCreated, Status: &metav1.Status{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+		Status:   metav1.StatusSuccess, Code: http.StatusCreated,
+	}}, nil
+}

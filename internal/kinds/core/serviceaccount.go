@@ -1,0 +1,23 @@
+package core
+
+import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/api"
+)
+
+// ServiceAccount is who the processes in a pod are for the API.
+var ServiceAccount = &api.Kind[*corev1.ServiceAccount]{
+	API: "v1", Resource: "serviceaccounts", Scope: api.Namespaced, Short: []string{"sa"},
+	Columns: []api.Column[*corev1.ServiceAccount]{
+		api.Col("Secrets", func(s *corev1.ServiceAccount) int { return len(s.Secrets) }),
+	},
+	Sub: map[string]*api.Sub{
+		"token": {
+			Verbs: []api.Verb{api.Create},
+			In:    func() api.Object { return new(authenticationv1.TokenRequest) },
+			API:   "authentication.k8s.io/v1", Kind: "TokenRequest",
+		},
+	},
+}

@@ -1,0 +1,58 @@
+// Package kinds lists every built-in kind.
+package kinds
+
+import (
+	"proa/internal/api"
+	"proa/internal/kinds/apps"
+	"proa/internal/kinds/authentication"
+	"proa/internal/kinds/authorization"
+	"proa/internal/kinds/batch"
+	"proa/internal/kinds/coordination"
+	"proa/internal/kinds/core"
+	"proa/internal/kinds/discovery"
+	"proa/internal/kinds/rbac"
+	"proa/internal/kinds/scheduling"
+	"proa/internal/kinds/storage"
+)
+
+// All is every kind the server serves before any custom resource definition,
+// in the order of the groups in discovery.
+var All = []api.Definition{
+	core.Binding,
+	core.ConfigMap,
+	core.Endpoints,
+	core.Event,
+	core.LimitRange,
+	core.Namespace,
+	core.Node,
+	core.PersistentVolume,
+	core.PersistentVolumeClaim,
+	core.Pod,
+	core.PodTemplate,
+	core.ReplicationController,
+	core.ResourceQuota,
+	core.Secret,
+	core.Service,
+	core.ServiceAccount,
+	apps.ControllerRevision,
+	apps.DaemonSet,
+	apps.Deployment,
+	apps.ReplicaSet,
+	apps.StatefulSet,
+	authentication.SelfSubjectReview,
+	authentication.TokenReview,
+	authorization.LocalSubjectAccessReview,
+	authorization.SelfSubjectAccessReview,
+	authorization.SelfSubjectRulesReview,
+	authorization.SubjectAccessReview,
+	batch.CronJob,
+	batch.Job,
+	coordination.Lease,
+	discovery.EndpointSlice,
+	rbac.ClusterRole,
+	rbac.ClusterRoleBinding,
+	rbac.Role,
+	rbac.RoleBinding,
+	scheduling.PriorityClass,
+	storage.StorageClass,
+}
