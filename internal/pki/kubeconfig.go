@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"sigs.k8s.io/yaml"
 )
 
 // A Kubeconfig is what a client needs to reach the cluster as one user.
@@ -40,4 +42,38 @@ contexts:
     user: %[1]s-admin
 current-context: %[1]s
 `, k.Cluster, k.Server, enc(k.CA), enc(k.Client.Cert), enc(k.Client.Key)), 0o600)
+}
+
+// kubeconfigFile is the part of the format (clientcmd/v1) that Write writes.
+type kubeconfigFile struct {
+	Clusters []struct {
+		Cluster struct {
+			Server string `json:"server"`
+			CA     []byte `json:"certificate-authority-data"`
+		} `json:"cluster"`
+	} `json:"clusters"`
+	Users []struct {
+		User struct {
+			Cert []byte `json:"client-certificate-data"`
+			Key  []byte `json:"client-key-data"`
+		} `json:"user"`
+	} `json:"users"`
+	Current string `json:"current-context"`
+}
+
+// ReadKubeconfig reads a file that [Kubeconfig.Write] wrote.
+func ReadKubeconfig(file string) (k Kubeconfig, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return k, err
+	}
+	var f kubeconfigFile
+	if err := yaml.Unmarshal(b, &f); err != nil {
+		return k, fmt.Errorf("%s: %w", file, err)
+	}
+	if len(f.Clusters) == 0 || len(f.Users) == 0 {
+		return k, fmt.Errorf("%s names no cluster or no user", file)
+	}
+	c, u := f.Clusters[0].Cluster, f.Users[0].User
+	return Kubeconfig{Cluster: f.Current, Server: c.Server, CA: c.CA, Client: Pair{u.Cert, u.Key}}, nil
 }

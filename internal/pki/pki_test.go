@@ -140,3 +140,18 @@ func TestToken(t *testing.T) {
 		t.Errorf("another cluster's: %v", err)
 	}
 }
+
+func TestKubeconfigRoundTrip(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "etc", "kubeconfig")
+	want := Kubeconfig{Cluster: "proa", Server: "https://127.0.0.1:6443", CA: []byte("ca"), Client: Pair{[]byte("cert"), []byte("key")}}
+	if err := want.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadKubeconfig(file)
+	if err != nil || got.Server != want.Server || string(got.Client.Key) != "key" || string(got.CA) != "ca" {
+		t.Errorf("%+v %v", got, err)
+	}
+	if st, _ := os.Stat(file); st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", st.Mode())
+	}
+}

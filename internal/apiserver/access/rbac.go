@@ -1,0 +1,252 @@
+package access
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"proa/internal/api"
+	"proa/internal/kinds/rbac"
+)
+
+// RBAC evaluates roles and bindings. It follows them on a server and answers
+// from memory. The zero value is not usable: see [NewRBAC].
+type RBAC struct {
+	ready chan struct{}
+
+	mu              sync.Mutex
+	roles           map[string][]rbacv1.PolicyRule // "ns/name", cluster roles "/name"
+	roleBindings    map[string]*rbacv1.RoleBinding
+	clusterBindings map[string]*rbacv1.ClusterRoleBinding
+	index           *index // nil when something changed
+}
+
+// A grant is a set of rules given to a subject.
+type grant struct {
+	rules []rbacv1.PolicyRule
+	by    string // the binding, in words
+}
+
+// An index finds grants by subject ("u:name", "g:group"), cluster-wide and per namespace.
+type index struct {
+	cluster   map[string][]grant
+	namespace map[string]map[string][]grant
+}
+
+// NewRBAC returns an evaluator that follows roles and bindings through h until
+// ctx ends. Failures to follow go to fail.
+func NewRBAC(ctx context.Context, h api.Handler, fail func(error)) *RBAC {
+	r := &RBAC{
+		ready:           make(chan struct{}),
+		roles:           map[string][]rbacv1.PolicyRule{},
+		roleBindings:    map[string]*rbacv1.RoleBinding{},
+		clusterBindings: map[string]*rbacv1.ClusterRoleBinding{},
+	}
+	var first sync.WaitGroup
+	first.Add(4)
+	go follow(ctx, h, rbac.Role, r, &first, fail,
+		func(o *rbacv1.Role, gone bool) { set(r.roles, key(o), o.Rules, gone) })
+	go follow(ctx, h, rbac.ClusterRole, r, &first, fail,
+		func(o *rbacv1.ClusterRole, gone bool) { set(r.roles, key(o), o.Rules, gone) })
+	go follow(ctx, h, rbac.RoleBinding, r, &first, fail,
+		func(o *rbacv1.RoleBinding, gone bool) { set(r.roleBindings, key(o), o, gone) })
+	go follow(ctx, h, rbac.ClusterRoleBinding, r, &first, fail,
+		func(o *rbacv1.ClusterRoleBinding, gone bool) { set(r.clusterBindings, key(o), o, gone) })
+	go func() { first.Wait(); close(r.ready) }()
+	return r
+}
+
+// Ready is closed once every role and binding has been read. Before, decisions
+// know only some of them.
+func (r *RBAC) Ready() <-chan struct{} { return r.ready }
+
+func key(o api.Object) string { return o.GetNamespace() + "/" + o.GetName() }
+
+func set[V any](m map[string]V, k string, v V, gone bool) {
+	if gone {
+		delete(m, k)
+	} else {
+		m[k] = v
+	}
+}
+
+func follow[T api.Object](ctx context.Context, h api.Handler, k *api.Kind[T], r *RBAC, first *sync.WaitGroup,
+	fail func(error), take func(o T, gone bool)) {
+	known := map[string]T{}
+	told := false
+	for c := range k.Follow(ctx, h, "", api.Selectors{}, fail) {
+		r.mu.Lock()
+		switch {
+		case c.Reset:
+			for _, o := range known {
+				take(o, true)
+			}
+			clear(known)
+			for _, o := range c.All {
+				known[key(o)] = o
+				take(o, false)
+			}
+		case c.Type == watch.Bookmark:
+		default:
+			gone := c.Type == watch.Deleted
+			set(known, key(c.Object), c.Object, gone)
+			take(c.Object, gone)
+		}
+		r.index = nil
+		r.mu.Unlock()
+		if !told {
+			told = true
+			first.Done()
+		}
+	}
+	if !told {
+		first.Done()
+	}
+}
+
+// current returns the index, made anew if something changed.
+func (r *RBAC) current() *index {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.index != nil {
+		return r.index
+	}
+	i := &index{cluster: map[string][]grant{}, namespace: map[string]map[string][]grant{}}
+	for _, b := range r.clusterBindings {
+		g := grant{r.roles["/"+b.RoleRef.Name], "ClusterRoleBinding " + b.Name}
+		for _, s := range b.Subjects {
+			add(i.cluster, s, "", g)
+		}
+	}
+	for _, b := range r.roleBindings {
+		from := "/" + b.RoleRef.Name
+		if b.RoleRef.Kind == "Role" {
+			from = b.Namespace + from
+		}
+		m := i.namespace[b.Namespace]
+		if m == nil {
+			m = map[string][]grant{}
+			i.namespace[b.Namespace] = m
+		}
+		for _, s := range b.Subjects {
+			add(m, s, b.Namespace, grant{r.roles[from], "RoleBinding " + b.Namespace + "/" + b.Name})
+		}
+	}
+	r.index = i
+	return i
+}
+
+func add(m map[string][]grant, s rbacv1.Subject, ns string, g grant) {
+	if len(g.rules) == 0 {
+		return
+	}
+	var k string
+	switch s.Kind {
+	case rbacv1.UserKind:
+		k = "u:" + s.Name
+	case rbacv1.GroupKind:
+		k = "g:" + s.Name
+	case rbacv1.ServiceAccountKind:
+		if s.Namespace != "" {
+			ns = s.Namespace
+		}
+		k = "u:system:serviceaccount:" + ns + ":" + s.Name
+	default:
+		return
+	}
+	m[k] = append(m[k], g)
+}
+
+// grants calls f with everything the user is granted in ns (cluster-wide grants
+// included) until f returns false.
+func (i *index) grants(u api.User, ns string, f func(grant) bool) {
+	maps := []map[string][]grant{i.cluster}
+	if ns != "" {
+		maps = append(maps, i.namespace[ns])
+	}
+	for _, m := range maps {
+		if !each(m["u:"+u.Name], f) {
+			return
+		}
+		for _, g := range u.Groups {
+			if !each(m["g:"+g], f) {
+				return
+			}
+		}
+	}
+}
+
+func each(gs []grant, f func(grant) bool) bool {
+	for _, g := range gs {
+		if !f(g) {
+			return false
+		}
+	}
+	return true
+}
+
+// Authorize implements [Authorizer]. Members of system:masters may do everything.
+func (r *RBAC) Authorize(_ context.Context, a Attributes) (allowed bool, reason string) {
+	if a.User.In(api.GroupMasters) {
+		return true, ""
+	}
+	r.current().grants(a.User, a.Namespace, func(g grant) bool {
+		for i := range g.rules {
+			if allows(&g.rules[i], &a) {
+				allowed, reason = true, "RBAC: allowed by "+g.by
+				return false
+			}
+		}
+		return true
+	})
+	return allowed, reason
+}
+
+// Rules returns every rule that applies to the user in ns.
+func (r *RBAC) Rules(u api.User, ns string) (rules []rbacv1.PolicyRule) {
+	if u.In(api.GroupMasters) {
+		return append(rules,
+			rbacv1.PolicyRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
+			rbacv1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}})
+	}
+	r.current().grants(u, ns, func(g grant) bool {
+		rules = append(rules, g.rules...)
+		return true
+	})
+	return rules
+}
+
+func allows(rule *rbacv1.PolicyRule, a *Attributes) bool {
+	if !has(rule.Verbs, a.Verb) {
+		return false
+	}
+	if a.Resource == "" {
+		return slices.ContainsFunc(rule.NonResourceURLs, func(u string) bool {
+			prefix, open := strings.CutSuffix(u, "*")
+			return u == a.Path || open && strings.HasPrefix(a.Path, prefix)
+		})
+	}
+	return has(rule.APIGroups, a.Group) && hasResource(rule.Resources, a.Resource, a.Sub) &&
+		(len(rule.ResourceNames) == 0 || slices.Contains(rule.ResourceNames, a.Name))
+}
+
+func has(list []string, s string) bool {
+	return slices.ContainsFunc(list, func(x string) bool { return x == "*" || x == s })
+}
+
+func hasResource(list []string, resource, sub string) bool {
+	for _, x := range list {
+		if x == "*" {
+			return true
+		}
+		r, s, nested := strings.Cut(x, "/")
+		if s == sub && nested == (sub != "") && (r == resource || r == "*" && nested) {
+			return true
+		}
+	}
+	return false
+}
