@@ -1,0 +1,299 @@
+package httpapi
+
+import (
+	"crypto/sha512"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	discoveryv2 "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+
+	"proa/internal/api"
+)
+
+// groupOrder is how the well-known groups are listed: what kubectl prefers when
+// a short name means several kinds. Other groups follow by name.
+var groupOrder = []string{
+	"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling",
+	"batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
+	"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
+	"discovery.k8s.io", "flowcontrol.apiserver.k8s.io",
+}
+
+// discovery is the documents about what a catalog serves, made on first use.
+type discovery struct {
+	once   sync.Once
+	groups []groupOf // in the order of groupOrder
+	core   aggregated
+	named  aggregated
+}
+
+type groupOf struct {
+	name     string
+	versions []versionOf // the preferred one first
+}
+
+type versionOf struct {
+	schema.GroupVersion
+	resources []*resource // by name
+}
+
+// aggregated is one document of aggregated discovery (KEP-3352).
+type aggregated struct {
+	body []byte
+	etag string
+}
+
+func (c *catalog) discover() *discovery {
+	d := &c.discovery
+	d.once.Do(func() {
+		d.groups = c.groupsOf()
+		split := 0
+		if len(d.groups) > 0 && d.groups[0].name == "" {
+			split = 1
+		}
+		d.core, d.named = aggregate(d.groups[:split]), aggregate(d.groups[split:])
+	})
+	return d
+}
+
+func (c *catalog) groupsOf() []groupOf {
+	all := map[string]map[string][]*resource{}
+	for gvr, r := range c.byPath {
+		if all[gvr.Group] == nil {
+			all[gvr.Group] = map[string][]*resource{}
+		}
+		all[gvr.Group][gvr.Version] = append(all[gvr.Group][gvr.Version], r)
+	}
+	rank := func(g string) int {
+		if i := slices.Index(groupOrder, g); i >= 0 {
+			return i
+		}
+		return len(groupOrder)
+	}
+	names := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		if d := rank(a) - rank(b); d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	out := make([]groupOf, 0, len(names))
+	for _, name := range names {
+		g := groupOf{name: name}
+		versions := slices.SortedFunc(maps.Keys(all[name]), func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
+		for _, v := range versions {
+			rs := all[name][v]
+			slices.SortFunc(rs, func(a, b *resource) int { return strings.Compare(a.Resource.Resource, b.Resource.Resource) })
+			g.versions = append(g.versions, versionOf{schema.GroupVersion{Group: name, Version: v}, rs})
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
+// subs are the names of a resource's subresources, sorted.
+func (r *resource) subs() []string {
+	names := slices.Collect(maps.Keys(r.Subs))
+	if r.HasStatus && r.Subs["status"] == nil {
+		names = append(names, "status")
+	}
+	if r.Scale != nil && r.Subs["scale"] == nil {
+		names = append(names, "scale")
+	}
+	slices.Sort(names)
+	return names
+}
+
+// subKind is the kind that a subresource deals in.
+func (r *resource) subKind(sub string) schema.GroupVersionKind {
+	t := target{res: r, sub: sub}
+	return t.kindOf(&metav1.Status{})
+}
+
+func verbNames(verbs []api.Verb) []string {
+	out := make([]string, len(verbs))
+	for i, v := range verbs {
+		out[i] = string(v)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// apiResources is the old discovery document of one group and version.
+func (v *versionOf) apiResources() *metav1.APIResourceList {
+	l := &metav1.APIResourceList{GroupVersion: v.String(), APIResources: []metav1.APIResource{}}
+	for _, r := range v.resources {
+		l.APIResources = append(l.APIResources, metav1.APIResource{
+			Name: r.Resource.Resource, SingularName: r.Singular, Namespaced: bool(r.Scope), Kind: r.Kind,
+			Verbs: verbNames(r.Verbs), ShortNames: r.Short, Categories: r.Categories,
+		})
+		for _, sub := range r.subs() {
+			a := metav1.APIResource{Name: r.Resource.Resource + "/" + sub, Namespaced: bool(r.Scope), Verbs: verbNames(r.verbs(sub))}
+			k := r.subKind(sub)
+			a.Kind = k.Kind
+			if k.GroupVersion() != v.GroupVersion {
+				a.Group, a.Version = k.Group, k.Version
+			}
+			l.APIResources = append(l.APIResources, a)
+		}
+	}
+	return l
+}
+
+func (g *groupOf) apiGroup() metav1.APIGroup {
+	out := metav1.APIGroup{Name: g.name}
+	for _, v := range g.versions {
+		out.Versions = append(out.Versions, metav1.GroupVersionForDiscovery{GroupVersion: v.String(), Version: v.Version})
+	}
+	out.PreferredVersion = out.Versions[0]
+	return out
+}
+
+func aggregate(groups []groupOf) aggregated {
+	l := discoveryv2.APIGroupDiscoveryList{Items: []discoveryv2.APIGroupDiscovery{}}
+	l.SetGroupVersionKind(schema.GroupVersionKind{Group: "apidiscovery.k8s.io", Version: "v2", Kind: "APIGroupDiscoveryList"})
+	for _, g := range groups {
+		d := discoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: g.name}}
+		for _, v := range g.versions {
+			dv := discoveryv2.APIVersionDiscovery{Version: v.Version, Freshness: discoveryv2.DiscoveryFreshnessCurrent}
+			for _, r := range v.resources {
+				dv.Resources = append(dv.Resources, r.discovered())
+			}
+			d.Versions = append(d.Versions, dv)
+		}
+		l.Items = append(l.Items, d)
+	}
+	body, _ := json.Marshal(l) // plain data
+	return aggregated{body, etag(body)}
+}
+
+func (r *resource) discovered() discoveryv2.APIResourceDiscovery {
+	kind := metav1.GroupVersionKind(r.GVK())
+	d := discoveryv2.APIResourceDiscovery{
+		Resource: r.Resource.Resource, ResponseKind: &kind, SingularResource: r.Singular, Scope: discoveryv2.ScopeCluster,
+		Verbs: verbNames(r.Verbs), ShortNames: r.Short, Categories: r.Categories,
+	}
+	if r.Scope == api.Namespaced {
+		d.Scope = discoveryv2.ScopeNamespace
+	}
+	for _, sub := range r.subs() {
+		k := metav1.GroupVersionKind(r.subKind(sub))
+		d.Subresources = append(d.Subresources, discoveryv2.APISubresourceDiscovery{
+			Subresource: sub, ResponseKind: &k, Verbs: verbNames(r.verbs(sub))})
+	}
+	return d
+}
+
+func etag(body []byte) string {
+	sum := sha512.Sum512(body)
+	return `"` + strings.ToUpper(hex.EncodeToString(sum[:])) + `"`
+}
+
+const aggregatedType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+// wantsAggregated says whether the client takes aggregated discovery.
+func wantsAggregated(req *http.Request) bool {
+	for _, header := range req.Header["Accept"] {
+		for clause := range strings.SplitSeq(header, ",") {
+			if strings.Contains(clause, "as=APIGroupDiscoveryList") && strings.Contains(clause, "g=apidiscovery.k8s.io") {
+				for p := range strings.SplitSeq(clause, ";") {
+					if strings.TrimSpace(p) == "v=v2" && mediaOf(clause) == api.MediaJSON {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (x *exchange) aggregated(a aggregated) {
+	h := x.Header()
+	h.Set("Vary", "Accept")
+	h.Set("Cache-Control", "public")
+	h.Set("ETag", a.etag)
+	if x.req.Header.Get("If-None-Match") == a.etag {
+		x.WriteHeader(http.StatusNotModified)
+		return
+	}
+	x.media = media{typ: api.MediaJSON, pretty: pretty(x.req)}
+	x.writeTyped(http.StatusOK, a.body, []string{aggregatedType})
+}
+
+func (x *exchange) serveCore() {
+	d := x.cat.discover()
+	if wantsAggregated(x.req) {
+		x.aggregated(d.core)
+		return
+	}
+	doc := &metav1.APIVersions{Versions: []string{}, ServerAddressByClientCIDRs: []metav1.ServerAddressByClientCIDR{
+		{ClientCIDR: "0.0.0.0/0", ServerAddress: x.req.Host}}}
+	for _, g := range d.groups {
+		if g.name == "" {
+			for _, v := range g.versions {
+				doc.Versions = append(doc.Versions, v.Version)
+			}
+		}
+	}
+	x.document(doc, "APIVersions")
+}
+
+func (x *exchange) serveGroups() {
+	d := x.cat.discover()
+	if wantsAggregated(x.req) {
+		x.aggregated(d.named)
+		return
+	}
+	doc := &metav1.APIGroupList{Groups: []metav1.APIGroup{}}
+	for i := range d.groups {
+		if d.groups[i].name != "" {
+			doc.Groups = append(doc.Groups, d.groups[i].apiGroup())
+		}
+	}
+	x.document(doc, "APIGroupList")
+}
+
+// serveDiscovery answers /api/v1, /apis/group and /apis/group/version. False if
+// there is no such thing.
+func (x *exchange) serveDiscovery(path string) bool {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	group, parts := parts[0], parts[1:]
+	switch {
+	case group == "api" && len(parts) == 1:
+		group = ""
+	case group == "apis" && (len(parts) == 1 || len(parts) == 2) && parts[0] != "":
+		group, parts = parts[0], parts[1:]
+	default:
+		return false
+	}
+	d := x.cat.discover()
+	i := slices.IndexFunc(d.groups, func(g groupOf) bool { return g.name == group })
+	if i < 0 {
+		return false
+	}
+	if len(parts) == 0 {
+		g := d.groups[i].apiGroup()
+		x.document(&g, "APIGroup")
+		return true
+	}
+	for _, v := range d.groups[i].versions {
+		if v.Version == parts[0] {
+			x.document(v.apiResources(), "APIResourceList")
+			return true
+		}
+	}
+	return false
+}
+
+func (x *exchange) document(o runtime.Object, kind string) {
+	x.media, _ = negotiate(x.req, anyMedia)
+	x.writeObject(http.StatusOK, o, schema.GroupVersionKind{Version: "v1", Kind: kind})
+}

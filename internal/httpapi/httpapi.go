@@ -1,0 +1,277 @@
+// Package httpapi carries the API over HTTP, both ways: [Serve] makes any
+// [api.Handler] an HTTP handler that speaks the Kubernetes wire (resources,
+// discovery, tables, OpenAPI, health, version), and [Dial] makes such a server
+// a Handler again.
+//
+// Every request goes through the Handler, those for paths that are no
+// resources too: a Request with a Path, the HTTP method in lower case as its
+// Verb, and no Resource. Layers such as authorization decide on it like on any
+// other. The innermost Handler answers it with Response.Connect if the path is
+// its own. If it answers with neither a Connect nor an error, or that the path
+// was not found, Serve answers from its own list of paths: see [Config].
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+
+	"proa/internal/api"
+)
+
+// Config is what Serve needs besides the Handler. The zero value serves no
+// kinds and knows nobody.
+type Config struct {
+	// Kinds returns what is served now. It is called with every request and must
+	// be cheap; when anything changes it returns another slice.
+	Kinds func() []*api.Resource
+
+	// Authenticate says who sent a request. False or an error is a client that
+	// nobody knows, and is answered with 401 unless Anonymous lets it pass.
+	Authenticate func(*http.Request) (api.User, bool, error)
+
+	// Anonymous says whether an unknown client without credentials may go on as
+	// system:anonymous, to be judged by authorization. Nil allows /healthz,
+	// /livez, /readyz and /version.
+	Anonymous func(*http.Request) bool
+
+	Version  version.Info          // see [Version]
+	Log      *slog.Logger          // slog.Default if nil
+	Checks   []Check               // what /healthz, /livez and /readyz ask
+	Metrics  http.Handler          // answers /metrics
+	Register prometheus.Registerer // takes the request metrics; none are kept if nil
+	Paths    map[string]http.Handler
+	MaxBody  int64         // bytes; 3 MiB if 0
+	Timeout  time.Duration // of a request that is no stream; 60 s if 0
+}
+
+// A Check is one line of /readyz?verbose.
+type Check struct {
+	Name  string
+	Ready bool // asked by /readyz only: its failing is no reason for a restart
+	Probe func(context.Context) error
+}
+
+// Version is what /version answers for a release such as v1.37.2+proa.
+func Version(release, commit, built string) version.Info {
+	major, rest, _ := strings.Cut(strings.TrimPrefix(release, "v"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	return version.Info{
+		Major: major, Minor: minor, GitVersion: release, GitCommit: commit, GitTreeState: "clean",
+		BuildDate: built, GoVersion: runtime.Version(), Compiler: runtime.Compiler,
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+}
+
+type server struct {
+	Config
+	h       api.Handler
+	catalog atomic.Pointer[catalog]
+	paths   map[string]pathFunc
+	metrics *metrics
+}
+
+// Serve returns an HTTP handler that answers from h.
+func Serve(h api.Handler, c Config) http.Handler {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Kinds == nil {
+		c.Kinds = func() []*api.Resource { return nil }
+	}
+	if c.MaxBody == 0 {
+		c.MaxBody = 3 << 20
+	}
+	if c.Timeout == 0 {
+		c.Timeout = time.Minute
+	}
+	if c.Anonymous == nil {
+		c.Anonymous = healthOnly
+	}
+	s := &server{Config: c, h: h}
+	s.paths = s.ownPaths()
+	if c.Register != nil {
+		s.metrics = newMetrics(c.Register)
+	}
+	return s
+}
+
+func healthOnly(req *http.Request) bool {
+	p := req.URL.Path
+	for _, open := range []string{"/healthz", "/livez", "/readyz", "/version"} {
+		if p == open || strings.HasPrefix(p, open+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// now returns the catalog of the kinds that are served at this moment.
+func (s *server) now() *catalog {
+	kinds := s.Kinds()
+	c := s.catalog.Load()
+	if c == nil || !c.of(kinds) {
+		c = newCatalog(kinds)
+		s.catalog.Store(c)
+	}
+	return c
+}
+
+// An exchange is one request and the answer to it.
+type exchange struct {
+	http.ResponseWriter // what came in; the exchange itself is the counting writer
+	s                   *server
+	req                 *http.Request
+	cat                 *catalog
+	media               media
+	ctx                 context.Context
+	code                int
+}
+
+// WriteHeader remembers the code.
+func (x *exchange) WriteHeader(code int) {
+	if x.code == 0 {
+		x.code = code
+	}
+	x.ResponseWriter.WriteHeader(code)
+}
+
+// Write is a WriteHeader(200) if there was none.
+func (x *exchange) Write(b []byte) (int, error) {
+	if x.code == 0 {
+		x.code = http.StatusOK
+	}
+	return x.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	start := time.Now()
+	x := &exchange{ResponseWriter: w, s: s, req: req, cat: s.now(), ctx: req.Context()}
+	h := w.Header()
+	h["Audit-Id"] = []string{auditID(req)}
+	h["Cache-Control"] = noCache
+	t := x.cat.route(req.URL.Path)
+	verb := x.verb(&t)
+	if s.metrics != nil {
+		defer s.metrics.begin(&t, verb, req.Method)(x, start)
+	}
+	defer x.recover()
+	user, err := s.authenticate(req)
+	switch {
+	case err != nil:
+		x.fail(err)
+	case impersonates(req):
+		x.fail(apierrors.NewForbidden(schema.GroupResource{Resource: "users"}, req.Header.Get("Impersonate-User"),
+			errors.New("impersonation is not supported by this server")))
+	case t.res == nil:
+		x.path(user)
+	default:
+		x.resource(&t, verb, user)
+	}
+}
+
+var noCache = []string{"no-cache, private"}
+
+func (x *exchange) recover() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	x.s.Log.Error("a request panicked", "method", x.req.Method, "path", x.req.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	if x.code != 0 {
+		panic(http.ErrAbortHandler) // half an answer must not look whole
+	}
+	x.fail(apierrors.NewInternalError(fmt.Errorf("the request panicked: %v", p)))
+}
+
+func (s *server) authenticate(req *http.Request) (api.User, error) {
+	var err error
+	if s.Authenticate != nil {
+		user, ok, aerr := s.Authenticate(req)
+		if ok && aerr == nil {
+			return user, nil
+		}
+		err = aerr
+	}
+	if err == nil && req.Header.Get("Authorization") == "" && s.Anonymous(req) {
+		return api.User{Name: api.UserAnonymous, Groups: []string{api.GroupUnauthenticated}}, nil
+	}
+	if err != nil {
+		s.Log.Warn("a client's credentials were refused", "from", req.RemoteAddr, "path", req.URL.Path, "err", err)
+	}
+	return api.User{}, apierrors.NewUnauthorized("")
+}
+
+// impersonates says whether the request asks to be somebody else, which must
+// never be ignored.
+func impersonates(req *http.Request) bool {
+	for name := range req.Header {
+		if strings.HasPrefix(name, "Impersonate-") {
+			return true
+		}
+	}
+	return false
+}
+
+// fail answers with an error.
+func (x *exchange) fail(err error) {
+	status := x.status(err)
+	if status == nil {
+		return
+	}
+	code := int(status.Code)
+	if d := status.Details; d != nil && d.RetryAfterSeconds > 0 {
+		x.Header().Set("Retry-After", fmt.Sprint(d.RetryAfterSeconds))
+	} else if code == http.StatusTooManyRequests {
+		x.Header().Set("Retry-After", "1")
+	}
+	x.media.as = asItself
+	if x.media.typ == "" {
+		x.media, _ = negotiate(x.req, anyMedia)
+	}
+	x.writeObject(code, status, schema.GroupVersionKind{Version: "v1", Kind: "Status"})
+}
+
+// status is the Status that tells a client of err; nil if nobody is listening.
+func (x *exchange) status(err error) *metav1.Status {
+	var known apierrors.APIStatus
+	switch {
+	case errors.As(err, &known):
+		st := known.Status()
+		if st.Code == 0 {
+			st.Code = http.StatusInternalServerError
+		}
+		st.Kind, st.APIVersion = "Status", "v1"
+		return &st
+	case x.req.Context().Err() != nil:
+		x.code = 499 // the client is gone
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		err = apierrors.NewTimeoutError("the request did not complete within the allotted time", 1)
+	case errors.Is(err, context.Canceled):
+		err = apierrors.NewServiceUnavailable("the server is shutting down")
+	default:
+		x.s.Log.Error("a request failed", "method", x.req.Method, "path", x.req.URL.Path, "err", err)
+		err = apierrors.NewInternalError(err)
+	}
+	return x.status(err)
+}

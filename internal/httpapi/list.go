@@ -1,0 +1,125 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"proa/internal/api"
+)
+
+// list writes a list item after item, without ever holding all of it.
+func (x *exchange) list(t *target, l *api.ItemList) {
+	x.Header()["Content-Type"] = contentTypes[x.media.typ]
+	switch {
+	case x.media.typ == api.MediaYAML || x.media.pretty:
+		b, err := x.wholeList(t, l)
+		if err != nil {
+			x.fail(err)
+			return
+		}
+		x.writeBytes(200, b)
+	case x.media.typ == api.MediaProtobuf:
+		x.protobufList(t, l)
+	default:
+		out := x.open(200)
+		if err := x.jsonList(t, l, out.write); err != nil {
+			out.fail(err)
+			return
+		}
+		out.close()
+	}
+}
+
+// wholeList is the list as JSON, in one piece: it has to be turned into something else.
+func (x *exchange) wholeList(t *target, l *api.ItemList) ([]byte, error) {
+	var b bytes.Buffer
+	err := x.jsonList(t, l, func(p []byte) { b.Write(p) })
+	return b.Bytes(), err
+}
+
+func (x *exchange) jsonList(t *target, l *api.ItemList, write func([]byte)) error {
+	switch x.media.as {
+	case asTable:
+		return x.tableList(t, l, write)
+	case asPartialList:
+		return x.partialList(l, write)
+	}
+	head := make([]byte, 0, 256)
+	head = append(head, `{"kind":`...)
+	head = strconv.AppendQuote(head, t.res.ListKind)
+	head = append(head, `,"apiVersion":"`...)
+	head = append(head, t.res.GroupVersion().String()...)
+	head = append(head, `","metadata":`...)
+	meta, err := json.Marshal(listMeta(l))
+	if err != nil {
+		return err
+	}
+	write(append(append(head, meta...), `,"items":[`...))
+	for i, item := range l.Items {
+		b, err := item.JSON()
+		if err != nil {
+			return err
+		}
+		if rest, ok := bytes.CutPrefix(b, t.res.cut); ok && t.res.cut != nil {
+			write(begins[min(i, 1)])
+			write(rest)
+			continue
+		}
+		if i > 0 {
+			write(comma)
+		}
+		write(b)
+	}
+	write(listEnd)
+	return nil
+}
+
+var (
+	begins  = [2][]byte{[]byte("{"), []byte(",{")}
+	comma   = []byte(",")
+	listEnd = []byte("]}\n")
+)
+
+// protobufList writes the message that every kind of list has: field 1 its
+// metadata, field 2 the items. Its length comes first, so it is reckoned first.
+func (x *exchange) protobufList(t *target, l *api.ItemList) {
+	if x.media.as == asPartialList {
+		x.writeObject(200, partials(l, x.media.version), partialListKind(x.media.version))
+		return
+	}
+	m := listMeta(l)
+	meta, err := m.Marshal()
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	total := sizeField(len(meta))
+	for _, item := range l.Items {
+		n, err := item.RawSize()
+		if err != nil {
+			x.fail(err)
+			return
+		}
+		total += sizeField(n)
+	}
+	out := x.open(200)
+	b := appendEnvelope(*out.buf, schema.GroupVersionKind{Group: t.res.Group, Version: t.res.Version, Kind: t.res.ListKind}, total)
+	b = append(appendVarint(append(b, 1<<3|2), len(meta)), meta...)
+	*out.buf = b
+	for _, item := range l.Items {
+		n, err := item.RawSize()
+		if err == nil {
+			*out.buf = appendVarint(append(*out.buf, 2<<3|2), n)
+			*out.buf, err = item.RawProtobuf(*out.buf)
+		}
+		if err != nil {
+			out.fail(err)
+			return
+		}
+		out.spill()
+	}
+	out.close()
+}

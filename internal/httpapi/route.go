@@ -1,0 +1,202 @@
+package httpapi
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"proa/internal/api"
+)
+
+// A catalog is what is served at one moment, and the documents about it.
+type catalog struct {
+	kinds     []*api.Resource
+	byPath    map[schema.GroupVersionResource]*resource
+	discovery discovery
+	openapi   openapiDocs
+}
+
+// A resource is an api.Resource and what its answers are made with.
+type resource struct {
+	*api.Resource
+	protobuf bool
+	cut      []byte // how its JSON begins: kind and version, left out in lists
+
+	once    sync.Once
+	columns []byte // of its tables, as JSON
+}
+
+func newCatalog(kinds []*api.Resource) *catalog {
+	c := &catalog{kinds: kinds, byPath: make(map[schema.GroupVersionResource]*resource, len(kinds))}
+	for _, k := range kinds {
+		r := &resource{Resource: k, protobuf: k.Codec != nil && k.Codec.Media() == api.MediaProtobuf}
+		if r.protobuf {
+			r.cut = []byte(`{"kind":"` + k.Kind + `","apiVersion":"` + k.GroupVersion().String() + `",`)
+		}
+		c.byPath[k.GroupVersionResource] = r
+	}
+	return c
+}
+
+// of says whether the catalog was made of kinds.
+func (c *catalog) of(kinds []*api.Resource) bool {
+	return len(c.kinds) == len(kinds) && (len(kinds) == 0 || &c.kinds[0] == &kinds[0])
+}
+
+// A target is what a URL path names.
+type target struct {
+	res   *resource // nil: no resource
+	ns    string
+	name  string
+	sub   string
+	watch bool // by the old prefix
+}
+
+// route finds what a path names. A path that names nothing that is served, or
+// names it wrongly, has no res.
+func (c *catalog) route(path string) (t target) {
+	path, ok := strings.CutPrefix(path, "/")
+	if !ok {
+		return
+	}
+	var gvr schema.GroupVersionResource
+	first, rest, _ := strings.Cut(path, "/")
+	switch first {
+	case "api":
+		gvr.Version, rest, _ = strings.Cut(rest, "/")
+	case "apis":
+		gvr.Group, rest, _ = strings.Cut(rest, "/")
+		gvr.Version, rest, _ = strings.Cut(rest, "/")
+		if gvr.Group == "" {
+			return
+		}
+	default:
+		return
+	}
+	rest = strings.TrimSuffix(rest, "/")
+	if w, ok := strings.CutPrefix(rest, "watch/"); ok {
+		t.watch, rest = true, w
+	}
+	gvr.Resource, rest, _ = strings.Cut(rest, "/")
+	if gvr.Resource == "namespaces" && rest != "" {
+		ns, after, more := strings.Cut(rest, "/")
+		sub, _, _ := strings.Cut(after, "/")
+		if more && !(gvr.Group == "" && c.namespaceSub(gvr.Version, sub)) {
+			t.ns = ns
+			gvr.Resource, rest, _ = strings.Cut(after, "/")
+		}
+	}
+	res := c.byPath[gvr]
+	if res == nil {
+		return target{}
+	}
+	t.name, rest, _ = strings.Cut(rest, "/")
+	more := ""
+	t.sub, more, _ = strings.Cut(rest, "/")
+	if (t.sub != "" && !res.hasSub(t.sub)) || (t.name == "" && rest != "") || (t.sub == "" && rest != "") ||
+		(more != "" && !res.connects(t.sub)) || (t.watch && t.sub != "") {
+		return target{}
+	}
+	if res.Scope == api.Cluster && t.ns != "" || res.Scope == api.Namespaced && t.ns == "" && t.name != "" {
+		return target{}
+	}
+	t.res = res
+	return t
+}
+
+// namespaceSub tells /namespaces/x/status from /namespaces/x/pods.
+func (c *catalog) namespaceSub(version, sub string) bool {
+	r := c.byPath[schema.GroupVersionResource{Version: version, Resource: "namespaces"}]
+	return r != nil && r.hasSub(sub)
+}
+
+func (r *resource) hasSub(sub string) bool {
+	switch {
+	case sub == "status" && r.HasStatus, sub == "scale" && r.Scale != nil:
+		return true
+	}
+	return r.Subs[sub] != nil
+}
+
+// connects says whether a subresource answers with a stream of its own.
+func (r *resource) connects(sub string) bool {
+	s := r.Subs[sub]
+	return s != nil && s.Connect
+}
+
+var partVerbs = []api.Verb{api.Get, api.Patch, api.Update}
+
+// verbs is what can be asked of the resource or one of its subresources.
+func (r *resource) verbs(sub string) []api.Verb {
+	if sub == "" {
+		return r.Verbs
+	}
+	if s := r.Subs[sub]; s != nil {
+		return s.Verbs
+	}
+	return partVerbs
+}
+
+// verb is what the request asks of t; empty if that cannot be asked.
+func (x *exchange) verb(t *target) api.Verb {
+	if t.res == nil {
+		return ""
+	}
+	v := plainVerb(x.req.Method, t)
+	if v == api.List && isTrue(x.req.URL.RawQuery, "watch") {
+		v = api.Watch
+	}
+	if t.sub == "" && t.name == "" && t.res.Scope == api.Namespaced && t.ns == "" && v == api.Create && !t.res.Virtual {
+		return "" // into which namespace?
+	}
+	if !slices.Contains(t.res.verbs(t.sub), v) {
+		return ""
+	}
+	return v
+}
+
+func plainVerb(method string, t *target) api.Verb {
+	switch method {
+	case http.MethodGet, http.MethodHead:
+		switch {
+		case t.watch:
+			return api.Watch
+		case t.name == "":
+			return api.List
+		}
+		return api.Get
+	case http.MethodPost:
+		if t.name == "" || t.sub != "" {
+			return api.Create
+		}
+	case http.MethodPut:
+		if t.name != "" {
+			return api.Update
+		}
+	case http.MethodPatch:
+		if t.name != "" {
+			return api.Patch
+		}
+	case http.MethodDelete:
+		if t.name == "" {
+			return api.DeleteCollection
+		}
+		return api.Delete
+	}
+	return ""
+}
+
+// isTrue says whether a query has a flag set, without parsing all of it.
+func isTrue(query, flag string) bool {
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if k, v, _ := strings.Cut(pair, "="); k == flag {
+			return v != "" && v != "0" && v != "false"
+		}
+	}
+	return false
+}

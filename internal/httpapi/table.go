@@ -1,0 +1,167 @@
+package httpapi
+
+import (
+	"encoding/json"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"proa/internal/api"
+)
+
+// tableColumns is the columnDefinitions of the resource's tables, as JSON.
+func (r *resource) tableColumns() []byte {
+	r.once.Do(func() {
+		defs := make([]metav1.TableColumnDefinition, len(r.Columns))
+		for i, c := range r.Columns {
+			defs[i] = metav1.TableColumnDefinition{Name: c.Name, Type: c.Type, Format: c.Format, Description: c.Doc}
+			if c.Wide {
+				defs[i].Priority = 1
+			}
+		}
+		r.columns, _ = json.Marshal(defs) // structs of strings and numbers
+	})
+	return r.columns
+}
+
+// rowObjects is what the rows of a table carry besides their cells.
+func (x *exchange) rowObjects() (metav1.IncludeObjectPolicy, error) {
+	var o metav1.TableOptions
+	if x.req.URL.RawQuery != "" {
+		q := x.req.URL.Query()
+		if err := metav1.Convert_url_Values_To_v1_TableOptions(&q, &o, nil); err != nil {
+			return "", apierrors.NewBadRequest(err.Error())
+		}
+		if errs := metavalidation.ValidateTableOptions(&o); len(errs) > 0 {
+			return "", apierrors.NewBadRequest(errs.ToAggregate().Error())
+		}
+	}
+	if o.IncludeObject == "" {
+		o.IncludeObject = metav1.IncludeMetadata
+	}
+	return o.IncludeObject, nil
+}
+
+func tableHead(dst []byte, version string, m metav1.ListMeta, columns []byte) []byte {
+	dst = append(dst, `{"kind":"Table","apiVersion":"meta.k8s.io/`...)
+	dst = append(dst, version...)
+	dst = append(dst, `","metadata":`...)
+	b, _ := json.Marshal(m) // a struct of strings and a number
+	dst = append(dst, b...)
+	dst = append(dst, `,"columnDefinitions":`...)
+	if columns == nil {
+		dst = append(dst, "null"...)
+	} else {
+		dst = append(dst, columns...)
+	}
+	return append(dst, `,"rows":[`...)
+}
+
+// row appends one object's row.
+func (r *resource) row(dst []byte, item *api.Item, version string, objects metav1.IncludeObjectPolicy) ([]byte, error) {
+	o := item.Object()
+	dst = append(dst, `{"cells":[`...)
+	for i, c := range r.Columns {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		b, err := json.Marshal(c.Cell(o))
+		if err != nil {
+			return dst, err
+		}
+		dst = append(dst, b...)
+	}
+	dst = append(dst, `],"object":`...)
+	var b []byte
+	var err error
+	switch objects {
+	case metav1.IncludeNone:
+		b = []byte("null")
+	case metav1.IncludeObject:
+		b, err = item.JSON()
+	default:
+		b, err = encode(partial(item, version), partialKind(version), api.MediaJSON)
+	}
+	return append(append(dst, b...), '}'), err
+}
+
+// table is one object as a table of one row.
+func (x *exchange) table(t *target, item *api.Item) ([]byte, error) {
+	objects, err := x.rowObjects()
+	if err != nil {
+		return nil, err
+	}
+	b := tableHead(nil, x.media.version, metav1.ListMeta{ResourceVersion: item.Object().GetResourceVersion()}, t.res.tableColumns())
+	if b, err = t.res.row(b, item, x.media.version, objects); err != nil {
+		return nil, err
+	}
+	return append(b, listEnd...), nil
+}
+
+func (x *exchange) tableList(t *target, l *api.ItemList, write func([]byte)) error {
+	objects, err := x.rowObjects()
+	if err != nil {
+		return err
+	}
+	b := tableHead(nil, x.media.version, listMeta(l), t.res.tableColumns())
+	for i, item := range l.Items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = t.res.row(b, item, x.media.version, objects); err != nil {
+			return err
+		}
+		write(b)
+		b = b[:0]
+	}
+	write(append(b, listEnd...))
+	return nil
+}
+
+// A partial object is an object's metadata and nothing else.
+func partial(item *api.Item, version string) *metav1.PartialObjectMetadata {
+	p := meta.AsPartialObjectMetadata(item.Object())
+	p.SetGroupVersionKind(partialKind(version))
+	return p
+}
+
+func partials(l *api.ItemList, version string) *metav1.PartialObjectMetadataList {
+	out := &metav1.PartialObjectMetadataList{ListMeta: listMeta(l), Items: make([]metav1.PartialObjectMetadata, len(l.Items))}
+	out.SetGroupVersionKind(partialListKind(version))
+	for i, item := range l.Items {
+		out.Items[i] = *partial(item, version)
+	}
+	return out
+}
+
+func (x *exchange) partialList(l *api.ItemList, write func([]byte)) error {
+	version := x.media.version
+	m, err := json.Marshal(listMeta(l))
+	if err != nil {
+		return err
+	}
+	write([]byte(`{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/` + version + `","metadata":` + string(m) + `,"items":[`))
+	for i, item := range l.Items {
+		if i > 0 {
+			write(comma)
+		}
+		b, err := encode(partial(item, version), partialKind(version), api.MediaJSON)
+		if err != nil {
+			return err
+		}
+		write(b)
+	}
+	write(listEnd)
+	return nil
+}
+
+func partialKind(version string) schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: metav1.GroupName, Version: version, Kind: "PartialObjectMetadata"}
+}
+
+func partialListKind(version string) schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: metav1.GroupName, Version: version, Kind: "PartialObjectMetadataList"}
+}
