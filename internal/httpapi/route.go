@@ -149,7 +149,7 @@ func (x *exchange) verb(t *target) api.Verb {
 	if v == api.List && isTrue(x.req.URL.RawQuery, "watch") {
 		v = api.Watch
 	}
-	if t.sub == "" && t.name == "" && t.res.Scope == api.Namespaced && t.ns == "" && v == api.Create && !t.res.Virtual {
+	if t.sub == "" && t.name == "" && t.res.Scope == api.Namespaced && t.ns == "" && v == api.Create {
 		return "" // into which namespace?
 	}
 	if !slices.Contains(t.res.verbs(t.sub), v) {
