@@ -8,6 +8,7 @@ import (
 // All is every controller, in no particular order.
 func All() []control.Runner {
 	return []control.Runner{
+		Deployment,
 		ReplicaSet,
 	}
 }
