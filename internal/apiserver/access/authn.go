@@ -2,11 +2,14 @@ package access
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,21 +19,36 @@ import (
 	"proa/internal/pki"
 )
 
-// An Authenticator tells who sent a request: a client certificate of the
-// cluster's authority, or a service account token. Client certificates must
-// have been verified by the TLS handshake (tls.VerifyClientCertIfGiven).
+// An Authenticator tells who sent a request: the holder of a client certificate
+// of the cluster's authority, or of a service account token. The TLS handshake
+// must ask for a certificate without judging it (tls.RequestClientCert), so that
+// a stranger's gets a 401 and not a broken connection.
 type Authenticator struct {
 	Handler   api.Handler // reads the accounts and pods that tokens are bound to
 	Signer    *pki.Signer
-	Audiences []string // of the API server
+	Audiences []string       // of the API server
+	Roots     *x509.CertPool // authorities of client certificates
 	Now       func() time.Time
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]holder // certificates that were verified
 }
+
+// A holder is the user of a verified certificate, while it is valid.
+type holder struct {
+	user api.User
+	end  time.Time
+}
+
+// maxKnown bounds the memory of verified certificates.
+const maxKnown = 1024
 
 // Authenticate returns the user, or false if the request carries no credential.
 // A credential that does not hold gives an error.
 func (a *Authenticator) Authenticate(r *http.Request) (api.User, bool, error) {
-	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		return fromCertificate(r.TLS.VerifiedChains[0][0]), true, nil
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		u, err := a.certificate(r.TLS.PeerCertificates)
+		return u, err == nil, err
 	}
 	h := r.Header.Get("Authorization")
 	if h == "" {
@@ -44,8 +62,35 @@ func (a *Authenticator) Authenticate(r *http.Request) (api.User, bool, error) {
 	return u, err == nil, err
 }
 
-func fromCertificate(c *x509.Certificate) api.User {
-	return api.User{Name: c.Subject.CommonName, Groups: append(c.Subject.Organization[:len(c.Subject.Organization):len(c.Subject.Organization)], api.GroupAuthenticated)}
+// certificate returns the user that a client certificate stands for: its common
+// name, in the groups of its organizations.
+func (a *Authenticator) certificate(chain []*x509.Certificate) (api.User, error) {
+	leaf, now := chain[0], a.Now()
+	sum := sha256.Sum256(leaf.Raw)
+	a.mu.Lock()
+	h, ok := a.known[sum]
+	a.mu.Unlock()
+	if ok && now.Before(h.end) && now.After(leaf.NotBefore) {
+		return h.user, nil
+	}
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: a.Roots, Intermediates: between, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err != nil {
+		return api.User{}, err
+	}
+	h = holder{end: leaf.NotAfter, user: api.User{
+		Name: leaf.Subject.CommonName, Groups: slices.Concat(leaf.Subject.Organization, []string{api.GroupAuthenticated})}}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known == nil || len(a.known) >= maxKnown {
+		a.known = map[[sha256.Size]byte]holder{}
+	}
+	a.known[sum] = h
+	return h.user, nil
 }
 
 // Leeway for the pods of tokens: a pod's token outlives its deletion by this
