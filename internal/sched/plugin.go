@@ -1,0 +1,93 @@
+package sched
+
+import (
+	"context"
+
+	"proa/internal/api"
+)
+
+// A Plugin is one consideration in placing a pod. For looks at the pod once and
+// returns what to ask of each node; nil means that the pod does not care. What
+// the questions need to share, they capture.
+type Plugin struct {
+	Name   string
+	Weight int64 // of its score; 1 if 0
+	For    func(pod *Pod, s *State) *Check
+	Wakes  Event // what may let in a pod that this plugin kept out
+}
+
+// A Check is what a plugin asks of each node for one pod. Every part may be left out.
+type Check struct {
+	Refused string   // why no node will do, whatever it is like
+	Only    []string // the only nodes worth asking, by name
+
+	Fits      func(n *Node) Verdict
+	Score     func(n *Node) int64                                     // 0 to 100, more is better, unless Normalize makes it so
+	Normalize func(scores []int64)                                    // over the nodes that fit
+	With      func(p *Pod, n *Node)                                   // from now on as if p ran on n
+	Without   func(p *Pod, n *Node)                                   // from now on as if p did not run on n
+	Reserve   func(n *Node) error                                     // the pod is going to n; an error sends it back
+	Unreserve func(n *Node)                                           // it is not after all
+	PreBind   func(ctx context.Context, h api.Handler, n *Node) error // before the binding is written
+}
+
+// A Verdict is what a plugin says of a node for a pod. The zero value means
+// that the node will do.
+type Verdict struct {
+	Whys  []string // why not, each counted for the message to the user
+	Final bool     // removing other pods from the node would not help
+}
+
+// No returns a verdict against a node that removing pods may change.
+func No(why ...string) Verdict { return Verdict{Whys: why} }
+
+// Never returns a verdict against a node that removing pods does not change.
+func Never(why ...string) Verdict { return Verdict{Whys: why, Final: true} }
+
+// OK says whether the node will do.
+func (v Verdict) OK() bool { return len(v.Whys) == 0 }
+
+// An Event is a set of kinds of change to the cluster.
+type Event uint32
+
+// The kinds of change.
+const (
+	NodeAdded     Event = 1 << iota
+	NodeResources       // a node has more to give
+	NodeLabels
+	NodeTaints // taints, and spec.unschedulable
+	NodeImages // what images a node holds
+	PodGone    // a pod has left a node, has finished, or asks for less
+	PodPlaced  // a pod has come to a node
+	PodLabels  // the labels of a pod on a node
+	Namespaces // a namespace's labels
+	AnyEvent   = 1<<iota - 1
+)
+
+// Reverse turns counts of something bad into scores from 0 to 100.
+func Reverse(scores []int64) {
+	most := int64(0)
+	for _, s := range scores {
+		most = max(most, s)
+	}
+	for i, s := range scores {
+		scores[i] = 100
+		if most > 0 {
+			scores[i] = 100 - 100*s/most
+		}
+	}
+}
+
+// Stretch scales scores so that the best is 100.
+func Stretch(scores []int64) {
+	most := int64(0)
+	for _, s := range scores {
+		most = max(most, s)
+	}
+	if most == 0 {
+		return
+	}
+	for i, s := range scores {
+		scores[i] = 100 * s / most
+	}
+}

@@ -1,0 +1,68 @@
+package plugins
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/sched"
+)
+
+// NodeUnschedulable keeps pods off cordoned nodes, unless they tolerate it.
+var NodeUnschedulable = &sched.Plugin{
+	Name:  "NodeUnschedulable",
+	Wakes: sched.NodeAdded | sched.NodeTaints,
+	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
+		taint := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
+		for i := range pod.Spec.Tolerations {
+			if tolerates(&pod.Spec.Tolerations[i], &taint) {
+				return nil
+			}
+		}
+		no := sched.Never("node(s) were unschedulable")
+		return &sched.Check{Fits: func(n *sched.Node) sched.Verdict {
+			if n.Spec.Unschedulable {
+				return no
+			}
+			return sched.Verdict{}
+		}}
+	},
+}
+
+// NodeName keeps a pod that names its node to that node.
+var NodeName = &sched.Plugin{
+	Name:  "NodeName",
+	Wakes: sched.NodeAdded,
+	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
+		if pod.Spec.NodeName == "" {
+			return nil
+		}
+		no := sched.Never("node(s) didn't match the requested node name")
+		return &sched.Check{Fits: func(n *sched.Node) sched.Verdict {
+			if n.Name != pod.Spec.NodeName {
+				return no
+			}
+			return sched.Verdict{}
+		}}
+	},
+}
+
+// NodePorts keeps two pods that want the same port of the host apart.
+var NodePorts = &sched.Plugin{
+	Name:  "NodePorts",
+	Wakes: sched.NodeAdded | sched.PodGone,
+	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
+		if len(pod.Ports) == 0 {
+			return nil
+		}
+		no := sched.No("node(s) didn't have free ports for the requested pod ports")
+		return &sched.Check{Fits: func(n *sched.Node) sched.Verdict {
+			for _, taken := range n.Ports {
+				for _, want := range pod.Ports {
+					if want.Clash(taken) {
+						return no
+					}
+				}
+			}
+			return sched.Verdict{}
+		}}
+	},
+}

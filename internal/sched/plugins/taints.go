@@ -1,0 +1,53 @@
+package plugins
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"proa/internal/sched"
+)
+
+// TaintToleration keeps pods off nodes with taints that they do not tolerate,
+// and prefers nodes with fewer such taints of the effect PreferNoSchedule.
+var TaintToleration = &sched.Plugin{
+	Name:   "TaintToleration",
+	Weight: 3,
+	Wakes:  sched.NodeAdded | sched.NodeTaints,
+	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
+		no := sched.Never("node(s) had untolerated taint(s)")
+		return &sched.Check{
+			Fits: func(n *sched.Node) sched.Verdict {
+				for i := range n.Spec.Taints {
+					t := &n.Spec.Taints[i]
+					if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerated(pod.Spec.Tolerations, t) {
+						return no
+					}
+				}
+				return sched.Verdict{}
+			},
+			Score: func(n *sched.Node) (bad int64) {
+				for i := range n.Spec.Taints {
+					t := &n.Spec.Taints[i]
+					if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerated(pod.Spec.Tolerations, t) {
+						bad++
+					}
+				}
+				return bad
+			},
+			Normalize: sched.Reverse,
+		}
+	},
+}
+
+func tolerated(all []corev1.Toleration, t *corev1.Taint) bool {
+	for i := range all {
+		if tolerates(&all[i], t) {
+			return true
+		}
+	}
+	return false
+}
+
+func tolerates(t *corev1.Toleration, taint *corev1.Taint) bool {
+	return t.ToleratesTaint(klog.Background(), taint, true)
+}
