@@ -83,6 +83,9 @@ func New(t testing.TB) *NS {
 // Path names the namespace for other programs while the test runs.
 func (n *NS) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.file.Fd()) }
 
+// Fd is the namespace as an open file, valid while the test runs.
+func (n *NS) Fd() int { return int(n.file.Fd()) }
+
 // Do calls f on a thread that is in the namespace. Sockets that f opens stay in it.
 func (n *NS) Do(f func() error) error {
 	ch := make(chan error, 1)
