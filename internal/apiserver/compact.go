@@ -1,0 +1,79 @@
+package apiserver
+
+import (
+	"context"
+	"time"
+
+	"proa/internal/store"
+)
+
+// compact moves the engine's horizon so that between History and a little more
+// of it is kept, and lets go of old events and lists.
+func (s *Server) compact(ctx context.Context) {
+	type mark struct {
+		at  time.Time
+		rev int64
+	}
+	step := max(s.keep/10, time.Millisecond)
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	var marks []mark
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := time.Now()
+		marks = append(marks, mark{now, s.Revision()})
+		horizon := int64(0)
+		for len(marks) > 0 && now.Sub(marks[0].at) >= s.keep {
+			horizon, marks = marks[0].rev, marks[1:]
+		}
+		s.age(s.clock.Now().Add(-min(logAge, s.keep)))
+		if horizon <= s.engine.Horizon() {
+			continue
+		}
+		if err := s.engine.Compact(ctx, horizon); err != nil && ctx.Err() == nil {
+			s.log.Warn("compacting the store failed", "revision", horizon, "error", err)
+		}
+	}
+}
+
+func (s *Server) age(before time.Time) {
+	s.mu.Lock()
+	for _, t := range s.tables {
+		t.log.age(before)
+	}
+	s.mu.Unlock()
+	s.recent.forget(s.engine.Horizon())
+}
+
+// reopen takes the engine into use again after its disk failed.
+func (s *Server) reopen(ctx context.Context, e store.Reopener) {
+	for {
+		failed := e.Failed()
+		select {
+		case <-failed:
+		case <-ctx.Done():
+			return
+		}
+		s.log.Error("the store failed; reopening it", "error", e.Err())
+		for pause := 10 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+			err := e.Reopen(ctx)
+			if err == nil {
+				s.log.Info("the store is open again")
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			s.log.Error("reopening the store failed", "error", err)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}

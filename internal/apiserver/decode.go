@@ -1,0 +1,193 @@
+package apiserver
+
+import (
+	"bytes"
+	"fmt"
+	"mime"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"proa/internal/api"
+)
+
+// Values of Options.FieldValidation.
+const (
+	validateStrict = "Strict"
+	validateWarn   = "Warn"
+	validateIgnore = "Ignore"
+)
+
+// A decoder reads the bodies of one request.
+type decoder struct {
+	gvk      schema.GroupVersionKind // what is wanted
+	mode     string                  // of field validation
+	warnings []string
+}
+
+func newDecoder(gvk schema.GroupVersionKind, o api.Options) (*decoder, error) {
+	d := &decoder{gvk: gvk, mode: o.FieldValidation}
+	switch d.mode {
+	case "":
+		d.mode = validateWarn
+	case validateStrict, validateWarn, validateIgnore:
+	default:
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("fieldValidation: Unsupported value: %q: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"", d.mode))
+	}
+	return d, nil
+}
+
+// decode reads body into obj, an empty object. A body may leave its kind out;
+// one of another kind is refused.
+func (d *decoder) decode(body []byte, contentType string, obj api.Object) error {
+	media := contentType
+	if strings.IndexByte(media, ';') >= 0 {
+		if m, _, err := mime.ParseMediaType(contentType); err == nil {
+			media = m
+		}
+	}
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	var err error
+	var strict []error
+	switch media {
+	case api.MediaProtobuf:
+		err = decodeProtobuf(body, obj)
+	case api.MediaYAML, "application/x-yaml", "text/yaml":
+		if body, strict, err = d.fromYAML(body); err == nil {
+			var more []error
+			more, err = d.decodeJSON(body, obj)
+			strict = append(strict, more...)
+		}
+	case api.MediaJSON, "":
+		strict, err = d.decodeJSON(body, obj)
+	default:
+		return unsupported("the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf")
+	}
+	got := obj.GetObjectKind().GroupVersionKind()
+	if err != nil {
+		return d.refuse(peek(body, got), err, body)
+	}
+	if err := d.sameKind(got); err != nil {
+		return err
+	}
+	obj.GetObjectKind().SetGroupVersionKind(d.gvk)
+	if len(strict) == 0 || d.mode == validateIgnore {
+		return nil
+	}
+	if d.mode == validateStrict {
+		return d.refuse(d.gvk, runtime.NewStrictDecodingError(strict), body)
+	}
+	for _, e := range strict {
+		d.warnings = append(d.warnings, e.Error())
+	}
+	return nil
+}
+
+func (d *decoder) sameKind(got schema.GroupVersionKind) error {
+	if got.Version != "" && got.GroupVersion() != d.gvk.GroupVersion() {
+		return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), d.gvk.GroupVersion()))
+	}
+	if got.Kind != "" && got.Kind != d.gvk.Kind {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: the kind in the data does not match the kind of the resource", got.Kind, d.gvk.Version, d.gvk.Kind))
+	}
+	return nil
+}
+
+func (d *decoder) refuse(got schema.GroupVersionKind, err error, body []byte) error {
+	if got.Kind != "" {
+		version := got.Version
+		if version == "" {
+			version = d.gvk.Version
+		}
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", got.Kind, version, d.gvk.Kind, err))
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", d.gvk.Kind, err, summary(body)))
+}
+
+// summary is the beginning of a body that nobody could read.
+func summary(body []byte) string {
+	if len(body) == 0 {
+		return "<empty>"
+	}
+	if len(body) > 30 {
+		return fmt.Sprintf("%q ...", body[:30])
+	}
+	return fmt.Sprintf("%q", body)
+}
+
+// peek finds out what a body that could not be decoded was meant to be.
+func peek(body []byte, got schema.GroupVersionKind) schema.GroupVersionKind {
+	if got.Kind != "" {
+		return got
+	}
+	var t runtime.TypeMeta
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(body, &t)
+	return schema.FromAPIVersionAndKind(t.APIVersion, t.Kind)
+}
+
+func (d *decoder) decodeJSON(body []byte, obj api.Object) (strict []error, err error) {
+	if d.mode == validateIgnore {
+		return nil, kjson.UnmarshalCaseSensitivePreserveInts(body, obj)
+	}
+	return kjson.UnmarshalStrict(body, obj)
+}
+
+func (d *decoder) fromYAML(body []byte) (out []byte, strict []error, err error) {
+	if d.mode != validateIgnore {
+		if out, err := yaml.YAMLToJSONStrict(body); err == nil {
+			return out, nil, nil
+		} else {
+			strict = append(strict, err)
+		}
+	}
+	out, err = yaml.YAMLToJSON(body)
+	return out, strict, err
+}
+
+type unmarshaler interface{ Unmarshal([]byte) error }
+
+func decodeProtobuf(body []byte, obj api.Object) error {
+	if !bytes.HasPrefix(body, api.ProtobufMagic) {
+		return fmt.Errorf("the protobuf message does not begin with %q", api.ProtobufMagic)
+	}
+	var u runtime.Unknown
+	if err := u.Unmarshal(body[len(api.ProtobufMagic):]); err != nil {
+		return err
+	}
+	m, ok := obj.(unmarshaler)
+	if !ok {
+		return fmt.Errorf("%T has no protobuf form", obj)
+	}
+	if err := m.Unmarshal(u.Raw); err != nil {
+		return err
+	}
+	obj.GetObjectKind().SetGroupVersionKind(schema.FromAPIVersionAndKind(u.APIVersion, u.Kind))
+	return nil
+}
+
+func unsupported(message string) error {
+	return apierrors.NewGenericServerResponse(415, "", schema.GroupResource{}, "", message, 0, false)
+}
+
+// body returns the object that a request carries, private to it.
+func body(r *api.Request, empty func() api.Object, gvk schema.GroupVersionKind) (api.Object, []string, error) {
+	if r.Object != nil {
+		return r.Object, nil, nil
+	}
+	if len(r.Body) == 0 {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("the request has no body; a %s is needed", gvk.Kind))
+	}
+	d, err := newDecoder(gvk, r.Options)
+	if err != nil {
+		return nil, nil, err
+	}
+	obj := empty()
+	if err := d.decode(r.Body, r.ContentType, obj); err != nil {
+		return nil, nil, err
+	}
+	return obj, d.warnings, nil
+}

@@ -1,0 +1,364 @@
+package apiserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"proa/internal/api"
+	"proa/internal/apiserver/admit"
+	"proa/internal/store"
+)
+
+// The write path. Each function below takes an object through the steps of
+// Kubernetes in their order:
+//
+//	decode, defaults, admission that changes, defaults again
+//	the server's own metadata, the kind's Prepare, reservations (addresses, ports)
+//	validation of metadata and kind, admission that refuses
+//	encode, compare and swap; after a lost race all of it again, from the new state
+//
+// Field ownership (metadata.managedFields) of writes that are no applies
+// belongs between admission and validation: see own.
+
+// retries is how often a write that may be made on any state is tried.
+const retries = 50
+
+// A writing is one write request on its way.
+type writing struct {
+	s        *Server
+	t        *table
+	r        *api.Request
+	key      string
+	warnings []string
+	made     []func(bool) // reservations to be settled
+}
+
+func (s *Server) writing(t *table, r *api.Request) *writing {
+	return &writing{s: s, t: t, r: r, key: t.key(r.Namespace, r.Name)}
+}
+
+// attributes are what the admission steps see.
+func (w *writing) attributes(verb api.Verb, obj, old api.Object) *admit.Attributes {
+	a := &admit.Attributes{
+		Verb: verb, Resource: w.t.res, Sub: w.r.Sub, Namespace: w.r.Namespace, Name: w.r.Name,
+		New: obj, Old: old, User: w.r.User, Options: w.r.Options, State: state{w.s.Snapshot, w.s},
+	}
+	if obj != nil {
+		a.Name = obj.GetName()
+	}
+	return a
+}
+
+// admit runs the steps that change.
+func (w *writing) admit(ctx context.Context, a *admit.Attributes) error {
+	changed := false
+	for _, st := range w.t.steps {
+		if st.Mutate == nil || !st.Runs(a) {
+			continue
+		}
+		if err := st.Mutate(ctx, a); err != nil {
+			return err
+		}
+		changed = true
+	}
+	if changed {
+		w.t.res.Default(a.New)
+	}
+	return nil
+}
+
+func (w *writing) reserve(ctx context.Context, a *admit.Attributes) error {
+	for _, st := range w.t.steps {
+		if st.Reserve == nil || !st.Runs(a) {
+			continue
+		}
+		settle, err := st.Reserve(ctx, a)
+		if settle != nil {
+			w.made = append(w.made, settle)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle ends the reservations of one attempt.
+func (w *writing) settle(made bool) {
+	for _, f := range w.made {
+		f(made)
+	}
+	w.made = nil
+}
+
+// permit runs the steps that refuse.
+func (w *writing) permit(ctx context.Context, a *admit.Attributes) error {
+	for _, st := range w.t.steps {
+		if st.Validate == nil || !st.Runs(a) {
+			continue
+		}
+		if err := st.Validate(ctx, a); err != nil {
+			return err
+		}
+	}
+	w.warnings = append(w.warnings, a.Warnings...)
+	return nil
+}
+
+// own is the place where field ownership will be kept: until then nobody owns a
+// field, and what a client sends as managedFields is not stored.
+func (w *writing) own(obj, old api.Object) {
+	obj.SetManagedFields(nil)
+}
+
+func (w *writing) invalid(name string, errs field.ErrorList) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return apierrors.NewInvalid(w.t.res.GroupKind(), name, errs)
+}
+
+var metadata = field.NewPath("metadata")
+
+// insert takes a decoded object and stores it as a new one.
+func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, err error) {
+	res, verb := w.t.res, api.Create
+	defer func() { w.settle(err == nil && !w.r.Options.DryRun) }()
+	w.key = w.t.key(obj.GetNamespace(), obj.GetName())
+	res.Default(obj)
+	a := w.attributes(verb, obj, nil)
+	if err := w.admit(ctx, a); err != nil {
+		return nil, err
+	}
+	w.begin(obj)
+	res.Prepare(obj, nil)
+	w.own(obj, nil)
+	if err := w.reserve(ctx, a); err != nil {
+		return nil, err
+	}
+	errs := apivalidation.ValidateObjectMetaAccessor(obj, res.Scope == api.Namespaced, res.ValidName, metadata)
+	if err := w.invalid(obj.GetName(), append(errs, res.Validate(obj, nil)...)); err != nil {
+		return nil, err
+	}
+	if err := w.permit(ctx, a); err != nil {
+		return nil, err
+	}
+	w.warnings = append(w.warnings, res.Warn(obj, nil)...)
+	if w.r.Options.DryRun {
+		if w.s.item(w.t, w.key) != nil {
+			return nil, apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
+		}
+		return api.NewItem(res, 0, nil, obj), nil
+	}
+	body, err := res.Codec.Encode(obj)
+	if err != nil {
+		return nil, err
+	}
+	name := obj.GetName()
+	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: store.Absent, User: w.r.User.Name}, obj)
+	var lost *store.ConflictError
+	if errors.As(err, &lost) {
+		return nil, apierrors.NewAlreadyExists(res.GroupResource(), name)
+	}
+	return item, err
+}
+
+// begin sets the metadata that the server gives to a new object.
+func (w *writing) begin(obj api.Object) {
+	res := w.t.res
+	obj.SetUID(w.s.uid())
+	obj.SetCreationTimestamp(metav1.NewTime(w.s.clock.Now()).Rfc3339Copy())
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	obj.SetSelfLink("")
+	obj.SetResourceVersion("")
+	obj.SetGeneration(0)
+	if res.Generation {
+		obj.SetGeneration(1)
+	}
+	if res.HasStatus {
+		res.CopyStatus(obj, res.New())
+	}
+}
+
+// replace takes an object that the caller may not touch any more and stores it
+// in the place of old. gone says that it was the last thing a deleted object
+// waited for. A lost race is a *store.ConflictError.
+func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (item *api.Item, gone bool, err error) {
+	old, res := was.Object(), w.t.res
+	defer func() { w.settle(err == nil && !w.r.Options.DryRun) }()
+	if err := w.sameObject(obj, old); err != nil {
+		return nil, false, err
+	}
+	res.Default(obj)
+	a := w.attributes(api.Update, obj, old)
+	if err := w.admit(ctx, a); err != nil {
+		return nil, false, err
+	}
+	w.keep(obj, old)
+	validate := w.merge(obj, old)
+	w.own(obj, old)
+	if w.r.Sub == "" {
+		if err := w.reserve(ctx, a); err != nil {
+			return nil, false, err
+		}
+	}
+	obj.SetResourceVersion(old.GetResourceVersion())
+	errs := apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, metadata)
+	errs = append(errs, apivalidation.ValidateFinalizers(obj.GetFinalizers(), metadata.Child("finalizers"))...)
+	if err := w.invalid(obj.GetName(), append(errs, validate(obj, old)...)); err != nil {
+		return nil, false, err
+	}
+	if err := w.permit(ctx, a); err != nil {
+		return nil, false, err
+	}
+	if w.r.Sub == "" {
+		w.warnings = append(w.warnings, res.Warn(obj, old)...)
+	}
+	return w.swap(ctx, was, obj)
+}
+
+// sameObject checks that the new state is meant for the old one, at its version.
+func (w *writing) sameObject(obj, old api.Object) error {
+	res := w.t.res
+	if rv := obj.GetResourceVersion(); rv != "" && rv != "0" && rv != old.GetResourceVersion() {
+		return conflict(res, w.r.Name)
+	}
+	if uid := obj.GetUID(); uid != "" && uid != old.GetUID() {
+		return apierrors.NewConflict(res.GroupResource(), w.r.Name,
+			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())) //nolint:staticcheck // Kubernetes' text
+	}
+	return nil
+}
+
+// keep puts back the metadata that no update changes.
+func (w *writing) keep(obj, old api.Object) {
+	obj.SetUID(old.GetUID())
+	obj.SetCreationTimestamp(old.GetCreationTimestamp())
+	obj.SetDeletionTimestamp(old.GetDeletionTimestamp())
+	obj.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	obj.SetGeneration(old.GetGeneration())
+	obj.SetSelfLink("")
+}
+
+// merge puts back what the write may not change, by the subresource that it is
+// for, counts the generation, and returns the kind's validation for it.
+func (w *writing) merge(obj, old api.Object) func(obj, old api.Object) field.ErrorList {
+	res := w.t.res
+	grow := func() {
+		if res.Generation && !res.SpecEqual(obj, old) {
+			obj.SetGeneration(old.GetGeneration() + 1)
+		}
+	}
+	switch sub := res.Subs[w.r.Sub]; {
+	case w.r.Sub == "status":
+		res.CopySpec(obj, old)
+		obj.SetOwnerReferences(old.GetOwnerReferences())
+		res.PrepareStatus(obj, old)
+		return res.ValidateStatus
+	case w.r.Sub != "" && sub != nil && sub.Part != nil:
+		sub.Part.Prepare(obj, old)
+		if sub.Part.Spec {
+			grow()
+		}
+		return sub.Part.Validate
+	}
+	if res.HasStatus {
+		res.CopyStatus(obj, old)
+	}
+	res.Prepare(obj, old)
+	grow()
+	return res.Validate
+}
+
+// swap stores obj in the place of was, or removes it if nothing holds it any more.
+func (w *writing) swap(ctx context.Context, was *api.Item, obj api.Object) (item *api.Item, gone bool, err error) {
+	res := w.t.res
+	if gone = done(res, obj); gone {
+		if w.r.Options.DryRun {
+			return api.NewItem(res, was.Revision, nil, obj), true, nil
+		}
+		rev, err := w.remove(ctx, was)
+		return api.NewItem(res, rev, nil, obj), true, err
+	}
+	obj.SetResourceVersion("")
+	body, err := res.Codec.Encode(obj)
+	if err != nil {
+		return nil, false, err
+	}
+	if have, err := was.Body(); err == nil && bytes.Equal(have, body) {
+		return was, false, nil
+	}
+	if w.r.Options.DryRun {
+		return api.NewItem(res, was.Revision, nil, obj), false, nil
+	}
+	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: was.Revision, User: w.r.User.Name}, obj)
+	return item, false, err
+}
+
+// done says whether an object that is being deleted has nothing left to wait for.
+func done(res *api.Resource, obj api.Object) bool {
+	grace := obj.GetDeletionGracePeriodSeconds()
+	return obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) == 0 && (grace == nil || *grace == 0) && !res.Held(obj)
+}
+
+// remove takes an object out of the store, and returns the revision of that.
+func (w *writing) remove(ctx context.Context, was *api.Item) (int64, error) {
+	item, err := w.s.write(ctx, w.t, w.key, store.Op{Delete: true, Expect: was.Revision, User: w.r.User.Name}, nil)
+	if err != nil {
+		return 0, err
+	}
+	return item.Revision, nil
+}
+
+// edit changes an object: change makes the new state from the old one, which it
+// must not touch. It is called again after a lost race.
+func (w *writing) edit(ctx context.Context, change func(old *api.Item) (api.Object, error),
+	put func(context.Context, *api.Item, api.Object) (*api.Item, bool, error)) (*api.Item, bool, error) {
+	for try := 0; ; try++ {
+		was := w.s.item(w.t, w.key)
+		if was == nil {
+			return nil, false, apierrors.NewNotFound(w.t.res.GroupResource(), w.r.Name)
+		}
+		w.warnings = w.warnings[:0]
+		obj, err := change(was)
+		if err != nil {
+			return nil, false, err
+		}
+		item, gone, err := put(ctx, was, obj)
+		var lost *store.ConflictError
+		if !errors.As(err, &lost) {
+			return item, gone, err
+		}
+		if try == retries {
+			return nil, false, conflict(w.t.res, w.r.Name)
+		}
+	}
+}
+
+// response is the answer to a write of one object.
+func (w *writing) response(code int, item *api.Item, gone bool) *api.Response {
+	return &api.Response{Code: code, Item: item, Deleted: gone, Warnings: slices.Clone(w.warnings)}
+}
+
+// Mutate changes the object that r names: see [api.Env].
+func (s *Server) Mutate(ctx context.Context, r *api.Request, change func(old api.Object) (api.Object, error)) (*api.Item, error) {
+	t := s.table(r.Resource)
+	if t == nil {
+		return nil, apierrors.NewNotFound(r.Resource.GroupResource(), r.Name)
+	}
+	w := s.writing(t, r)
+	item, _, err := w.edit(ctx, func(old *api.Item) (api.Object, error) { return change(api.Clone(old.Object())) }, w.swap)
+	if err != nil {
+		return nil, s.statusError(r, err)
+	}
+	return item, nil
+}

@@ -1,0 +1,185 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"sync"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/mergepatch"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	kjson "sigs.k8s.io/json"
+
+	"proa/internal/api"
+)
+
+func (s *Server) patch(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
+	if r.Patch == types.ApplyYAMLPatchType || r.Patch == types.ApplyCBORPatchType {
+		return nil, unsupported("server-side apply is not supported yet by this server: use client-side apply (kubectl apply without --server-side)")
+	}
+	p, err := newPatcher(t.res.New, t.res.GVK(), r)
+	if err != nil {
+		return nil, err
+	}
+	w := s.writing(t, r)
+	item, gone, err := w.edit(ctx, func(old *api.Item) (api.Object, error) {
+		b, err := old.JSON()
+		if err != nil {
+			return nil, err
+		}
+		obj, err := p.apply(old.Object(), b)
+		if err != nil {
+			return nil, err
+		}
+		if obj.GetName() != r.Name || obj.GetNamespace() != old.Object().GetNamespace() {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), r.Name))
+		}
+		return obj, nil
+	}, w.replace)
+	if err != nil {
+		return nil, err
+	}
+	w.warnings = append(p.d.warnings, w.warnings...)
+	return w.response(http.StatusOK, item, gone), nil
+}
+
+// A patcher applies one patch, to as many states as it takes.
+type patcher struct {
+	r     *api.Request
+	empty func() api.Object
+	d     *decoder
+	list  jsonpatch.Patch                 // of a JSON patch
+	meta  strategicpatch.LookupPatchMeta // of a strategic merge patch
+}
+
+// maxPatchOps bounds the operations of a JSON patch, as Kubernetes does.
+const maxPatchOps = 10000
+
+func newPatcher(empty func() api.Object, gvk schema.GroupVersionKind, r *api.Request) (*patcher, error) {
+	d, err := newDecoder(gvk, r.Options)
+	if err != nil {
+		return nil, err
+	}
+	p := &patcher{r: r, empty: empty, d: d}
+	switch r.Patch {
+	case types.JSONPatchType:
+		if p.list, err = jsonpatch.DecodePatch(r.Body); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		}
+		if len(p.list) > maxPatchOps {
+			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOps, len(p.list)))
+		}
+	case types.MergePatchType:
+		var v map[string]json.RawMessage
+		if err := json.Unmarshal(r.Body, &v); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		}
+	case types.StrategicMergePatchType:
+		if p.meta, err = patchMeta(empty()); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, unsupported(fmt.Sprintf("the patch media type %q is not one of: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json", r.Patch))
+	}
+	return p, nil
+}
+
+// apply returns a new object: old, whose JSON is given, with the patch applied.
+func (p *patcher) apply(old api.Object, form []byte) (api.Object, error) {
+	p.d.warnings = p.d.warnings[:0]
+	if p.r.Patch == types.StrategicMergePatchType {
+		return p.strategic(old)
+	}
+	var err error
+	if p.r.Patch == types.JSONPatchType {
+		form, err = p.list.Apply(form)
+	} else {
+		form, err = jsonpatch.MergePatch(form, p.r.Body)
+	}
+	if err != nil {
+		return nil, unprocessable(err)
+	}
+	obj := p.empty()
+	return obj, p.decoded(p.d.decode(form, api.MediaJSON, obj))
+}
+
+// decoded turns the errors of a patched object into those of a patch.
+func (p *patcher) decoded(err error) error {
+	var status *apierrors.StatusError
+	if errors.As(err, &status) && status.ErrStatus.Code == http.StatusBadRequest && p.r.Patch != types.StrategicMergePatchType {
+		return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", status.ErrStatus.Message, 0, false)
+	}
+	return err
+}
+
+func (p *patcher) strategic(old api.Object) (api.Object, error) {
+	patch := map[string]any{}
+	var strict []error
+	var err error
+	if p.d.mode == validateIgnore {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(p.r.Body, &patch)
+	} else {
+		strict, err = kjson.UnmarshalStrict(p.r.Body, &patch)
+	}
+	if err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	form, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
+	if err != nil {
+		return nil, err
+	}
+	merged, err := strategicpatch.StrategicMergeMapPatchUsingLookupPatchMeta(form, patch, p.meta)
+	if err != nil {
+		if errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList) || errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys) ||
+			errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList) || errors.Is(err, mergepatch.ErrUnsupportedStrategicMergePatchFormat) {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		return nil, unprocessable(err)
+	}
+	obj := p.empty()
+	err = runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(merged, obj, p.d.mode != validateIgnore)
+	if more, ok := runtime.AsStrictDecodingError(err); ok {
+		strict = append(strict, more.Errors()...)
+	} else if err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", p.d.gvk.Kind, p.d.gvk.Version, p.d.gvk.Kind, err))
+	}
+	if err := p.d.sameKind(obj.GetObjectKind().GroupVersionKind()); err != nil {
+		return nil, err
+	}
+	obj.GetObjectKind().SetGroupVersionKind(p.d.gvk)
+	if len(strict) > 0 && p.d.mode == validateStrict {
+		return nil, apierrors.NewBadRequest(runtime.NewStrictDecodingError(strict).Error())
+	}
+	for _, e := range strict {
+		p.d.warnings = append(p.d.warnings, e.Error())
+	}
+	return obj, nil
+}
+
+func unprocessable(err error) error {
+	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+}
+
+var patchMetas sync.Map // reflect.Type → strategicpatch.PatchMetaFromStruct
+
+// patchMeta is what a type says about merging its lists.
+func patchMeta(obj api.Object) (strategicpatch.LookupPatchMeta, error) {
+	typ := reflect.TypeOf(obj)
+	if m, ok := patchMetas.Load(typ); ok {
+		return m.(strategicpatch.PatchMetaFromStruct), nil
+	}
+	m, err := strategicpatch.NewPatchMetaFromStruct(obj)
+	if err != nil {
+		return nil, unsupported(fmt.Sprintf("a strategic merge patch cannot be applied to this kind: %v", err))
+	}
+	patchMetas.Store(typ, m)
+	return m, nil
+}

@@ -1,0 +1,317 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math/rand/v2"
+	"time"
+
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+
+	"proa/internal/api"
+	"proa/internal/store"
+)
+
+const (
+	bookmarkEvery = time.Minute
+	watchTimeout  = 30 * time.Minute // up to twice as long, for callers from outside that name none
+)
+
+// A watcher is one watch under way. Waiting, it is a position and its share of
+// a channel; it holds no events.
+type watcher struct {
+	s     *Server
+	t     *table
+	r     *api.Request
+	scope scope
+	topic topic
+	at    int64     // everything up to here has been delivered
+	end   time.Time // zero: never
+	next  time.Time // of the next bookmark; zero: never
+	yield func(api.Event, error) bool
+	held  *api.Event // matched, and yielded as soon as it is known whether another follows at once
+}
+
+func (s *Server) watch(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
+	if err := checkOptions(t.res, r); err != nil {
+		return nil, err
+	}
+	rev, err := parseRevision(r.At.ResourceVersion)
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{s: s, t: t, r: r, scope: scopeOf(t.res, r)}
+	w.topic = w.choose()
+	return &api.Response{Events: w.events(ctx, rev)}, nil
+}
+
+// choose picks the narrowest topic that all events of the watch touch.
+func (w *watcher) choose() topic {
+	if w.scope.name != "" {
+		return topic{topicKey, w.t.key(w.scope.ns, w.scope.name)}
+	}
+	if field, value, ok := exactField(w.t.res, w.r.Select); ok {
+		return topic{field, value}
+	}
+	if w.scope.ns != "" && w.t.res.Scope == api.Namespaced {
+		return topic{topicNamespace, w.scope.ns}
+	}
+	return topic{}
+}
+
+func (w *watcher) events(ctx context.Context, rev int64) iter.Seq2[api.Event, error] {
+	return func(yield func(api.Event, error) bool) {
+		w.yield = yield
+		now := time.Now()
+		switch d := w.r.At.Timeout; {
+		case d > 0:
+			w.end = now.Add(d)
+		case w.r.HTTP != nil:
+			w.end = now.Add(watchTimeout + rand.N(watchTimeout))
+		}
+		if w.r.At.Bookmarks {
+			w.next = now.Add(bookmarkEvery - rand.N(bookmarkEvery/10))
+		}
+		more, err := w.begin(ctx, rev)
+		for more && err == nil {
+			more, err = w.step(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			yield(api.Event{}, w.s.statusError(w.r, err))
+		}
+	}
+}
+
+// begin delivers the state that the watch starts from, if it is to.
+func (w *watcher) begin(ctx context.Context, rev int64) (bool, error) {
+	initial := w.r.At.SendInitialEvents
+	if rev > 0 {
+		if err := w.s.fresh(ctx, rev); err != nil {
+			return false, err
+		}
+	}
+	if w.at = rev; rev > 0 && (initial == nil || !*initial) {
+		return true, nil
+	}
+	snap := w.s.Snapshot()
+	w.at = snap.rev
+	if initial != nil && !*initial {
+		return true, nil
+	}
+	q := *w.r
+	q.At = api.Version{}
+	for _, item := range w.s.listNow(w.t, &q, snap, "").List.Items {
+		if !w.hold(api.Event{Type: apiwatch.Added, Item: item, Revision: item.Revision}) {
+			return false, nil
+		}
+	}
+	if !w.flush(false) {
+		return false, nil
+	}
+	if initial != nil && w.r.At.Bookmarks {
+		return w.yield(api.Event{Type: apiwatch.Bookmark, Revision: w.at, InitialEnd: true}, nil), nil
+	}
+	return true, nil
+}
+
+// step delivers what has happened, or waits until something does.
+func (w *watcher) step(ctx context.Context) (bool, error) {
+	s := w.s
+	s.mu.RLock()
+	list, held := w.t.log.after(w.at)
+	now, failed := s.rev, s.failed
+	var wait *waiter
+	if held && len(list) == 0 && failed == nil {
+		w.at = max(w.at, now)
+		wait = w.t.topics.wait(w.topic)
+	}
+	s.mu.RUnlock()
+	switch {
+	case !held:
+		return w.older(ctx)
+	case wait != nil:
+		return w.sleep(ctx, wait)
+	case len(list) == 0:
+		return false, nil // the server closes
+	}
+	for _, e := range list {
+		if !w.deliver(e) {
+			return false, nil
+		}
+	}
+	if !w.flush(false) {
+		return false, nil
+	}
+	w.at = max(w.at, list[len(list)-1].rev)
+	return w.tick(time.Now()), ctx.Err()
+}
+
+// sleep waits for the topic, the next bookmark or the end.
+func (w *watcher) sleep(ctx context.Context, wait *waiter) (bool, error) {
+	var alarm <-chan time.Time
+	if due := w.due(); !due.IsZero() {
+		timer := time.NewTimer(time.Until(due))
+		defer timer.Stop()
+		alarm = timer.C
+	}
+	select {
+	case <-wait.done:
+		w.at = max(w.at, wait.from-1)
+		return true, nil
+	case <-ctx.Done():
+		w.t.topics.leave(w.topic, wait)
+		return false, nil
+	case <-alarm:
+	}
+	// Nothing has touched the topic up to the present revision, unless the waiter is done by now.
+	w.s.mu.RLock()
+	w.t.topics.leave(w.topic, wait)
+	now := w.s.rev
+	w.s.mu.RUnlock()
+	select {
+	case <-wait.done:
+		w.at = max(w.at, wait.from-1)
+	default:
+		w.at = max(w.at, now)
+	}
+	return w.tick(time.Now()), nil
+}
+
+func (w *watcher) due() time.Time {
+	if w.next.IsZero() || !w.end.IsZero() && w.end.Before(w.next) {
+		return w.end
+	}
+	return w.next
+}
+
+// tick sends the bookmark that is due, and says whether the watch goes on.
+func (w *watcher) tick(now time.Time) bool {
+	over := !w.end.IsZero() && !now.Before(w.end)
+	if !w.next.IsZero() && (over || !now.Before(w.next)) {
+		w.next = now.Add(bookmarkEvery - rand.N(bookmarkEvery/10))
+		if !w.yield(api.Event{Type: apiwatch.Bookmark, Revision: w.at}, nil) {
+			return false
+		}
+	}
+	return !over
+}
+
+// deliver yields an event if the watch is about it.
+func (w *watcher) deliver(e *event) bool {
+	switch {
+	case e.rev <= w.at || w.scope.nothing:
+		return true
+	case w.scope.name != "":
+		if e.key != w.topic.value {
+			return true
+		}
+	case w.scope.ns != "" && namespaceOf(w.t, e.key) != w.scope.ns:
+		return true
+	}
+	was, is := e.prev != nil, !e.gone
+	if sel := w.r.Select; !sel.Empty() {
+		is = is && sel.Matches(w.t.res, e.item.Object())
+		was = was && sel.Matches(w.t.res, e.prev.Object())
+	}
+	ev := api.Event{Type: apiwatch.Modified, Item: e.item, Revision: e.rev}
+	switch {
+	case !was && !is:
+		return true
+	case !was:
+		ev.Type = apiwatch.Added
+	case !is:
+		ev.Type, ev.Item = apiwatch.Deleted, e.leaving()
+	}
+	return w.hold(ev)
+}
+
+// hold keeps an event and yields the one before it.
+func (w *watcher) hold(e api.Event) bool {
+	if !w.flush(true) {
+		return false
+	}
+	w.held = &e
+	return true
+}
+
+// flush yields the event that is held, if there is one.
+func (w *watcher) flush(more bool) bool {
+	if w.held == nil {
+		return true
+	}
+	e := *w.held
+	w.held, e.More = nil, more
+	return w.yield(e, nil)
+}
+
+// older delivers from the engine what the log no longer has, until the two meet.
+func (w *watcher) older(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	asked := w.at
+	batches, err := w.s.engine.Watch(ctx, w.t.prefix, w.at)
+	if err != nil {
+		return false, w.gone(err, asked)
+	}
+	for b, err := range batches {
+		if err != nil {
+			return false, w.gone(err, asked)
+		}
+		for i := range b.Events {
+			e, err := w.olderEvent(ctx, &b.Events[i])
+			if err != nil {
+				return false, w.gone(err, asked)
+			}
+			if !w.deliver(e) {
+				return false, nil
+			}
+		}
+		if !w.flush(false) {
+			return false, nil
+		}
+		w.at = max(w.at, b.Revision)
+		w.s.mu.RLock()
+		met := w.at >= w.t.log.floor
+		w.s.mu.RUnlock()
+		if met {
+			return true, w.s.reach(ctx, w.at)
+		}
+		if !w.tick(time.Now()) {
+			return false, nil
+		}
+	}
+	return false, ctx.Err()
+}
+
+func (w *watcher) gone(err error, asked int64) error {
+	if errors.Is(err, store.ErrCompacted) {
+		return tooOld(asked, w.s.engine.Horizon())
+	}
+	return err
+}
+
+// olderEvent makes an event as the log would have held it.
+func (w *watcher) olderEvent(ctx context.Context, ev *store.Event) (*event, error) {
+	e := &event{key: ev.Key[len(w.t.prefix):], rev: ev.Revision, gone: ev.Deleted}
+	e.item = api.NewItem(w.t.res, ev.Revision, ev.Value, nil)
+	switch {
+	case ev.Deleted:
+		e.prev = e.item
+	case ev.Prev != store.Absent && w.r.Select.Empty():
+		e.prev = e.item // only its being there matters
+	case ev.Prev != store.Absent:
+		before, _, err := w.s.engine.Range(ctx, ev.Key, ev.Key+"\x00", ev.Revision-1, 1)
+		if err != nil {
+			return nil, err
+		}
+		for rec, err := range before {
+			if err != nil {
+				return nil, err
+			}
+			e.prev = api.NewItem(w.t.res, rec.Revision, rec.Value, nil)
+		}
+	}
+	return e, nil
+}
+
