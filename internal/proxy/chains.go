@@ -32,7 +32,7 @@ func (f family) words() uint32 { return f.size / 4 }
 
 // Where things are in the registers: first the key (address, protocol, port),
 // then what its frontend says (group in two, class, mode).
-func (f family) val() uint32   { return f.words() + 2 }
+func (f family) val() uint32   { return max(f.words()+2, 4) } // the key's place holds a value, too: see stickyRules
 func (f family) class() uint32 { return f.val() + 2 }
 func (f family) mode() uint32  { return f.val() + 3 }
 func (f family) end() uint32   { return f.val() + 4 } // an endpoint: address, port

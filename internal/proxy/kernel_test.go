@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -320,4 +324,403 @@ func TestClusterIP(t *testing.T) {
 	r.p.DeleteService("default", "web")
 	r.sync()
 	r.refused(client, "tcp", "10.43.0.80:8080")
+}
+
+func TestNodePort(t *testing.T) {
+	r := newRig(t)
+	a := r.pod("a")
+	r.pod("client")
+	s := service("web", "10.43.0.80", port("", 80, 30080), udp(port("u", 80, 30081)))
+	s.Spec.Type = corev1.ServiceTypeNodePort
+	s.Spec.ExternalIPs = []string{"198.51.100.7"}
+	r.start(s, a)
+	client := r.pods["client"]
+	r.want(r.outside, "tcp", nodeIP+":30080", "a 10.42.0.1") // masqueraded
+	r.want(r.outside, "udp", nodeIP+":30081", "a 10.42.0.1")
+	r.want(r.outside, "tcp", "198.51.100.7:80", "a 10.42.0.1")
+	r.want(client, "tcp", nodeIP+":30080", "a 10.42.0.1")
+	r.want(r.pods["a"], "tcp", nodeIP+":30080", "a 10.42.0.1")
+	if got := r.ask(r.node, "tcp", nodeIP+":30080"); !strings.HasPrefix(got, "a ") {
+		t.Errorf("from the node itself: %q", got)
+	}
+	if got := r.ask(r.node, "tcp", "127.0.0.1:30080"); !strings.HasPrefix(got, "a ") {
+		t.Errorf("from the node by 127.0.0.1: %q", got)
+	}
+	if got := r.ask(r.node, "udp", "127.0.0.1:30081"); !strings.HasPrefix(got, "a ") {
+		t.Errorf("from the node by 127.0.0.1, UDP: %q", got)
+	}
+	r.set(s)
+	r.refused(r.outside, "tcp", nodeIP+":30080")
+	r.refused(r.outside, "udp", nodeIP+":30081")
+	if _, err := r.outside.Ask("tcp", "198.51.100.7:80", second); err == nil { // refused, or unreachable: the node has no route
+		t.Error("an external address without endpoints answers")
+	}
+	r.refused(r.node, "tcp", "127.0.0.1:30080")
+}
+
+func TestPodCannotReachTheNodesLoopback(t *testing.T) {
+	r := newRig(t)
+	r.pod("a")
+	r.start(service("web", "10.43.0.80", port("", 80, 0)))
+	r.node.Echo(t, "udp", "127.0.0.1:7777", "secret")
+	err := r.pods["a"].Do(func() error {
+		h, err := netlink.NewHandle()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		eth, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/eth0/route_localnet", []byte("1"), 0); err != nil {
+			return err
+		}
+		one, _ := netlink.ParseAddr("127.0.0.1/8")
+		if err := h.AddrDel(lo, one); err != nil {
+			return err
+		}
+		_, dst, _ := net.ParseCIDR("127.0.0.0/8")
+		_ = h.RouteDel(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: dst, Table: 255, Type: 2})
+		return h.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: dst, Gw: netip.MustParseAddr("10.42.0.1").AsSlice()})
+	})
+	r.must(err)
+	if got, err := r.pods["a"].Ask("udp", "127.0.0.1:7777", soon); err == nil {
+		t.Errorf("a pod reached 127.0.0.1 of the node: %q", got)
+	}
+}
+
+func TestExternalTrafficPolicyLocal(t *testing.T) {
+	r := newRig(t)
+	a, b := r.pod("a"), r.pod("b")
+	r.pod("client")
+	s := service("web", "10.43.0.80", port("", 80, 30080))
+	s.Spec.Type = corev1.ServiceTypeNodePort
+	s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	r.start(s, a, b+" elsewhere")
+	for range 8 {
+		r.want(r.outside, "tcp", nodeIP+":30080", "a 192.0.2.9") // the client's own address
+	}
+	seen := map[string]bool{}
+	for range 40 { // from inside it is as if the policy were Cluster
+		seen[r.ask(r.pods["client"], "tcp", nodeIP+":30080")[:1]] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("a pod reaches only %v", seen)
+	}
+	r.set(s, b+" elsewhere")
+	if got, err := r.outside.Ask("tcp", nodeIP+":30080", soon); err == nil || strings.Contains(err.Error(), "refused") {
+		t.Errorf("with no endpoint here: %q, %v; want silence", got, err)
+	}
+	r.want(r.pods["client"], "tcp", nodeIP+":30080", "b "+r.addrs["client"])
+	if got := r.ask(r.node, "tcp", nodeIP+":30080"); !strings.HasPrefix(got, "b ") {
+		t.Errorf("from the node: %q", got)
+	}
+	r.set(s)
+	r.refused(r.outside, "tcp", nodeIP+":30080")
+}
+
+func TestInternalTrafficPolicyLocal(t *testing.T) {
+	r := newRig(t)
+	a, b := r.pod("a"), r.pod("b")
+	r.pod("client")
+	s := service("web", "10.43.0.80", port("", 80, 0))
+	s.Spec.InternalTrafficPolicy = ptr(corev1.ServiceInternalTrafficPolicyLocal)
+	r.start(s, a, b+" elsewhere")
+	for range 8 {
+		r.want(r.pods["client"], "tcp", "10.43.0.80:80", "a "+r.addrs["client"])
+	}
+	r.set(s, b+" elsewhere")
+	if got, err := r.pods["client"].Ask("tcp", "10.43.0.80:80", soon); err == nil || strings.Contains(err.Error(), "refused") {
+		t.Errorf("with no endpoint here: %q, %v; want silence", got, err)
+	}
+}
+
+func TestTerminatingEndpoints(t *testing.T) {
+	r := newRig(t)
+	a, b := r.pod("a"), r.pod("b")
+	r.pod("client")
+	s := service("web", "10.43.0.80", port("", 80, 0))
+	r.start(s, a+" terminating", b)
+	for range 8 {
+		r.want(r.pods["client"], "tcp", "10.43.0.80:80", "b "+r.addrs["client"])
+	}
+	r.set(s, a+" terminating", b+" unready")
+	for range 8 {
+		r.want(r.pods["client"], "tcp", "10.43.0.80:80", "a "+r.addrs["client"])
+	}
+}
+
+func TestAffinity(t *testing.T) {
+	r := newRig(t)
+	ips := []string{r.pod("a"), r.pod("b"), r.pod("c")}
+	r.pod("client")
+	s := service("web", "10.43.0.80", port("", 80, 30080))
+	s.Spec.Type = corev1.ServiceTypeNodePort
+	s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: ptr(int32(2))}}
+	r.start(s, ips...)
+	client := r.pods["client"]
+	first := r.ask(client, "tcp", "10.43.0.80:80")[:1]
+	for range 20 {
+		r.want(client, "tcp", "10.43.0.80:80", first+" "+r.addrs["client"])
+	}
+	if got := r.ask(client, "tcp", nodeIP+":30080"); got[:1] != first {
+		t.Errorf("by the node port the client got %q, not %q", got, first)
+	}
+	var rest []string
+	for _, ip := range ips {
+		if ip != r.addrs[first] {
+			rest = append(rest, ip)
+		}
+	}
+	r.set(s, rest...) // its endpoint goes: it gets another and stays there
+	second := r.ask(client, "tcp", "10.43.0.80:80")[:1]
+	if second == first {
+		t.Fatalf("sent to %q, which is gone", first)
+	}
+	r.set(s, ips...)
+	for range 20 {
+		r.want(client, "tcp", "10.43.0.80:80", second+" "+r.addrs["client"])
+	}
+	seen := map[string]bool{}
+	for range 12 { // past the timeout it is drawn anew
+		time.Sleep(2100 * time.Millisecond)
+		if seen[r.ask(client, "tcp", "10.43.0.80:80")[:1]] = true; len(seen) > 1 {
+			return
+		}
+	}
+	t.Errorf("after the timeout the client still always gets %v", seen)
+}
+
+func TestHostPort(t *testing.T) {
+	r := newRig(t)
+	a := netip.MustParseAddr(r.pod("a"))
+	r.start(service("web", "10.43.0.80", port("", 80, 0)))
+	r.p.SetHostPorts("a", a, []HostPort{{HostPort: 8888, PodPort: 80, Protocol: corev1.ProtocolTCP},
+		{HostIP: netip.MustParseAddr(nodeIP), HostPort: 8889, PodPort: 80, Protocol: corev1.ProtocolUDP}})
+	r.sync()
+	r.want(r.outside, "tcp", nodeIP+":8888", "a 192.0.2.9")
+	r.want(r.outside, "udp", nodeIP+":8889", "a 192.0.2.9")
+	if got := r.ask(r.node, "tcp", "127.0.0.1:8888"); !strings.HasPrefix(got, "a ") {
+		t.Errorf("from the node: %q", got)
+	}
+	r.want(r.pods["a"], "tcp", nodeIP+":8888", "a 10.42.0.1")
+	r.p.SetHostPorts("a", a, nil)
+	r.sync()
+	r.refused(r.outside, "tcp", nodeIP+":8888")
+}
+
+func TestStaleUDPFlow(t *testing.T) {
+	r := newRig(t)
+	a, b := r.pod("a"), r.pod("b")
+	r.pod("client")
+	s := service("web", "10.43.0.80", udp(port("", 80, 0)))
+	r.start(s, a)
+	c, err := r.pods["client"].Dial("udp", "10.43.0.80:80", second)
+	r.must(err)
+	defer c.Close()
+	if got, err := nettest.Say(c, second); err != nil || got[:1] != "a" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	r.set(s, b)
+	for end := time.Now().Add(3 * second); ; { // the same port all the time
+		got, err := nettest.Say(c, 100*time.Millisecond)
+		if err == nil && got[:1] == "b" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the flow still leads to the old endpoint: %q, %v", got, err)
+		}
+	}
+}
+
+func TestEgressIsMasqueraded(t *testing.T) {
+	r := newRig(t)
+	r.pod("a")
+	r.pod("b")
+	r.start(service("web", "10.43.0.80", port("", 80, 0)))
+	r.outside.Echo(t, "tcp", ":80", "outside")
+	r.want(r.pods["a"], "tcp", "192.0.2.9:80", "outside "+nodeIP)
+	r.want(r.pods["a"], "tcp", r.addrs["b"]+":80", "b "+r.addrs["a"])
+}
+
+func TestRestart(t *testing.T) {
+	r := newRig(t)
+	a, b := r.pod("a"), r.pod("b")
+	r.pod("client")
+	client := r.pods["client"]
+	s := service("web", "10.43.0.80", port("", 80, 0))
+	gone := service("gone", "10.43.0.81", port("", 80, 0))
+	r.start(s, a)
+	r.set(gone, a)
+	c, err := client.Dial("tcp", "10.43.0.80:80", second)
+	r.must(err)
+	defer c.Close()
+	r.stop() // the kernel sees no difference to a kill
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var asked int
+	var failed error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if _, err := client.Ask("tcp", "10.43.0.80:80", second); err != nil {
+				failed = err
+				return
+			}
+			asked++
+		}
+	}()
+	r.startProxy()
+	time.Sleep(50 * time.Millisecond) // it knows nothing yet and must take nothing away
+	r.start(s, a, b)
+	cancel()
+	<-done
+	if failed != nil || asked < 5 {
+		t.Errorf("during the restart, after %d connections: %v", asked, failed)
+	}
+	if _, err := nettest.Say(c, second); err != nil {
+		t.Errorf("the connection from before: %v", err)
+	}
+	r.refused(client, "tcp", "10.43.0.81:80") // removed meanwhile
+}
+
+func TestRulesComeBack(t *testing.T) {
+	r := newRig(t)
+	a := r.pod("a")
+	r.start(service("web", "10.43.0.80", port("", 80, 0)), a)
+	r.want(r.node, "tcp", "10.43.0.80:80", "a 10.42.0.1")
+	n, err := nftables.New()
+	r.must(err)
+	n.FlushRuleset() // as "systemctl restart nftables" does
+	r.must(n.Flush())
+	for end := time.Now().Add(3 * second); ; {
+		got, err := r.node.Ask("tcp", "10.43.0.80:80", 200*time.Millisecond)
+		if err == nil && got == "a 10.42.0.1" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("after somebody flushed all rules: %q, %v", got, err)
+		}
+	}
+}
+
+// dropTable makes a firewall as another program would: a chain that drops.
+func dropTable(t *testing.T, family nftables.TableFamily, name, chain string, hook *nftables.ChainHook, byRule bool) {
+	n, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab := n.AddTable(&nftables.Table{Name: name, Family: family})
+	policy := nftables.ChainPolicyDrop
+	if byRule {
+		policy = nftables.ChainPolicyAccept
+	}
+	c := n.AddChain(&nftables.Chain{Name: chain, Table: tab, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter, Policy: &policy})
+	n.AddRule(&nftables.Rule{Table: tab, Chain: c, Exprs: append(ctHas(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), &expr.Verdict{Kind: expr.VerdictAccept})})
+	n.AddRule(&nftables.Rule{Table: tab, Chain: c, Exprs: append(append(exprs{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}}, &expr.Cmp{Register: 1, Data: []byte("lo\x00")}), &expr.Verdict{Kind: expr.VerdictAccept})})
+	if byRule {
+		n.AddRule(&nftables.Rule{Table: tab, Chain: c, Exprs: exprs{&expr.Counter{}, &expr.Reject{Type: 0, Code: 13}}})
+	}
+	if err := n.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.DelTable(tab)
+		_ = n.Flush()
+	})
+}
+
+func TestOthersDropForwarding(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		family  nftables.TableFamily
+		table   string
+		chain   string
+		byRule  bool
+		already bool // there before the proxy starts
+	}{
+		{"docker", nftables.TableFamilyIPv4, "filter", "FORWARD", false, true},
+		{"ufw enabled later", nftables.TableFamilyIPv4, "filter", "FORWARD", false, false},
+		{"firewalld", nftables.TableFamilyINet, "firewalld", "filter_FORWARD", true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.already {
+				dropTable(t, tc.family, tc.table, tc.chain, nftables.ChainHookForward, tc.byRule)
+			}
+			r := newRig(t)
+			a, b := r.pod("a"), r.pod("b")
+			r.start(service("web", "10.43.0.80", port("", 80, 30080)), a)
+			r.outside.Echo(t, "tcp", ":80", "outside")
+			if !tc.already {
+				dropTable(t, tc.family, tc.table, tc.chain, nftables.ChainHookForward, tc.byRule)
+			}
+			for end := time.Now().Add(3 * second); ; {
+				if _, err := r.pods["a"].Ask("tcp", b+":80", 200*time.Millisecond); err == nil {
+					break
+				} else if time.Now().After(end) {
+					t.Fatalf("pod to pod: %v", err)
+				}
+			}
+			r.want(r.pods["b"], "tcp", "10.43.0.80:80", "a "+b)
+			r.want(r.pods["b"], "tcp", "192.0.2.9:80", "outside "+nodeIP)
+			r.want(r.outside, "tcp", nodeIP+":30080", "a 10.42.0.1")
+			r.stop()
+			r.must(Clean(r.c.Table))
+			if got, err := r.pods["a"].Ask("tcp", b+":80", soon); err == nil {
+				t.Errorf("after Clean the other firewall does not drop: %q", got)
+			}
+		})
+	}
+}
+
+func TestOthersDropInput(t *testing.T) {
+	dropped := func(t *testing.T, table, chain string) {
+		r := newRig(t)
+		a := r.pod("a")
+		r.node.Echo(t, "tcp", ":9000", "node")
+		r.node.Echo(t, "udp", "10.43.0.10:53", "dns")
+		host := service("api", "10.43.0.1", port("", 443, 0))
+		sl := slice(host, nodeIP)
+		sl.Ports[0].Port = ptr(int32(9000))
+		r.p.SetServices([]*corev1.Service{host})
+		r.p.SetSlices([]*discoveryv1.EndpointSlice{sl})
+		r.sync()
+		dropTable(t, nftables.TableFamilyIPv4, table, chain, nftables.ChainHookInput, false)
+		for end := time.Now().Add(3 * second); ; {
+			got, err := r.pods["a"].Ask("tcp", "10.43.0.1:443", 200*time.Millisecond)
+			if err == nil && got == "node "+a {
+				break
+			} else if time.Now().After(end) {
+				t.Fatalf("pod to a service on the node: %q, %v", got, err)
+			}
+		}
+		r.want(r.pods["a"], "udp", "10.43.0.10:53", "dns "+a)
+		if got, err := r.pods["a"].Ask("tcp", nodeIP+":9000", soon); err == nil {
+			t.Errorf("the firewall lets pods reach ports of the node: %q", got)
+		}
+	}
+	t.Run("iptables", func(t *testing.T) { dropped(t, "filter", "INPUT") })
+	t.Run("nftables", func(t *testing.T) { dropped(t, "mine", "input") })
+}
+
+func TestCleanLeavesNothing(t *testing.T) {
+	nettest.Need(t)
+	n, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Clean("tproa"); err != nil {
+		t.Fatalf("with nothing there: %v", err)
+	}
+	tables, err := n.ListTables()
+	if err != nil || len(tables) != 0 {
+		t.Errorf("tables: %v, %v", tables, err)
+	}
 }
