@@ -1,9 +1,183 @@
 package httpapi
 
-import "net/http"
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
 
-type openapiDocs struct{}
+	"proa/internal/api"
+	"proa/internal/httpapi/openapi"
+)
 
-func (x *exchange) serveOpenAPI2()      { http.NotFound(x, x.req) }
-func (x *exchange) serveOpenAPI3()      { http.NotFound(x, x.req) }
-func (x *exchange) serveOpenAPI3Group() { http.NotFound(x, x.req) }
+// openapiDocs are the OpenAPI documents of a catalog, each made on first use
+// and kept compressed.
+type openapiDocs struct {
+	mu   sync.Mutex
+	docs map[string]*openapiDoc // by what follows /openapi/v3/; "" is v2
+}
+
+type openapiDoc struct {
+	once sync.Once
+	body []byte // gzip
+	err  error
+}
+
+func (d *openapiDocs) get(name string, make func() ([]byte, error)) ([]byte, error) {
+	d.mu.Lock()
+	if d.docs == nil {
+		d.docs = map[string]*openapiDoc{}
+	}
+	doc := d.docs[name]
+	if doc == nil {
+		doc = &openapiDoc{}
+		d.docs[name] = doc
+	}
+	d.mu.Unlock()
+	doc.once.Do(func() {
+		body, err := make()
+		if err != nil {
+			doc.err = err
+			return
+		}
+		var out bytes.Buffer
+		z := gzip.NewWriter(&out)
+		z.Write(body)
+		z.Close()
+		doc.body = out.Bytes()
+	})
+	return doc.body, doc.err
+}
+
+// openapiPath is what a group and version is called under /openapi/v3.
+func (v *versionOf) openapiPath() string {
+	if v.Group == "" {
+		return "api/" + v.Version
+	}
+	return "apis/" + v.Group + "/" + v.Version
+}
+
+// openapiHash changes with everything that the documents are made of. It does
+// not need them, so that asking for it is cheap.
+func (x *exchange) openapiHash(vs ...versionOf) string {
+	sum := sha256.New()
+	io.WriteString(sum, openapi.Digest()+x.s.Version.GitVersion)
+	for _, v := range vs {
+		json.NewEncoder(sum).Encode(v.apiResources())
+	}
+	return strings.ToUpper(hex.EncodeToString(sum.Sum(nil)))
+}
+
+func (v *versionOf) kinds() []*api.Resource {
+	out := make([]*api.Resource, len(v.resources))
+	for i, r := range v.resources {
+		out[i] = r.Resource
+	}
+	return out
+}
+
+// serveOpenAPI3 lists the documents there are.
+func (x *exchange) serveOpenAPI3() {
+	type where struct {
+		URL string `json:"serverRelativeURL"`
+	}
+	paths := map[string]where{}
+	for _, g := range x.cat.discover().groups {
+		for _, v := range g.versions {
+			p := v.openapiPath()
+			paths[p] = where{"/openapi/v3/" + p + "?hash=" + x.openapiHash(v)}
+		}
+	}
+	x.plainJSON(paths, "paths")
+}
+
+// serveOpenAPI3Group answers with the document of one group and version.
+func (x *exchange) serveOpenAPI3Group() {
+	name := strings.TrimPrefix(x.req.URL.Path, "/openapi/v3/")
+	for _, g := range x.cat.discover().groups {
+		for _, v := range g.versions {
+			if v.openapiPath() == name {
+				x.openapi3(v, name)
+				return
+			}
+		}
+	}
+	x.media, _ = negotiate(x.req, anyMedia)
+	http.NotFound(x, x.req)
+}
+
+func (x *exchange) openapi3(v versionOf, name string) {
+	if !acceptsJSON(x.req) {
+		http.Error(x, "only application/json is served", http.StatusNotAcceptable)
+		return
+	}
+	hash := x.openapiHash(v)
+	if asked := x.req.URL.Query().Get("hash"); asked != "" {
+		if asked != hash {
+			http.Redirect(x, x.req, "/openapi/v3/"+name+"?hash="+hash, http.StatusMovedPermanently)
+			return
+		}
+		x.Header().Set("Cache-Control", "public, immutable")
+		x.Header().Set("Expires", "Fri, 31 Dec 2100 00:00:00 GMT")
+	}
+	x.openapi(name, hash, func() ([]byte, error) {
+		return openapi.V3(openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}, v.kinds())
+	})
+}
+
+func (x *exchange) serveOpenAPI2() {
+	if !acceptsJSON(x.req) {
+		http.Error(x, "only application/json is served", http.StatusNotAcceptable)
+		return
+	}
+	var all []versionOf
+	var kinds []*api.Resource
+	for _, g := range x.cat.discover().groups {
+		for _, v := range g.versions {
+			all = append(all, v)
+			kinds = append(kinds, v.kinds()...)
+		}
+	}
+	x.openapi("", x.openapiHash(all...), func() ([]byte, error) {
+		return openapi.V2(openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}, kinds)
+	})
+}
+
+// openapi writes a document, as it is kept to a client that takes that.
+func (x *exchange) openapi(name, hash string, make func() ([]byte, error)) {
+	h := x.Header()
+	h.Set("ETag", `"`+hash+`"`)
+	h.Set("Vary", "Accept, Accept-Encoding")
+	if x.req.Header.Get("If-None-Match") == `"`+hash+`"` {
+		x.WriteHeader(http.StatusNotModified)
+		return
+	}
+	body, err := x.cat.openapi.get(name, make)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	h.Set("Content-Type", api.MediaJSON)
+	if x.gzips() {
+		h.Set("Content-Encoding", "gzip")
+		x.Write(body)
+		return
+	}
+	z, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	io.Copy(x, z)
+}
+
+// acceptsJSON says whether plain JSON will do.
+func acceptsJSON(req *http.Request) bool {
+	_, ok := negotiate(req, func(m media) bool { return m.typ == api.MediaJSON && m.as == asItself })
+	return ok
+}
