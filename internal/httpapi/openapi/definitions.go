@@ -15,7 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-//go:generate ./gen/generate.sh
+//go:generate ./generate.sh
 
 //go:embed definitions.zst
 var packed []byte

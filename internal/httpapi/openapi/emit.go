@@ -1,3 +1,5 @@
+//go:build ignore
+
 // Program emit writes the generated OpenAPI definitions to a compressed file of
 // lines: "3 NAME JSON" for the OpenAPI v3 form of a definition, and "2 NAME
 // JSON" for the v2 form of the few that cannot be derived from it.
@@ -19,7 +21,7 @@ import (
 	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
-	"openapigen/defs"
+	"proa/internal/httpapi/openapi/defs"
 )
 
 func main() {
