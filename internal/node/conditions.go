@@ -197,4 +197,3 @@ func fieldPath(pod *corev1.Pod, name string) string {
 	}
 	return "spec.containers{" + name + "}"
 }
-

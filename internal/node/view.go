@@ -112,7 +112,7 @@ type memory struct {
 	deleting time.Time            // when the deletion was first seen
 	ended    *ending              // why the pod must end although nobody deleted it
 	hostIPs  []string
-	usable   func(name string) bool // may be nil; images and such
+	burying  bool // what is left is being removed
 }
 
 // waiting says why a container is not started.
@@ -125,8 +125,9 @@ type waiting struct {
 // A backoff is a growing pause: none before the first restart, then 10 s,
 // doubling up to 5 min, and from the start again after 10 min of peace.
 type backoff struct {
-	pause time.Duration
-	last  time.Time
+	pause  time.Duration
+	last   time.Time
+	failed string // of the last try, for pulls
 }
 
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,6 +31,7 @@ type worker struct {
 	run    *Run // what the steps left; nil until they were taken
 	seen   map[string]*container
 	boxes  map[string]*sandbox
+	last   *view // as last seen
 	busy   bool
 	dirty  bool
 	ended  bool
@@ -44,6 +46,8 @@ type worker struct {
 	writing bool
 	fails   int
 	deleted bool // asked for the end of the API object
+
+	charged atomic.Pointer[corev1.Pod] // what the pod takes from the node counts; nil: it takes nothing
 }
 
 func newWorker(a *Agent, pod *corev1.Pod) *worker {
@@ -168,6 +172,7 @@ func (w *worker) sync(ctx context.Context) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.last = v
 	in := &input{pod: w.pod, view: v, mem: w.mem, now: w.a.Clock.Now()}
 	w.clear(in)
 	p := decide(in)
@@ -175,7 +180,7 @@ func (w *worker) sync(ctx context.Context) {
 	w.a.prober.watch(w, in.pod, v, p.watch)
 	w.keep(in, p)
 	w.timer(p.wake)
-	w.finish(p)
+	w.finish(v, p)
 }
 
 // clear brings the memory in line with what is seen.
@@ -187,6 +192,11 @@ func (w *worker) clear(in *input) {
 	}
 	if w.mem.ended != nil {
 		w.goDown()
+	}
+	if w.mem.stopped || w.mem.ended != nil && len(in.view.sandboxes) == 0 {
+		w.charged.Store(nil)
+	} else {
+		w.charged.Store(w.pod)
 	}
 	live := map[string]bool{}
 	for _, c := range in.view.containers {
@@ -390,19 +400,12 @@ func (w *worker) writeOnce(ctx context.Context, pod *corev1.Pod, st *corev1.PodS
 
 // finish ends the API object of a pod of which nothing is left, and the worker of
 // one that the API does not have. The worker is locked.
-func (w *worker) finish(p *plan) {
+func (w *worker) finish(v *view, p *plan) {
 	if !p.done || w.pod.DeletionTimestamp == nil {
 		return
 	}
 	if w.gone {
-		w.ended = true
-		w.a.prober.forget(w)
-		w.goDown()
-		if w.unset != nil {
-			w.unset()
-			w.unset = nil
-		}
-		w.a.jobs.Go(func() { w.a.forget(w) })
+		w.bury(v)
 		return
 	}
 	if w.deleted || w.want != nil || w.writing {
@@ -427,4 +430,35 @@ func (w *worker) delete(pod *corev1.Pod) {
 		w.deleted = false
 		w.mu.Unlock()
 	}
+}
+
+// bury removes what a pod that the API does not have leaves behind, and then the
+// worker. The worker is locked.
+func (w *worker) bury(v *view) {
+	if w.mem.burying {
+		return
+	}
+	pod := w.pod
+	w.mem.burying = true
+	w.a.jobs.Go(func() {
+		if err := w.remains(w.a.ctx, v.sandboxes, pod); err != nil {
+			if w.a.ctx.Err() == nil {
+				w.a.Log.Warn("cannot remove what a pod left", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
+			}
+			w.a.sleep(w.a.ctx, time.Second)
+			w.with(func(m *memory) { m.burying = false })
+			w.wake()
+			return
+		}
+		w.mu.Lock()
+		w.ended = true
+		w.goDown()
+		if w.unset != nil {
+			w.unset()
+			w.unset = nil
+		}
+		w.mu.Unlock()
+		w.a.prober.forget(w)
+		w.a.forget(w)
+	})
 }

@@ -305,7 +305,9 @@ func (r *Runtime) SandboxStatus(_ context.Context, id string) (*v1.PodSandboxSta
 	return s.status(), r.fails("SandboxStatus")
 }
 
-func missing(what, id string) error { return status.Errorf(codes.NotFound, "%s %q: not found", what, id) }
+func missing(what, id string) error {
+	return status.Errorf(codes.NotFound, "%s %q: not found", what, id)
+}
 
 func (s *sandbox) state() v1.PodSandboxState {
 	if s.ready {
