@@ -1,0 +1,214 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"proa/internal/api"
+	"proa/internal/apiserver"
+	"proa/internal/kinds"
+	"proa/internal/kinds/core"
+	"proa/internal/node"
+	"proa/internal/node/cri/pretend"
+	"proa/internal/store/memory"
+)
+
+// events keeps what users are told.
+type events struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (e *events) About(ref *corev1.ObjectReference, typ, reason, message string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list = append(e.list, fmt.Sprintf("%s %s %s: %s", ref.Name, typ, reason, message))
+}
+
+func (e *events) all() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.list)
+}
+
+// a world is one API server and one node with a pretend runtime.
+type world struct {
+	t      *testing.T
+	api    *apiserver.Server
+	rt     *pretend.Runtime
+	agent  *node.Agent
+	events *events
+	stop   func()
+	writes *counter
+}
+
+// counter counts the writes on pods that pass through it.
+type counter struct {
+	api.Handler
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (c *counter) Handle(ctx context.Context, r *api.Request) (*api.Response, error) {
+	if r.Verb.Writes() && r.Resource == core.Pod.Def() {
+		c.mu.Lock()
+		c.n[r.Name]++
+		c.mu.Unlock()
+	}
+	return c.Handler.Handle(ctx, r)
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	e := memory.New(nil)
+	s, err := apiserver.New(t.Context(), apiserver.Config{Engine: e, Kinds: kinds.All, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ns := range []string{"default", "kube-node-lease"} {
+		if _, err := core.Namespace.Create(t.Context(), s, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &world{t: t, api: s, events: &events{}, writes: &counter{Handler: s, n: map[string]int{}},
+		rt: pretend.New(pretend.Options{CIDR: netip.MustParsePrefix("10.42.0.0/24")})}
+	w.boot()
+	t.Cleanup(func() {
+		w.stop()
+		s.Close()
+		_ = e.Close()
+	})
+	return w
+}
+
+// boot starts an agent; the world is as the last one left it.
+func (w *world) boot() {
+	a, err := node.New(node.Config{Name: "n1", Handler: w.writes, Runtime: w.rt, Events: w.events, RootDir: w.t.TempDir(),
+		Log:       slog.New(slog.NewTextHandler(w.t.Output(), nil)),
+		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.168.7.1"}},
+		Machine:   node.Machine{MilliCPU: 4000, Memory: 8 << 30}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { _ = a.Run(ctx); close(done) }()
+	w.agent = a
+	w.stop = sync.OnceFunc(func() { cancel(); <-done })
+}
+
+func (w *world) create(p *corev1.Pod) *corev1.Pod {
+	w.t.Helper()
+	p.Namespace = "default"
+	p.Spec.NodeName = "n1"
+	for i := range p.Spec.Containers {
+		if p.Spec.Containers[i].Image == "" {
+			p.Spec.Containers[i].Image = "img:1"
+		}
+	}
+	got, err := core.Pod.Create(w.t.Context(), w.api, p)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return got
+}
+
+func (w *world) pod(name string) *corev1.Pod {
+	w.t.Helper()
+	p, err := core.Pod.Get(w.t.Context(), w.api, "default", name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+func simple(name string, names ...string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}}}
+	if len(names) == 0 {
+		names = []string{"c"}
+	}
+	for _, n := range names {
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: n, Image: "img:1"})
+	}
+	return p
+}
+
+func script(p *corev1.Pod, container, text string) *corev1.Pod {
+	p.Annotations[pretend.Annotation+container] = text
+	return p
+}
+
+func TestNodeRegistersAndIsReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		synctest.Wait()
+		n, err := core.Node.Get(t.Context(), w.api, "", "n1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range n.Status.Conditions {
+			want := corev1.ConditionFalse
+			if c.Type == corev1.NodeReady {
+				want = corev1.ConditionTrue
+			}
+			if c.Status != want {
+				t.Errorf("%s is %s: %s", c.Type, c.Status, c.Message)
+			}
+		}
+		if n.Status.NodeInfo.KubeletVersion != node.Version || n.Labels[corev1.LabelHostname] != "n1" {
+			t.Errorf("node is %+v", n)
+		}
+	})
+}
+
+func TestPodRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.create(simple("a", "x", "y"))
+		synctest.Wait()
+		p := w.pod("a")
+		if p.Status.Phase != corev1.PodRunning || p.Status.PodIP != "10.42.0.2" || p.Status.HostIP != "192.168.7.1" {
+			t.Fatalf("status is %+v", p.Status)
+		}
+		for _, c := range p.Status.Conditions {
+			if c.Status != corev1.ConditionTrue {
+				t.Errorf("%s is %s: %s %s", c.Type, c.Status, c.Reason, c.Message)
+			}
+		}
+		for _, c := range p.Status.ContainerStatuses {
+			if !c.Ready || c.State.Running == nil || c.Started == nil || !*c.Started || c.ContainerID == "" || c.ImageID == "" {
+				t.Errorf("container %+v", c)
+			}
+		}
+		if n := w.writes.n["a"]; n > 3 {
+			t.Errorf("%d writes for a pod that only came up", n)
+		}
+		time.Sleep(time.Hour)
+		if n := w.writes.n["a"]; n > 3 {
+			t.Errorf("%d writes after an hour of rest", n)
+		}
+		if err := core.Pod.Delete(t.Context(), w.api, "default", "a", api.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if l, _ := core.Pod.List(t.Context(), w.api, "", api.Selectors{}); len(l) != 0 {
+			t.Errorf("still there: %+v", l[0].Status)
+		}
+		if s, _ := w.rt.ListSandboxes(t.Context(), nil); len(s) != 0 {
+			t.Errorf("%d sandboxes are left", len(s))
+		}
+		for _, e := range w.events.all() {
+			t.Log(e)
+		}
+	})
+}
