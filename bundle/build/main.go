@@ -58,10 +58,12 @@ func build(ctx context.Context, out, core, embed string, best bool) error {
 
 func step(name string, run func() (string, error)) error {
 	start := time.Now()
+	fmt.Printf("bundle: %-24s ", name) // a cold containerd takes minutes
 	note, err := run()
 	if err != nil {
+		fmt.Println()
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	fmt.Printf("bundle: %-24s %-34s %6.1fs\n", name, note, time.Since(start).Seconds())
+	fmt.Printf("%-34s %6.1fs\n", note, time.Since(start).Seconds())
 	return nil
 }

@@ -61,12 +61,13 @@ func main() {
 	defer stop()
 	for _, spec := range images {
 		start := time.Now()
+		fmt.Printf("images: %-24s ", spec.Name)
 		note, err := build(ctx, spec, *out)
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "images: %s: %v\n", spec.Name, err)
+			fmt.Fprintf(os.Stderr, "\nimages: %s: %v\n", spec.Name, err)
 			os.Exit(1)
 		}
-		fmt.Printf("images: %-24s %-34s %6.1fs\n", spec.Name, note, time.Since(start).Seconds())
+		fmt.Printf("%-34s %6.1fs\n", note, time.Since(start).Seconds())
 	}
 }
 

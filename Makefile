@@ -1,0 +1,80 @@
+# Everything that is done with this repository, as `make` prints it.
+# Settings: ROOT=DIR (where a cluster's data is, as --root), RELEASE=1 (small
+# instead of quick), CMD=… (for host), GO=…
+
+GO      ?= go
+BUILD   := build
+PROA    := $(BUILD)/proa
+TAGS    := bundle,grpcnotrace
+BEST    := $(if $(RELEASE),-best)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+export GOFLAGS ?= -buildvcs=false
+ifdef ROOT
+export PROA_ROOT := $(abspath $(ROOT))
+endif
+
+# What tests of containers need to find.
+TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(BUILD)/bundle/bin) \
+          PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA))
+
+.DEFAULT_GOAL := help
+.PHONY: help build up down clean-cluster test check images bundle proa needs host host-clean test-vm clean FORCE
+
+help: ## print this
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: bundle images proa ## build proa with all that it carries, and the images (needs the network)
+
+up: build ## start a cluster, put the guestbook on it, wait until it answers (root)
+	@examples/up.sh $(PROA) $(BUILD)/images
+
+down: ## stop the cluster; containers' data stays
+	@$(PROA) down
+
+clean-cluster: ## stop the cluster and remove everything that it made
+	@$(PROA) clean
+
+test: build ## all tests; as root also those with real containers and kernel
+	$(GO) test ./...
+	@if [ "$$(id -u)" = 0 ]; then \
+	  echo 'with the kernel, real containers and the bundle, in a test host:'; \
+	  $(TESTENV) test/host.sh --name proa-test-$$$$ -- $(GO) test -tags $(TAGS) -timeout 20m ./...; \
+	else echo 'NOT ROOT: tests with the kernel and real containers were not run' >&2; fi
+
+check: ## formatting, vet, staticcheck and the rules of the house
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt these: $$unformatted" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) -C bundle vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	cd bundle && $(GO) run $(STATICCHECK) ./...
+	$(GO) test ./internal/house/...
+
+images: needs ## build the images of examples and tests into build/images
+	@$(GO) run ./test/images -o $(BUILD)/images
+
+bundle: needs ## build containerd, runc, kubectl and the rest; pack them (RELEASE=1: small)
+	@$(GO) -C bundle run ./build -o ../$(BUILD) -core .. -embed ../internal/bundle $(BEST)
+
+proa: bundle
+	@printf 'build:  %-24s ' proa; start=$$(date +%s%N); \
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '-s -w' -o $(PROA) ./cmd/proa && \
+	echo "$$start $$(date +%s%N) $$(stat -c %s $(PROA))" | awk '{printf "%-34s %6.1fs\n", sprintf("%.1f MB", $$3/1e6), ($$2-$$1)/1e9}'
+
+needs:
+	@bundle/needs.sh
+
+host: ## run CMD, or a shell, in a test host: own network, no way out (root)
+	@test/host.sh -- $(if $(CMD),sh -c '$(CMD)',$${SHELL:-sh})
+
+host-clean: ## remove the test host
+	@test/host.sh --remove
+
+bench-%: FORCE ## start, podstart, create, size: one measurement, one line last
+	@$(if $(filter bench-start bench-podstart bench-size,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
+
+test-vm: ## boot a QEMU guest with cgroup v2 and run a pod there (slow)
+	@$(TESTENV) $(GO) run ./test/vm
+
+clean: ## remove what was built
+	rm -rf $(BUILD) internal/bundle/bundle.tar.zst internal/bundle/bundle.tar.zst.sha256
