@@ -37,15 +37,19 @@ type index struct {
 	namespace map[string]map[string][]grant
 }
 
-// NewRBAC returns an evaluator that follows roles and bindings through h until
-// ctx ends. Failures to follow go to fail.
-func NewRBAC(ctx context.Context, h api.Handler, fail func(error)) *RBAC {
-	r := &RBAC{
+// NewRBAC returns an evaluator that knows nothing until it follows a server.
+func NewRBAC() *RBAC {
+	return &RBAC{
 		ready:           make(chan struct{}),
 		roles:           map[string][]rbacv1.PolicyRule{},
 		roleBindings:    map[string]*rbacv1.RoleBinding{},
 		clusterBindings: map[string]*rbacv1.ClusterRoleBinding{},
 	}
+}
+
+// Follow keeps up with the roles and bindings of a server until ctx ends, in
+// goroutines of its own. Failures go to fail. It is called once.
+func (r *RBAC) Follow(ctx context.Context, h api.Handler, fail func(error)) {
 	var first sync.WaitGroup
 	first.Add(4)
 	go follow(ctx, h, rbac.Role, r, &first, fail,
@@ -57,7 +61,6 @@ func NewRBAC(ctx context.Context, h api.Handler, fail func(error)) *RBAC {
 	go follow(ctx, h, rbac.ClusterRoleBinding, r, &first, fail,
 		func(o *rbacv1.ClusterRoleBinding, gone bool) { set(r.clusterBindings, key(o), o, gone) })
 	go func() { first.Wait(); close(r.ready) }()
-	return r
 }
 
 // Ready is closed once every role and binding has been read. Before, decisions

@@ -1,0 +1,186 @@
+package system
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"proa/internal/api"
+	"proa/internal/api/record"
+	"proa/internal/apiserver"
+	"proa/internal/apiserver/access"
+	"proa/internal/apiserver/admit"
+	"proa/internal/control"
+	"proa/internal/controllers"
+	"proa/internal/httpapi"
+	"proa/internal/kinds"
+	"proa/internal/kinds/core"
+	"proa/internal/pki"
+	"proa/internal/sched"
+	"proa/internal/sched/plugins"
+)
+
+// issuer of service account tokens, and their audience.
+func (s *system) issuer() string { return "https://kubernetes.default.svc." + s.id.Domain }
+
+// A plane is the control plane: the API server and what drives it.
+type plane struct {
+	*apiserver.Server
+	url     string
+	nodeTLS *tls.Config // how the API server reaches the nodes' agents
+}
+
+// startPlane brings up the API server, on the wire too, and what runs beside it.
+func (s *system) startPlane(ctx context.Context) (*plane, error) {
+	listener, err := s.listen(s.Bind, s.Ports.API, "the API")
+	if err != nil {
+		return nil, err
+	}
+	if s.ca, err = pki.OpenCA(s.Places.PKI(), "ca", s.now()); err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	signer, err := pki.OpenSigner(s.Places.PKI(), "service-account", s.issuer())
+	if err != nil {
+		return nil, fmt.Errorf("key for service account tokens: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(s.ca.Cert)
+	p := &plane{url: "https://" + net.JoinHostPort(s.localAddress(), strconv.Itoa(s.Ports.API))}
+	if p.nodeTLS, err = s.clientTLS(roots, "apiserver-node-client", pki.Leaf{User: "proa-apiserver", Groups: []string{api.GroupMasters}}); err != nil {
+		return nil, err
+	}
+
+	rbac := access.NewRBAC()
+	authn := &access.Authenticator{Signer: signer, Audiences: []string{s.issuer()}, Roots: roots, Now: s.now}
+	subs := authn.Subs()
+	maps.Copy(subs, rbac.Subs())
+	maps.Copy(subs, p.nodeSubs())
+	p.Server, err = apiserver.New(ctx, apiserver.Config{
+		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: s.admission(), Log: s.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.parts.Go(func() { <-ctx.Done(); p.Close() })
+	authn.Handler = p.Server
+	if err := s.bootstrap(ctx, p); err != nil {
+		return nil, err
+	}
+	rbac.Follow(ctx, p.Server, func(err error) { s.Log.Warn("Roles cannot be followed", "err", err) })
+	select {
+	case <-rbac.Ready():
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := s.serve(ctx, listener, p, rbac, authn); err != nil {
+		return nil, err
+	}
+	s.Say("API server answers at %s", p.url)
+	s.startControllers(ctx, p)
+	return p, nil
+}
+
+func (s *system) admission() []*admit.Step { return admit.All(admit.Config{}) }
+
+// serve puts the server on the wire and writes the kubeconfig that reaches it.
+func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *access.RBAC, authn *access.Authenticator) error {
+	hosts := append([]string{"localhost", "127.0.0.1", s.address.String(), s.id.NodeName, nth(s.id.ServiceCIDR, 1).String(),
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.id.Domain}, s.SANs...)
+	cert, err := s.keyPair("apiserver", pki.Leaf{User: "kube-apiserver", Server: true, Hosts: hosts})
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	resources := make([]*api.Resource, len(kinds.All))
+	for i, k := range kinds.All {
+		resources[i] = k.Def()
+	}
+	handler := httpapi.Serve(access.Authorize(p.Server, rbac), httpapi.Config{
+		Kinds:        func() []*api.Resource { return resources },
+		Authenticate: authn.Authenticate,
+		Version:      Version(),
+		Log:          s.Log,
+		Register:     registry,
+		Metrics:      promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		Paths:        identityPaths(s.issuer(), authn.Signer),
+	})
+	server := httpapi.Server("", &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, handler)
+	s.part(ctx, "the API's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })
+
+	admin, err := s.ca.Keep(s.Places.PKI(), "admin", pki.Leaf{User: "proa-admin", Groups: []string{api.GroupMasters}}, s.now())
+	if err != nil {
+		return err
+	}
+	return pki.Kubeconfig{Cluster: "proa" + s.Places.Suffix, Server: p.url, CA: s.ca.PEM, Client: admin}.Write(s.Places.Kubeconfig())
+}
+
+// startControllers starts what drives what is towards what is declared.
+func (s *system) startControllers(ctx context.Context, p *plane) {
+	events := func(component, host string) *record.Recorder {
+		r := record.New(core.Event, p.Server, component, host, s.now, s.Log)
+		s.parts.Go(func() { r.Run(ctx) })
+		return r
+	}
+	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
+	s.part(ctx, "the controllers", func(ctx context.Context) error {
+		return control.Run(ctx, ctl, controllers.All(), control.Config{Log: s.Log, Now: s.now, Events: events("controllers", "")})
+	})
+	sch := api.As(api.User{Name: api.UserScheduler, Groups: []string{api.GroupAuthenticated}}, p.Server)
+	s.part(ctx, "the scheduler", func(ctx context.Context) error {
+		return sched.Run(ctx, sch, sched.Config{Plugins: plugins.All, Log: s.Log, Now: s.now, Events: events("default-scheduler", "")})
+	})
+}
+
+// listen opens a TCP port, and says who holds it if it is taken.
+func (s *system) listen(host string, port int, what string) (net.Listener, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("port %d, for %s, is taken%s: stop what uses it, or give other ports with --ports", port, what, holderOf(port))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s: %w", what, err)
+	}
+	return l, nil
+}
+
+func (s *system) localAddress() string {
+	if a, err := netip.ParseAddr(s.Bind); err == nil && !a.IsUnspecified() {
+		return s.Bind
+	}
+	return "127.0.0.1"
+}
+
+func (s *system) keyPair(name string, l pki.Leaf) (tls.Certificate, error) {
+	p, err := s.ca.Keep(s.Places.PKI(), name, l, s.now())
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("certificate %s: %w", name, err)
+	}
+	return tls.X509KeyPair(p.Cert, p.Key)
+}
+
+func (s *system) clientTLS(roots *x509.CertPool, name string, l pki.Leaf) (*tls.Config, error) {
+	cert, err := s.keyPair(name, l)
+	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, err
+}
+
+// serveUntil serves until ctx ends, then lets requests that are under way finish.
+func serveUntil(ctx context.Context, server *http.Server, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { shutdown(server) })
+	defer stop()
+	err := server.Serve(l)
+	if ctx.Err() != nil {
+		shutdown(server)
+	}
+	return err
+}

@@ -1,0 +1,64 @@
+package system
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"proa/internal/api"
+	"proa/internal/httpapi"
+	"proa/internal/pki"
+)
+
+// PID returns the process id of the proa that runs on these places, or 0.
+func PID(p Places) (int, error) {
+	b, err := os.ReadFile(p.PID())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return 0, fmt.Errorf("%w: run as root", err)
+	}
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || !Running(p, pid) {
+		return 0, nil
+	}
+	return pid, nil
+}
+
+// Running says whether process pid is a proa, and not another program that was
+// given its id since.
+func Running(_ Places, pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return false
+	}
+	return strings.HasPrefix(filepath.Base(strings.TrimSuffix(exe, " (deleted)")), "proa")
+}
+
+// Client returns a Handler that asks the cluster that a kubeconfig file names,
+// and that cluster's URL.
+func Client(kubeconfig string) (api.Handler, string, error) {
+	k, err := pki.ReadKubeconfig(kubeconfig)
+	if err != nil {
+		return nil, "", err
+	}
+	cert, err := tls.X509KeyPair(k.Client.Cert, k.Client.Key)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", kubeconfig, err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(k.CA)
+	t := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}}}
+	return httpapi.Dial(k.Server, &http.Client{Transport: t}), k.Server, nil
+}

@@ -1,0 +1,165 @@
+// Package system is the composition root: it decides which parts of Proa run
+// in this process, hands each what it needs, and starts and stops them in order.
+//
+//	store ── API server ── HTTPS
+//	            ├── controllers, scheduler
+//	            └── node: containerd, registry, pod network, service proxy, DNS, agent
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"proa/internal/pki"
+	"proa/internal/store"
+	"proa/internal/store/lsm"
+)
+
+// Config is what a cluster on one machine is started with. Places, Domain,
+// Ports, node ports, Log, Say and Ready are required.
+type Config struct {
+	Places       Places
+	NodeName     string // the host's name if empty
+	Nodes        int    // pretend nodes
+	Pretend      bool   // no containers, no privileges
+	Bind         string // address that the API listens on; all if empty
+	Advertise    string // address of this machine; found out if empty
+	Ports        Ports
+	PodCIDR      netip.Prefix // chosen if invalid
+	ServiceCIDR  netip.Prefix // chosen if invalid
+	NodePortFrom int
+	NodePortTo   int
+	Domain       string
+	SANs         []string // further names in the API's certificate
+
+	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
+	RuntimeEndpoint string
+
+	Log   *slog.Logger
+	Say   func(format string, args ...any) // progress, for the user
+	Ready func()                           // called once, when everything works
+}
+
+// A system is one run of the cluster.
+type system struct {
+	Config
+	id      identity
+	address netip.Addr // of this machine
+	now     func() time.Time
+	ca      *pki.CA
+	engine  store.Engine
+
+	fail  context.CancelCauseFunc
+	parts sync.WaitGroup
+}
+
+// Run starts the cluster and returns when ctx ends, with nil, or when something
+// that it cannot do without has failed. Containers run on.
+func Run(ctx context.Context, c Config) error {
+	s := &system{Config: c, now: time.Now}
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	defer os.Remove(c.Places.PID())
+	defer s.engine.Close()
+	defer s.parts.Wait()
+	ctx, s.fail = context.WithCancelCause(ctx)
+	defer s.fail(nil)
+
+	if err := s.start(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	<-ctx.Done()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	c.Say("Stopping; containers run on")
+	return nil
+}
+
+// prepare makes folders, takes the data, and settles who this cluster is.
+func (s *system) prepare() error {
+	for _, dir := range []string{s.Places.Root, s.Places.Run, s.Places.Etc} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make %s: %w", dir, err)
+		}
+	}
+	engine, err := lsm.Open(s.Places.Store(), lsm.Options{Logger: s.Log})
+	var held *store.HeldError
+	if errors.As(err, &held) {
+		return fmt.Errorf("another proa (process %d) runs the cluster in %s: stop it with 'proa down', or give this one its own --root",
+			held.PID, s.Places.Root)
+	}
+	if err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	s.engine = engine
+	if err := s.introduce(); err != nil {
+		engine.Close()
+		return err
+	}
+	return nil
+}
+
+func (s *system) introduce() (err error) {
+	if err := os.WriteFile(s.Places.PID(), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return err
+	}
+	if s.id, err = settle(&s.Config); err != nil {
+		return err
+	}
+	s.address = hostAddress()
+	if s.Advertise != "" {
+		s.address, err = netip.ParseAddr(s.Advertise)
+	}
+	if !s.address.IsValid() {
+		// Without any network the node's own address in the pod network will do.
+		s.address = nth(s.id.PodCIDR, 1)
+		if s.Pretend {
+			s.address = netip.MustParseAddr("127.0.0.1")
+		}
+	}
+	return err
+}
+
+// start brings up the parts, each as soon as what it needs is there.
+func (s *system) start(ctx context.Context) error {
+	p, err := s.startPlane(ctx)
+	if err != nil {
+		return err
+	}
+	if s.Pretend {
+		err = s.startPretend(ctx, p)
+	} else {
+		err = s.startNode(ctx, p)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.awaitNodes(ctx, p); err != nil {
+		return err
+	}
+	s.Say("Ready. kubeconfig: %s", s.Places.Kubeconfig())
+	s.Ready()
+	return nil
+}
+
+// part runs one part until it returns. A part that ends with an error before it
+// is told to ends the whole.
+func (s *system) part(ctx context.Context, name string, run func(context.Context) error) {
+	s.parts.Go(func() {
+		err := run(ctx)
+		if ctx.Err() == nil {
+			s.fail(fmt.Errorf("%s ended: %w", name, errors.Join(err, errEnded)))
+		}
+	})
+}
+
+var errEnded = errors.New("it should run until it is told to stop")
