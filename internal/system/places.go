@@ -43,5 +43,6 @@ func (p Places) Registry() string   { return filepath.Join(p.Root, "registry") }
 func (p Places) Node() string       { return filepath.Join(p.Root, "node") }
 func (p Places) Network() string    { return filepath.Join(p.Root, "network") }
 func (p Places) Kubeconfig() string { return filepath.Join(p.Etc, "kubeconfig") }
+func (p Places) Socket() string     { return filepath.Join(p.Run, "containerd.sock") }
 func (p Places) Log() string        { return filepath.Join(p.Root, "log", "proa.log") }
 func (p Places) PID() string        { return filepath.Join(p.Run, "proa.pid") }
