@@ -57,6 +57,9 @@ func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, erro
 	}
 	a := w.attributes(api.Delete, nil, old)
 	a.Name = old.GetName()
+	if err := w.admit(ctx, a); err != nil {
+		return nil, err
+	}
 	if err := w.permit(ctx, a); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -49,7 +50,7 @@ func (s *Server) writing(t *table, r *api.Request) *writing {
 func (w *writing) attributes(verb api.Verb, obj, old api.Object) *admit.Attributes {
 	a := &admit.Attributes{
 		Verb: verb, Resource: w.t.res, Sub: w.r.Sub, Namespace: w.r.Namespace, Name: w.r.Name,
-		New: obj, Old: old, User: w.r.User, Options: w.r.Options, State: state{w.s.Snapshot, w.s},
+		New: obj, Old: old, User: w.r.User, Options: w.r.Options, State: state{w.s.Snapshot, w.s}, Random: w.s.suffix,
 	}
 	if obj != nil {
 		a.Name = obj.GetName()
@@ -57,8 +58,15 @@ func (w *writing) attributes(verb api.Verb, obj, old api.Object) *admit.Attribut
 	return a
 }
 
-// admit runs the steps that change.
+// admit runs the steps that refuse early and those that change.
 func (w *writing) admit(ctx context.Context, a *admit.Attributes) error {
+	for _, st := range w.t.steps {
+		if st.Admit != nil && st.Runs(a) {
+			if err := st.Admit(ctx, a); err != nil {
+				return err
+			}
+		}
+	}
 	changed := false
 	for _, st := range w.t.steps {
 		if st.Mutate == nil || !st.Runs(a) {
@@ -91,12 +99,29 @@ func (w *writing) reserve(ctx context.Context, a *admit.Attributes) error {
 	return nil
 }
 
+// doubtful is how long what a write has reserved stays reserved when nobody
+// knows whether the write was made. By then the state shows it.
+const doubtful = 30 * time.Second
+
 // settle ends the reservations of one attempt.
-func (w *writing) settle(made bool) {
-	for _, f := range w.made {
-		f(made)
+func (w *writing) settle(err error) {
+	if len(w.made) == 0 {
+		return
 	}
+	list := w.made
 	w.made = nil
+	end := func() {
+		for _, f := range list {
+			f(err == nil && !w.r.Options.DryRun)
+		}
+	}
+	var status apierrors.APIStatus
+	var lost *store.ConflictError
+	if err == nil || errors.As(err, &status) || errors.As(err, &lost) {
+		end()
+	} else {
+		time.AfterFunc(doubtful, end)
+	}
 }
 
 // permit runs the steps that refuse.
@@ -131,7 +156,7 @@ var metadata = field.NewPath("metadata")
 // insert takes a decoded object and stores it as a new one.
 func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, err error) {
 	res, verb := w.t.res, api.Create
-	defer func() { w.settle(err == nil && !w.r.Options.DryRun) }()
+	defer func() { w.settle(err) }()
 	w.key = w.t.key(obj.GetNamespace(), obj.GetName())
 	res.Default(obj)
 	a := w.attributes(verb, obj, nil)
@@ -194,7 +219,7 @@ func (w *writing) begin(obj api.Object) {
 // waited for. A lost race is a *store.ConflictError.
 func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (item *api.Item, gone bool, err error) {
 	old, res := was.Object(), w.t.res
-	defer func() { w.settle(err == nil && !w.r.Options.DryRun) }()
+	defer func() { w.settle(err) }()
 	if err := w.sameObject(obj, old); err != nil {
 		return nil, false, err
 	}

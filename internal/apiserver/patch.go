@@ -56,7 +56,7 @@ type patcher struct {
 	r     *api.Request
 	empty func() api.Object
 	d     *decoder
-	list  jsonpatch.Patch                 // of a JSON patch
+	list  jsonpatch.Patch                // of a JSON patch
 	meta  strategicpatch.LookupPatchMeta // of a strategic merge patch
 }
 

@@ -42,7 +42,7 @@ type Config struct {
 	Clock store.Clock   // the system's if nil; watch timers use the time package
 	Log   *slog.Logger
 
-	UID    func() types.UID  // of new objects; random if nil
+	UID    func() types.UID   // of new objects; random if nil
 	Suffix func(n int) string // random lower-case letters and digits, for generateName; from the system if nil
 
 	// History is how long old states can be watched and listed, 10 minutes if 0.

@@ -60,6 +60,8 @@ func start(t testing.TB, e store.Engine, change func(*apiserver.Config)) *apiser
 	return s
 }
 
+var kindsAll = kinds.All
+
 func configMap(ns, name string, kv ...string) *corev1.ConfigMap {
 	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
 	for i := 0; i+1 < len(kv); i += 2 {
@@ -280,4 +282,3 @@ func TestScaleAndStatus(t *testing.T) {
 		}
 	})
 }
-

@@ -19,15 +19,15 @@ type table struct {
 	steps  []*admit.Step
 	watch  []func(old, new api.Object) // steps that follow the state
 
-	view         // changed by the applier only
-	dirty bool   // changed since it was last copied for a snapshot
-	log   events // what happened lately
+	view          // changed by the applier only
+	dirty  bool   // changed since it was last copied for a snapshot
+	log    events // what happened lately
 	topics topics
 }
 
 // A view is the part of a table that a snapshot copies.
 type view struct {
-	items  *btree.Map[string, *api.Item]     // by "namespace/name", or name
+	items  *btree.Map[string, *api.Item] // by "namespace/name", or name
 	fields map[string]*btree.Set[string] // "value\x00key" by field; built when first asked for
 }
 

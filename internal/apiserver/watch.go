@@ -314,4 +314,3 @@ func (w *watcher) olderEvent(ctx context.Context, ev *store.Event) (*event, erro
 	}
 	return e, nil
 }
-

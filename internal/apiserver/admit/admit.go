@@ -6,8 +6,10 @@ package admit
 import (
 	"context"
 	"iter"
+	"net/netip"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/api"
@@ -19,6 +21,10 @@ type Step struct {
 	For   []string   // resources as schema.GroupResource prints them ("pods", "deployments.apps"); "*": all
 	Verbs []api.Verb // of Create, Update (a patch too) and Delete
 	Subs  []string   // subresources besides the object itself: "status", ...
+
+	// Admit refuses before anything else is done, without looking at what the
+	// kind's validation is for.
+	Admit func(context.Context, *Attributes) error
 
 	// Mutate changes a.New. It runs before the kind's Prepare and Validate, and
 	// the kind's defaults run again after it. It may run more than once.
@@ -35,6 +41,35 @@ type Step struct {
 	// start: old is nil for what is new, new for what is gone. It must be quick
 	// and must not ask the server anything.
 	Follow map[schema.GroupResource]func(old, new api.Object)
+}
+
+// Settings are what the steps of [All] need to know. The zero value means the defaults.
+type Settings struct {
+	Services  netip.Prefix // cluster addresses; 10.43.0.0/16
+	NodePorts [2]int32     // first and last; 30000 to 32767
+}
+
+// All returns the steps of a server, in their order. They hold the state of one
+// server: every server needs its own.
+func All(c Settings) []*Step {
+	if !c.Services.IsValid() {
+		c.Services = netip.MustParsePrefix("10.43.0.0/16")
+	}
+	if c.NodePorts[1] == 0 {
+		c.NodePorts = [2]int32{30000, 32767}
+	}
+	return []*Step{
+		namespaceLifecycle,
+		serviceAccount,
+		priority(),
+		defaultTolerations,
+		serviceAddresses(c),
+	}
+}
+
+// forbidden is the refusal of a write by a step.
+func forbidden(a *Attributes, err error) *apierrors.StatusError {
+	return apierrors.NewForbidden(a.Resource.GroupResource(), a.Name, err)
 }
 
 // Concerns says whether any write of a resource is the step's business.
@@ -59,7 +94,8 @@ type Attributes struct {
 	User      api.User
 	Options   api.Options
 	State     State
-	Warnings  []string // a step may add to them
+	Random    func(n int) string // letters and digits for names
+	Warnings  []string           // a step may add to them
 }
 
 // State is what the server knows now.
