@@ -169,7 +169,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	t := x.cat.route(req.URL.Path)
 	verb := x.verb(&t)
 	if s.metrics != nil {
-		defer s.metrics.begin(&t, verb, req.Method)(x, start)
+		defer s.metrics.begin(x, &t, verb).end(x, start)
 	}
 	defer x.recover()
 	user, err := s.authenticate(req)

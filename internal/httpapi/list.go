@@ -45,7 +45,7 @@ func (x *exchange) jsonList(t *target, l *api.ItemList, write func([]byte)) erro
 	case asTable:
 		return x.tableList(t, l, write)
 	case asPartialList:
-		return x.partialList(l, write)
+		return x.partialList(t.res, l, write)
 	}
 	head := make([]byte, 0, 256)
 	head = append(head, `{"kind":`...)

@@ -1,7 +1,9 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/json"
+	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -68,24 +70,98 @@ func (r *resource) row(dst []byte, item *api.Item, version string, objects metav
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		b, err := json.Marshal(c.Cell(o))
-		if err != nil {
+		var err error
+		if dst, err = appendCell(dst, c.Cell(o)); err != nil {
 			return dst, err
 		}
-		dst = append(dst, b...)
 	}
 	dst = append(dst, `],"object":`...)
-	var b []byte
 	var err error
 	switch objects {
 	case metav1.IncludeNone:
-		b = []byte("null")
+		dst = append(dst, "null"...)
 	case metav1.IncludeObject:
+		var b []byte
 		b, err = item.JSON()
+		dst = append(dst, b...)
 	default:
-		b, err = encode(partial(item, version), partialKind(version), api.MediaJSON)
+		dst, err = appendPartial(dst, r, item, version)
 	}
-	return append(append(dst, b...), '}'), err
+	return append(dst, '}'), err
+}
+
+// appendCell appends a cell's JSON.
+func appendCell(dst []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case string:
+		if plain(v) {
+			return append(append(append(dst, '"'), v...), '"'), nil
+		}
+	case int:
+		return strconv.AppendInt(dst, int64(v), 10), nil
+	case int32:
+		return strconv.AppendInt(dst, int64(v), 10), nil
+	case int64:
+		return strconv.AppendInt(dst, v, 10), nil
+	}
+	b, err := json.Marshal(v)
+	return append(dst, b...), err
+}
+
+// plain says whether a string is its own JSON, but for the quotes.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// appendPartial appends the JSON of an object's metadata, cut out of the
+// object's where that can be done.
+func appendPartial(dst []byte, r *resource, item *api.Item, version string) ([]byte, error) {
+	whole, err := item.JSON()
+	if err != nil {
+		return dst, err
+	}
+	if rest, ok := bytes.CutPrefix(whole, r.cut); ok && r.cut != nil {
+		if m := firstObject(rest, `"metadata":`); m != nil {
+			dst = append(dst, `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/`...)
+			dst = append(append(dst, version...), `","metadata":`...)
+			return append(append(dst, m...), '}'), nil
+		}
+	}
+	b, err := encode(partial(item, version), partialKind(version), api.MediaJSON)
+	return append(dst, b...), err
+}
+
+// firstObject is the JSON object that follows key at the beginning of b, or nil.
+func firstObject(b []byte, key string) []byte {
+	if !bytes.HasPrefix(b, []byte(key)) {
+		return nil
+	}
+	b = b[len(key):]
+	depth, quoted := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{':
+			depth++
+		case c == '}':
+			if depth--; depth == 0 {
+				return b[:i+1]
+			}
+		}
+		if depth == 0 {
+			return nil // it is no object
+		}
+	}
+	return nil
 }
 
 // table is one object as a table of one row.
@@ -137,19 +213,19 @@ func partials(l *api.ItemList, version string) *metav1.PartialObjectMetadataList
 	return out
 }
 
-func (x *exchange) partialList(l *api.ItemList, write func([]byte)) error {
+func (x *exchange) partialList(res *resource, l *api.ItemList, write func([]byte)) error {
 	version := x.media.version
 	m, err := json.Marshal(listMeta(l))
 	if err != nil {
 		return err
 	}
 	write([]byte(`{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/` + version + `","metadata":` + string(m) + `,"items":[`))
+	var b []byte
 	for i, item := range l.Items {
 		if i > 0 {
 			write(comma)
 		}
-		b, err := encode(partial(item, version), partialKind(version), api.MediaJSON)
-		if err != nil {
+		if b, err = appendPartial(b[:0], res, item, version); err != nil {
 			return err
 		}
 		write(b)

@@ -104,7 +104,10 @@ func (w *watcher) other(e *api.Event) ([]byte, error) {
 	case asTable:
 		return w.table(e, item)
 	case asPartial:
-		return encode(partial(item, w.x.media.version), partialKind(w.x.media.version), w.x.media.typ)
+		if w.x.media.typ == api.MediaProtobuf {
+			return encode(partial(item, w.x.media.version), partialKind(w.x.media.version), w.x.media.typ)
+		}
+		return appendPartial(nil, w.t.res, item, w.x.media.version)
 	}
 	if w.x.media.typ == api.MediaProtobuf {
 		return item.Protobuf(nil)
@@ -194,10 +197,8 @@ func (w *watcher) protobuf(e *api.Event) error {
 	if b, err = e.Item.RawProtobuf(b); err == nil {
 		_, err = w.x.Write(b)
 	}
-	*buf = b[:0]
-	if cap(b) <= 1<<20 {
-		buffers.Put(buf)
-	}
+	*buf = b
+	release(buf)
 	return err
 }
 

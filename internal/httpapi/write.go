@@ -88,7 +88,10 @@ func (x *exchange) writeItem(t *target, code int, item *api.Item) {
 		x.writeObject(code, partial(item, x.media.version), partialKind(x.media.version))
 		return
 	case x.media.typ == api.MediaProtobuf:
-		b, err = item.Protobuf(nil)
+		buf := buffers.Get().(*[]byte)
+		defer release(buf)
+		b, err = appendItem((*buf)[:0], item)
+		*buf = b
 	default:
 		b, err = item.JSON()
 	}
@@ -97,6 +100,23 @@ func (x *exchange) writeItem(t *target, code int, item *api.Item) {
 		return
 	}
 	x.writeBytes(code, b)
+}
+
+// appendItem appends an item's protobuf form, in its envelope.
+func appendItem(dst []byte, item *api.Item) ([]byte, error) {
+	n, err := item.RawSize()
+	if err != nil {
+		return dst, err
+	}
+	return item.RawProtobuf(appendEnvelope(dst, item.Resource.GVK(), n))
+}
+
+// release gives a buffer back, unless it has grown too large to keep.
+func release(buf *[]byte) {
+	if cap(*buf) <= 1<<20 {
+		*buf = (*buf)[:0]
+		buffers.Put(buf)
+	}
 }
 
 // writeObject encodes and writes an object that is not stored.
@@ -276,10 +296,7 @@ func (o *output) fail(err error) {
 }
 
 func (o *output) free() {
-	if cap(*o.buf) <= 1<<20 {
-		*o.buf = (*o.buf)[:0]
-		buffers.Put(o.buf)
-	}
+	release(o.buf)
 	o.buf = nil
 }
 
