@@ -65,7 +65,7 @@ needs:
 	@bundle/needs.sh
 
 host: ## run CMD, or a shell, in a test host: own network, no way out (root)
-	@test/host.sh -- $(if $(CMD),sh -c '$(CMD)',$${SHELL:-sh})
+	@test/host.sh -- $(if $(CMD),sh -c '$(subst ','\'',$(value CMD))',$${SHELL:-sh})
 
 host-clean: ## remove the test host
 	@test/host.sh --remove

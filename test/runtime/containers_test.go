@@ -35,10 +35,14 @@ func (h *host) sandbox(t *testing.T, name string) (id string, config *cri.PodSan
 
 func (h *host) run(t *testing.T, pod string, config *cri.PodSandboxConfig, name, image string, command ...string) (id string) {
 	t.Helper()
-	c, err := h.pods.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: pod, SandboxConfig: config, Config: &cri.ContainerConfig{
-		Metadata: &cri.ContainerMetadata{Name: name}, Image: &cri.ImageSpec{Image: image}, Command: command, LogPath: name + ".log",
-		Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: config.Linux.SecurityContext.NamespaceOptions}},
-	}})
+	return h.start(t, pod, config, &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: name}, Image: &cri.ImageSpec{Image: image}, Command: command})
+}
+
+func (h *host) start(t *testing.T, pod string, config *cri.PodSandboxConfig, container *cri.ContainerConfig) (id string) {
+	t.Helper()
+	container.LogPath = container.Metadata.Name + ".log"
+	container.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: config.Linux.SecurityContext.NamespaceOptions}}
+	c, err := h.pods.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: pod, SandboxConfig: config, Config: container})
 	if err != nil {
 		t.Fatal(err)
 	}
