@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -15,6 +16,10 @@ import (
 // fatal. From then on nothing on the disk changes any more, whatever Pebble goes
 // on to do with its idea of the state: what was durable stays what a reopening
 // finds. Reads work as before.
+//
+// Pebble ends the process when it cannot rotate its log. The guard therefore
+// trips and then tells it that all went well with the log: nothing is
+// acknowledged before the guard has been asked.
 type guard struct {
 	vfs.FS
 	trippedC chan struct{} // closed by trip
@@ -70,16 +75,40 @@ func (g *guard) leave(op, name string, err error) error {
 	return err
 }
 
+func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
+
+// log opens a file of the write-ahead log, or one that nothing ever comes out
+// of.
+func (g *guard) log(op, name string, open func() (vfs.File, error)) (vfs.File, error) {
+	if g.tripped() == nil {
+		f, err := open()
+		if g.leave(op, name, err) == nil {
+			return g.file(f, name, nil)
+		}
+	}
+	return g.file(vfs.NewMemFile(nil), name, nil)
+}
+
 func (g *guard) file(f vfs.File, name string, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guardedFile{File: f, g: g, name: name}, nil
+	return &guardedFile{File: f, g: g, name: name, mute: isLog(name)}, nil
 }
 
 func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if isLog(name) {
+		return g.log("create", name, func() (vfs.File, error) { return g.FS.Create(name, c) })
+	}
 	if err := g.enter(); err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(g.FS.PathBase(name), "marker.") {
+		// The marker names another file of the folder, whose entry must not come
+		// later to the disk than the marker's own.
+		if err := syncDir(g.FS, g.FS.PathDir(name)); err != nil {
+			return nil, g.leave("sync", g.FS.PathDir(name), err)
+		}
 	}
 	f, err := g.FS.Create(name, c)
 	return g.file(f, name, g.leave("create", name, err))
@@ -94,16 +123,15 @@ func (g *guard) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.
 }
 
 func (g *guard) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if err := g.enter(); err != nil {
-		return nil, err
-	}
-	f, err := g.FS.ReuseForWrite(from, to, c)
-	return g.file(f, to, g.leave("reuse", to, err))
+	return g.log("reuse", to, func() (vfs.File, error) { return g.FS.ReuseForWrite(from, to, c) })
 }
 
 func (g *guard) OpenDir(name string) (vfs.File, error) {
 	f, err := g.FS.OpenDir(name)
-	return g.file(f, name, err)
+	if err != nil {
+		return nil, err
+	}
+	return &guardedFile{File: f, g: g, name: name, mute: true}, nil
 }
 
 func (g *guard) Link(from, to string) error {
@@ -146,48 +174,91 @@ func (g *guard) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil 
 
 func (g *guard) Unwrap() vfs.FS { return g.FS }
 
+// syncDir makes the entries of a folder durable.
+func syncDir(fs vfs.FS, name string) error {
+	d, err := fs.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// makeDir makes a folder with those above it, all durable.
+func makeDir(fs vfs.FS, name string) error {
+	if _, err := fs.Stat(name); err == nil {
+		return nil
+	}
+	above := fs.PathDir(name)
+	if above != name {
+		if err := makeDir(fs, above); err != nil {
+			return err
+		}
+	}
+	if err := fs.MkdirAll(name, 0o700); err != nil {
+		return err
+	}
+	return syncDir(fs, above)
+}
+
 // A guardedFile is a file of a guard. Its writes and syncs fail at once after
-// the trip, so that nobody who waits for one is left waiting.
+// the trip, so that nobody who waits for one is left waiting; those of the log
+// and of folders seem to succeed.
 type guardedFile struct {
 	vfs.File
 	g    *guard
 	name string
+	mute bool
 }
 
-func (f *guardedFile) Write(p []byte) (int, error) {
-	if f.g.tripped() != nil {
-		return 0, errFrozen
+// do makes a change unless the guard has tripped.
+func (f *guardedFile) do(op string, change func() error) error {
+	err := errFrozen
+	if f.g.tripped() == nil {
+		err = f.g.leave(op, f.name, change())
 	}
-	n, err := f.File.Write(p)
-	return n, f.g.leave("write", f.name, err)
+	if f.mute {
+		return nil
+	}
+	return err
 }
 
-func (f *guardedFile) WriteAt(p []byte, off int64) (int, error) {
-	if f.g.tripped() != nil {
-		return 0, errFrozen
+func (f *guardedFile) Write(p []byte) (n int, err error) {
+	err = f.do("write", func() (err error) {
+		n, err = f.File.Write(p)
+		return err
+	})
+	if err == nil {
+		n = len(p)
 	}
-	n, err := f.File.WriteAt(p, off)
-	return n, f.g.leave("write", f.name, err)
+	return n, err
 }
 
-func (f *guardedFile) Sync() error {
-	if f.g.tripped() != nil {
-		return errFrozen
+func (f *guardedFile) WriteAt(p []byte, off int64) (n int, err error) {
+	err = f.do("write", func() (err error) {
+		n, err = f.File.WriteAt(p, off)
+		return err
+	})
+	if err == nil {
+		n = len(p)
 	}
-	return f.g.leave("sync", f.name, f.File.Sync())
+	return n, err
 }
 
-func (f *guardedFile) SyncData() error {
-	if f.g.tripped() != nil {
-		return errFrozen
-	}
-	return f.g.leave("sync", f.name, f.File.SyncData())
+func (f *guardedFile) Sync() error { return f.do("sync", f.File.Sync) }
+
+func (f *guardedFile) SyncData() error { return f.do("sync", f.File.SyncData) }
+
+func (f *guardedFile) SyncTo(n int64) (full bool, err error) {
+	err = f.do("sync", func() (err error) {
+		full, err = f.File.SyncTo(n)
+		return err
+	})
+	return full, err
 }
 
-func (f *guardedFile) SyncTo(n int64) (bool, error) {
-	if f.g.tripped() != nil {
-		return false, errFrozen
+func (f *guardedFile) Close() error {
+	if err := f.File.Close(); !f.mute {
+		return err
 	}
-	full, err := f.File.SyncTo(n)
-	return full, f.g.leave("sync", f.name, err)
+	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +44,8 @@ type Options struct {
 	// FeedEvents and FeedBytes bound the newest changes that are kept in memory
 	// for watchers. 0 means feed.DefaultEvents and feed.DefaultBytes.
 	FeedEvents, FeedBytes int
+
+	tune func(*pebble.Options) // for tests
 }
 
 // An Engine is a store.Engine, store.Advancer and store.Reopener on Pebble.
@@ -121,13 +122,14 @@ func Open(dir string, o Options) (*Engine, error) {
 
 // take makes the folder if it is not there and locks it.
 func (e *Engine) take() (err error) {
-	if e.fs != nil {
-		if err = e.fs.MkdirAll(e.dir, 0o700); err == nil {
-			e.lock, err = e.fs.Lock(e.fs.PathJoin(e.dir, "lock"))
-		}
-	} else {
+	custom := e.fs != nil
+	if !custom {
 		e.fs = vfs.Default
-		if err = os.MkdirAll(e.dir, 0o700); err == nil {
+	}
+	if err = makeDir(e.fs, e.fs.PathJoin(e.dir, "db")); err == nil {
+		if custom {
+			e.lock, err = e.fs.Lock(e.fs.PathJoin(e.dir, "lock"))
+		} else {
 			e.lock, err = hold(e.dir)
 		}
 	}
@@ -142,10 +144,9 @@ func (e *Engine) open() (*session, loaded, error) {
 	s := &session{e: e, guard: newGuard(e.fs), done: make(chan struct{})}
 	s.arrived.L = &s.mu
 	dir := e.fs.PathJoin(e.dir, "db")
-	db, err := openPebble(dir, s.guard, e.logger)
+	db, err := openPebble(dir, s.guard, e.logger, e.opts.tune)
 	if err != nil {
 		s.guard.trip(err)
-		s.guard.release()
 		return nil, loaded{}, fmt.Errorf("store: open %s: %w", dir, err)
 	}
 	s.db = db
@@ -158,7 +159,7 @@ func (e *Engine) open() (*session, loaded, error) {
 		err = s.guard.tripped()
 	}
 	if err != nil {
-		s.end()
+		s.discard(err)
 		return nil, loaded{}, fmt.Errorf("store: open %s: %w", dir, err)
 	}
 	return s, l, nil
@@ -199,8 +200,7 @@ func (e *Engine) Reopen(context.Context) error {
 		return err
 	}
 	if was := e.newest.Load(); l.newest < was {
-		ses.guard.trip(errReopened)
-		ses.end()
+		ses.discard(errReopened)
 		return fmt.Errorf("store: reopen %s: the disk has lost the revisions %d to %d", e.dir, l.newest+1, was)
 	}
 	e.ses = ses
@@ -251,6 +251,13 @@ func (s *session) stop() {
 	}
 }
 
+// discard ends a session whose committer was not started.
+func (s *session) discard(err error) {
+	s.guard.trip(err)
+	close(s.done)
+	s.end()
+}
+
 // end closes the database. Nobody uses it any more, but for a committer that
 // is stuck in it after an I/O error.
 func (s *session) end() error {
@@ -266,6 +273,14 @@ func (s *session) end() error {
 	if !failed {
 		return s.db.Close()
 	}
+	select {
+	case <-s.done:
+	case <-time.After(abandonAfter):
+		// It waits for room that a flush was to make, in the database's lock, so
+		// there is no closing. All of it stays behind, asleep; the data is safe.
+		s.e.logger.Error("The failed database is stuck and is left behind")
+		return nil
+	}
 	s.guard.release()
 	closed := make(chan struct{})
 	go func() {
@@ -279,13 +294,13 @@ func (s *session) end() error {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(abandonAfter): // its goroutines stay, frozen; the data is safe from them
+	case <-time.After(abandonAfter):
 		s.e.logger.Error("The failed database does not close and is left behind")
 	}
 	return nil
 }
 
-const abandonAfter = 3 * time.Second
+const abandonAfter = 2 * time.Second
 
 // use calls f with the session, which stays open meanwhile.
 func (e *Engine) use(f func(*session) error) error {

@@ -19,7 +19,7 @@ import (
 // openPebble opens the database with what suits a server that shares its
 // machine: small memory, one compaction at a time, no work while nothing is
 // written.
-func openPebble(dir string, g *guard, logger *slog.Logger) (*pebble.DB, error) {
+func openPebble(dir string, g *guard, logger *slog.Logger, tune func(*pebble.Options)) (*pebble.DB, error) {
 	o := &pebble.Options{
 		FS:                          g,
 		Comparer:                    comparer,
@@ -48,7 +48,31 @@ func openPebble(dir string, g *guard, logger *slog.Logger) (*pebble.DB, error) {
 	o.EventListener = &pebble.EventListener{BackgroundError: func(err error) {
 		g.trip(fmt.Errorf("in the background: %w", err))
 	}}
-	return pebble.Open(dir, o)
+	if tune != nil {
+		tune(o)
+	}
+	return openOrLeave(dir, o, g)
+}
+
+// openOrLeave opens the database. Pebble tries a flush that fails while it
+// opens again and again; when the guard has tripped, all of it is left behind,
+// asleep in the guard.
+func openOrLeave(dir string, o *pebble.Options, g *guard) (*pebble.DB, error) {
+	type result struct {
+		db  *pebble.DB
+		err error
+	}
+	c := make(chan result, 1)
+	go func() {
+		db, err := pebble.Open(dir, o)
+		c <- result{db, err}
+	}()
+	select {
+	case r := <-c:
+		return r.db, r.err
+	case <-g.trippedC:
+		return nil, g.err
+	}
 }
 
 // pebbleLog takes Pebble's messages. What Pebble holds for fatal trips the
