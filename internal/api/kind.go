@@ -53,7 +53,7 @@ type Kind[T Object] struct {
 
 	Name     func(name string, prefix bool) []string // rule for names; DNS-1123 subdomain if nil
 	Default  func(T)                                 // fill in what the user left out
-	Prepare  func(new, old T)                        // drop or keep fields the user may not set; old is nil on create
+	Prepare  func(new, old T)                        // drop or keep fields the user may not set; old is nil on create, when name, uid and creation time are set already
 	Validate func(new, old T) field.ErrorList        // old is nil on create
 	Warn     func(new, old T) []string               // warnings for the user, on create and update
 

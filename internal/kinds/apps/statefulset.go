@@ -69,3 +69,23 @@ func defaultStatefulSet(s *appsv1.StatefulSet) {
 		core.DefaultClaimSpec(&c.Spec)
 	}
 }
+
+// withClaims is the template with the volumes that the claim templates will
+// become, for mounts name those.
+func withClaims(s *appsv1.StatefulSet) *corev1.PodTemplateSpec {
+	t := s.Spec.Template
+	have := map[string]bool{}
+	for _, v := range t.Spec.Volumes {
+		have[v.Name] = true
+	}
+	vols := t.Spec.Volumes[:len(t.Spec.Volumes):len(t.Spec.Volumes)]
+	for _, c := range s.Spec.VolumeClaimTemplates {
+		if !have[c.Name] {
+			vols = append(vols, corev1.Volume{Name: c.Name, VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c.Name},
+			}})
+		}
+	}
+	t.Spec.Volumes = vols
+	return &t
+}

@@ -40,14 +40,7 @@ var Job = &api.Kind[*batchv1.Job]{
 }
 
 func jobStatus(j *batchv1.Job) string {
-	has := func(t batchv1.JobConditionType) bool {
-		for _, c := range j.Status.Conditions {
-			if c.Type == t && c.Status == corev1.ConditionTrue {
-				return true
-			}
-		}
-		return false
-	}
+	has := func(t batchv1.JobConditionType) bool { return jobHas(j, t) }
 	switch {
 	case has(batchv1.JobComplete):
 		return "Complete"

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/kinds/fill"
 )
 
 // sameClusterIP keeps clusterIP and clusterIPs[0] the same when only one is given.
@@ -22,12 +24,29 @@ func sameClusterIP(s *corev1.ServiceSpec) {
 func prepareService(s, old *corev1.Service) {
 	if old == nil {
 		s.Status = corev1.ServiceStatus{}
+	} else {
+		s.Status = old.Status
+		keepClusterIPs(&s.Spec, &old.Spec)
+		keepNodePorts(&s.Spec, &old.Spec)
+		dropOldType(&s.Spec, &old.Spec)
+	}
+	defaultFamilies(&s.Spec)
+}
+
+// defaultFamilies gives a service that does not say otherwise one address, of
+// the family of the one it names, or else IPv4.
+func defaultFamilies(s *corev1.ServiceSpec) {
+	if !hasClusterIP(s) {
 		return
 	}
-	s.Status = old.Status
-	keepClusterIPs(&s.Spec, &old.Spec)
-	keepNodePorts(&s.Spec, &old.Spec)
-	dropOldType(&s.Spec, &old.Spec)
+	fill.Nil(&s.IPFamilyPolicy, corev1.IPFamilyPolicySingleStack)
+	if len(s.IPFamilies) > 0 {
+		return
+	}
+	s.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
+	if s.ClusterIP != corev1.ClusterIPNone && s.ClusterIP != "" {
+		s.IPFamilies[0] = familyOf(s.ClusterIP)
+	}
 }
 
 func hasClusterIP(s *corev1.ServiceSpec) bool { return s.Type != corev1.ServiceTypeExternalName }

@@ -189,3 +189,15 @@ func validateHost(s *corev1.PodSpec, path *field.Path) (errs field.ErrorList) {
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
+
+// AlwaysRestarts checks a template whose pods never end by themselves: those of
+// kind, which keeps them running.
+func AlwaysRestarts(t *corev1.PodTemplateSpec, kind string, path *field.Path) (errs field.ErrorList) {
+	if p := t.Spec.RestartPolicy; p != corev1.RestartPolicyAlways {
+		errs = append(errs, field.NotSupported(path.Child("spec", "restartPolicy"), p, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
+	}
+	if t.Spec.ActiveDeadlineSeconds != nil {
+		errs = append(errs, field.Forbidden(path.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported"))
+	}
+	return errs
+}

@@ -150,15 +150,16 @@ func NoBacksteps(p string, path *field.Path) field.ErrorList {
 }
 
 // WorkloadSelector checks the selector of something that makes pods from a
-// template: it must be there, select something, and select what the template makes.
-func WorkloadSelector(s *metav1.LabelSelector, template map[string]string, spec *field.Path) field.ErrorList {
+// template: it must be there, select something, and select what the template
+// makes. The kind is named in messages.
+func WorkloadSelector(s *metav1.LabelSelector, template map[string]string, kind string, spec *field.Path) field.ErrorList {
 	path := spec.Child("selector")
 	if s == nil {
 		return field.ErrorList{field.Required(path, "")}
 	}
 	errs := metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, path)
 	if len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
-		errs = append(errs, field.Invalid(path, s, "empty selector is invalid for deployment"))
+		errs = append(errs, field.Invalid(path, s, "empty selector is invalid for "+kind))
 	}
 	sel, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {

@@ -1,0 +1,272 @@
+package apps
+
+import (
+	"fmt"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"proa/internal/kinds/podspec"
+	"proa/internal/kinds/validate"
+)
+
+var specPath, statusPath = field.NewPath("spec"), field.NewPath("status")
+
+// resourceOf is the qualified resource of an owner: daemonset.apps.
+func resourceOf(o *metav1.OwnerReference) string {
+	gv, err := schema.ParseGroupVersion(o.APIVersion)
+	kind := strings.ToLower(o.Kind)
+	if err != nil || gv.Group == "" {
+		return kind
+	}
+	return kind + "." + gv.Group
+}
+
+// zero says whether a count or percentage is 0.
+func zero(v *intstr.IntOrString) bool {
+	if v == nil {
+		return true
+	}
+	if v.Type == intstr.String {
+		n, ok := validate.Percent(*v)
+		return ok && n == 0
+	}
+	return v.IntVal == 0
+}
+
+func validateDeployment(d, old *appsv1.Deployment) (errs field.ErrorList) {
+	add := func(e ...*field.Error) { errs = append(errs, e...) }
+	s := &d.Spec
+	add(validate.CountOf(s.Replicas, specPath.Child("replicas"))...)
+	add(validate.WorkloadSelector(s.Selector, s.Template.Labels, "deployment", specPath)...)
+	add(podspec.ValidateTemplate(&s.Template, specPath.Child("template"))...)
+	add(podspec.AlwaysRestarts(&s.Template, "ReplicaSet", specPath.Child("template"))...)
+	add(validateStrategy(&s.Strategy, specPath.Child("strategy"))...)
+	add(validate.Count(s.MinReadySeconds, specPath.Child("minReadySeconds"))...)
+	add(validate.CountOf(s.RevisionHistoryLimit, specPath.Child("revisionHistoryLimit"))...)
+	if n, at := s.ProgressDeadlineSeconds, specPath.Child("progressDeadlineSeconds"); n != nil {
+		add(validate.Count(*n, at)...)
+		if *n <= s.MinReadySeconds {
+			add(field.Invalid(at, *n, "must be greater than minReadySeconds"))
+		}
+	}
+	if old != nil {
+		add(validate.Same(s.Selector, old.Spec.Selector, specPath.Child("selector"))...)
+	}
+	return errs
+}
+
+func validateStrategy(s *appsv1.DeploymentStrategy, path *field.Path) (errs field.ErrorList) {
+	at := path.Child("rollingUpdate")
+	switch s.Type {
+	case appsv1.RecreateDeploymentStrategyType:
+		if s.RollingUpdate != nil {
+			errs = append(errs, field.Forbidden(at, "may not be specified when strategy `type` is 'Recreate'"))
+		}
+	case appsv1.RollingUpdateDeploymentStrategyType:
+		if s.RollingUpdate == nil {
+			return append(errs, field.Required(at, "this should be defaulted and never be nil"))
+		}
+		u := s.RollingUpdate
+		errs = append(errs, validate.CountOrPercent(u.MaxUnavailable, at.Child("maxUnavailable"))...)
+		errs = append(errs, validate.CountOrPercent(u.MaxSurge, at.Child("maxSurge"))...)
+		if zero(u.MaxUnavailable) && zero(u.MaxSurge) {
+			errs = append(errs, field.Invalid(at.Child("maxUnavailable"), u.MaxUnavailable, "may not be 0 when `maxSurge` is 0"))
+		}
+		errs = append(errs, validate.AtMostHundredPercent(u.MaxUnavailable, at.Child("maxUnavailable"))...)
+	default:
+		errs = append(errs, validate.Known(s.Type, path.Child("type"), appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType)...)
+	}
+	return errs
+}
+
+// A count is one number of a status, by name.
+type count struct {
+	name string
+	n    int32
+}
+
+// counts checks the numbers of a status: none negative, and those in pairs in order.
+func counts(all []count, less ...[2]int) (errs field.ErrorList) {
+	for _, c := range all {
+		errs = append(errs, validate.Count(c.n, statusPath.Child(c.name))...)
+	}
+	for _, p := range less {
+		low, high := all[p[0]], all[p[1]]
+		if low.n > high.n {
+			name := high.name
+			if name == "replicas" {
+				name = "status.replicas"
+			}
+			errs = append(errs, field.Invalid(statusPath.Child(low.name), low.n, "cannot be greater than "+name))
+		}
+	}
+	return errs
+}
+
+// collisions checks that a collision count does not go back.
+func collisions(now, was *int32) (errs field.ErrorList) {
+	at := statusPath.Child("collisionCount")
+	errs = validate.CountOf(now, at)
+	if was != nil && (now == nil || *now < *was) {
+		errs = append(errs, field.Invalid(at, now, "cannot be decremented"))
+	}
+	return errs
+}
+
+func validateDeploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
+	s := &d.Status
+	errs := validate.Count(s.ObservedGeneration, statusPath.Child("observedGeneration"))
+	errs = append(errs, counts([]count{{"replicas", s.Replicas}, {"updatedReplicas", s.UpdatedReplicas}, {"readyReplicas", s.ReadyReplicas},
+		{"availableReplicas", s.AvailableReplicas}, {"unavailableReplicas", s.UnavailableReplicas}}, [2]int{1, 0}, [2]int{2, 0}, [2]int{3, 0}, [2]int{3, 2})...)
+	return append(errs, collisions(s.CollisionCount, old.Status.CollisionCount)...)
+}
+
+func validateReplicaSet(r, old *appsv1.ReplicaSet) (errs field.ErrorList) {
+	add := func(e ...*field.Error) { errs = append(errs, e...) }
+	s := &r.Spec
+	add(validate.CountOf(s.Replicas, specPath.Child("replicas"))...)
+	add(validate.Count(s.MinReadySeconds, specPath.Child("minReadySeconds"))...)
+	add(validate.WorkloadSelector(s.Selector, s.Template.Labels, "deployment", specPath)...)
+	add(podspec.ValidateTemplate(&s.Template, specPath.Child("template"))...)
+	add(podspec.AlwaysRestarts(&s.Template, "ReplicaSet", specPath.Child("template"))...)
+	if old != nil {
+		add(validate.Same(s.Selector, old.Spec.Selector, specPath.Child("selector"))...)
+	}
+	return errs
+}
+
+func validateReplicaSetStatus(r, _ *appsv1.ReplicaSet) field.ErrorList {
+	s := &r.Status
+	errs := validate.Count(s.ObservedGeneration, statusPath.Child("observedGeneration"))
+	return append(errs, counts([]count{{"replicas", s.Replicas}, {"fullyLabeledReplicas", s.FullyLabeledReplicas}, {"readyReplicas", s.ReadyReplicas},
+		{"availableReplicas", s.AvailableReplicas}}, [2]int{1, 0}, [2]int{2, 0}, [2]int{3, 0}, [2]int{3, 2})...)
+}
+
+func validateDaemonSet(d, old *appsv1.DaemonSet) (errs field.ErrorList) {
+	add := func(e ...*field.Error) { errs = append(errs, e...) }
+	s := &d.Spec
+	add(validate.WorkloadSelector(s.Selector, s.Template.Labels, "daemonset", specPath)...)
+	add(podspec.ValidateTemplate(&s.Template, specPath.Child("template"))...)
+	add(podspec.AlwaysRestarts(&s.Template, "DaemonSet", specPath.Child("template"))...)
+	add(validate.Count(s.MinReadySeconds, specPath.Child("minReadySeconds"))...)
+	add(validate.CountOf(s.RevisionHistoryLimit, specPath.Child("revisionHistoryLimit"))...)
+	at := specPath.Child("updateStrategy")
+	switch s.UpdateStrategy.Type {
+	case appsv1.OnDeleteDaemonSetStrategyType:
+	case appsv1.RollingUpdateDaemonSetStrategyType:
+		u := s.UpdateStrategy.RollingUpdate
+		at := at.Child("rollingUpdate")
+		if u == nil {
+			add(field.Required(at, ""))
+			break
+		}
+		add(validate.CountOrPercent(u.MaxUnavailable, at.Child("maxUnavailable"))...)
+		add(validate.CountOrPercent(u.MaxSurge, at.Child("maxSurge"))...)
+		add(validate.AtMostHundredPercent(u.MaxUnavailable, at.Child("maxUnavailable"))...)
+		add(validate.AtMostHundredPercent(u.MaxSurge, at.Child("maxSurge"))...)
+		switch {
+		case !zero(u.MaxUnavailable) && !zero(u.MaxSurge):
+			add(field.Invalid(at.Child("maxSurge"), u.MaxSurge, "may not be set when maxUnavailable is non-zero"))
+		case zero(u.MaxUnavailable) && zero(u.MaxSurge):
+			add(field.Required(at.Child("maxUnavailable"), "cannot be 0 when maxSurge is 0"))
+		}
+	default:
+		add(validate.Known(s.UpdateStrategy.Type, at.Child("type"), appsv1.RollingUpdateDaemonSetStrategyType, appsv1.OnDeleteDaemonSetStrategyType)...)
+	}
+	if old != nil {
+		add(validate.Same(s.Selector, old.Spec.Selector, specPath.Child("selector"))...)
+	}
+	return errs
+}
+
+func validateDaemonSetStatus(d, old *appsv1.DaemonSet) field.ErrorList {
+	s := &d.Status
+	errs := counts([]count{{"currentNumberScheduled", s.CurrentNumberScheduled}, {"numberMisscheduled", s.NumberMisscheduled},
+		{"desiredNumberScheduled", s.DesiredNumberScheduled}, {"numberReady", s.NumberReady}, {"updatedNumberScheduled", s.UpdatedNumberScheduled},
+		{"numberAvailable", s.NumberAvailable}, {"numberUnavailable", s.NumberUnavailable}})
+	errs = append(errs, validate.Count(s.ObservedGeneration, statusPath.Child("observedGeneration"))...)
+	return append(errs, collisions(s.CollisionCount, old.Status.CollisionCount)...)
+}
+
+func validateStatefulSet(s, old *appsv1.StatefulSet) (errs field.ErrorList) {
+	add := func(e ...*field.Error) { errs = append(errs, e...) }
+	spec := &s.Spec
+	if p := spec.PodManagementPolicy; p != appsv1.OrderedReadyPodManagement && p != appsv1.ParallelPodManagement {
+		add(field.Invalid(specPath.Child("podManagementPolicy"), p,
+			fmt.Sprintf("must be '%s' or '%s'", appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement)))
+	}
+	add(validateStatefulUpdate(&spec.UpdateStrategy, specPath.Child("updateStrategy"))...)
+	if p := spec.PersistentVolumeClaimRetentionPolicy; p != nil {
+		at := specPath.Child("persistentVolumeClaimRetentionPolicy")
+		both := []appsv1.PersistentVolumeClaimRetentionPolicyType{appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType}
+		add(validate.Known(p.WhenDeleted, at.Child("whenDeleted"), both...)...)
+		add(validate.Known(p.WhenScaled, at.Child("whenScaled"), both...)...)
+	}
+	add(validate.CountOf(spec.Replicas, specPath.Child("replicas"))...)
+	add(validate.Count(spec.MinReadySeconds, specPath.Child("minReadySeconds"))...)
+	if spec.Ordinals != nil {
+		add(validate.Count(spec.Ordinals.Start, specPath.Child("ordinals", "start"))...)
+	}
+	if spec.ServiceName != "" {
+		add(validate.Subdomain(spec.ServiceName, specPath.Child("serviceName"))...)
+	}
+	add(validate.WorkloadSelector(spec.Selector, spec.Template.Labels, "statefulset", specPath)...)
+	add(podspec.ValidateTemplate(withClaims(s), specPath.Child("template"))...)
+	add(podspec.AlwaysRestarts(&spec.Template, "StatefulSet", specPath.Child("template"))...)
+	if old != nil && !sameStatefulSpec(spec, &old.Spec) {
+		add(field.Forbidden(specPath, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "+
+			"'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"))
+	}
+	return errs
+}
+
+func validateStatefulUpdate(u *appsv1.StatefulSetUpdateStrategy, path *field.Path) (errs field.ErrorList) {
+	at := path.Child("rollingUpdate")
+	switch u.Type {
+	case appsv1.OnDeleteStatefulSetStrategyType:
+		if u.RollingUpdate != nil {
+			errs = append(errs, field.Invalid(at, u.RollingUpdate, "only allowed for updateStrategy '"+string(appsv1.RollingUpdateStatefulSetStrategyType)+"'"))
+		}
+	case appsv1.RollingUpdateStatefulSetStrategyType:
+		if u.RollingUpdate == nil {
+			return errs
+		}
+		errs = append(errs, validate.CountOf(u.RollingUpdate.Partition, at.Child("partition"))...)
+		if m := u.RollingUpdate.MaxUnavailable; m != nil {
+			errs = append(errs, validate.CountOrPercent(m, at.Child("maxUnavailable"))...)
+			if zero(m) {
+				errs = append(errs, field.Invalid(at.Child("maxUnavailable"), m.String(), "cannot be 0"))
+			}
+			errs = append(errs, validate.AtMostHundredPercent(m, at.Child("maxUnavailable"))...)
+		}
+	case "":
+		errs = append(errs, field.Required(path, ""))
+	default:
+		errs = append(errs, field.Invalid(path, u, fmt.Sprintf("must be '%s' or '%s'",
+			appsv1.RollingUpdateStatefulSetStrategyType, appsv1.OnDeleteStatefulSetStrategyType)))
+	}
+	return errs
+}
+
+func sameStatefulSpec(s, old *appsv1.StatefulSetSpec) bool {
+	was := old.DeepCopy()
+	was.Replicas, was.Template, was.UpdateStrategy, was.MinReadySeconds = s.Replicas, s.Template, s.UpdateStrategy, s.MinReadySeconds
+	was.Ordinals, was.RevisionHistoryLimit = s.Ordinals, s.RevisionHistoryLimit
+	was.PersistentVolumeClaimRetentionPolicy = s.PersistentVolumeClaimRetentionPolicy
+	return equality.Semantic.DeepEqual(s, was)
+}
+
+func validateStatefulSetStatus(s, old *appsv1.StatefulSet) field.ErrorList {
+	t := &s.Status
+	errs := counts([]count{{"replicas", t.Replicas}, {"readyReplicas", t.ReadyReplicas}, {"currentReplicas", t.CurrentReplicas},
+		{"updatedReplicas", t.UpdatedReplicas}, {"availableReplicas", t.AvailableReplicas}},
+		[2]int{1, 0}, [2]int{2, 0}, [2]int{3, 0}, [2]int{4, 0}, [2]int{4, 1})
+	errs = append(errs, validate.Count(t.ObservedGeneration, statusPath.Child("observedGeneration"))...)
+	return append(errs, collisions(t.CollisionCount, old.Status.CollisionCount)...)
+}
