@@ -2,11 +2,71 @@ package system
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
 
+	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/api"
+	"proa/internal/apiserver"
 	"proa/internal/apiserver/access"
+	"proa/internal/kinds/core"
 )
 
 // bootstrap creates what every cluster starts with.
 func (s *system) bootstrap(ctx context.Context, p *plane) error {
-	return access.Ensure(ctx, p.Server)
+	return p.EnsureDefaults(ctx, apiserver.Defaults{
+		API:       netip.AddrPortFrom(s.address, uint16(s.Ports.API)),
+		ServiceIP: nth(s.id.ServiceCIDR, 1),
+		Objects:   access.Defaults(),
+	})
+}
+
+// awaitNodes returns when every node of this process is Ready.
+func (s *system) awaitNodes(ctx context.Context, p *plane) error {
+	waiting := map[string]bool{}
+	for _, name := range s.nodeNames() {
+		waiting[name] = true
+	}
+	total := len(waiting)
+	see := func(n *corev1.Node) {
+		if waiting[n.Name] && isReady(n) {
+			delete(waiting, n.Name)
+			if total <= 10 {
+				s.Say("Node %s is Ready", n.Name)
+			}
+		}
+	}
+	for c := range core.Node.Follow(ctx, p.Server, "", api.Selectors{}, func(err error) { s.Log.Warn("Nodes cannot be followed", "err", err) }) {
+		for _, n := range c.All {
+			see(n)
+		}
+		if c.Object != nil {
+			see(c.Object)
+		}
+		if len(waiting) == 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+func isReady(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func (s *system) nodeNames() []string {
+	if s.Nodes <= 1 {
+		return []string{s.id.NodeName}
+	}
+	names := make([]string, s.Nodes)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s-%d", s.id.NodeName, i+1)
+	}
+	return names
 }

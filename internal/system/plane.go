@@ -91,7 +91,9 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	return p, nil
 }
 
-func (s *system) admission() []*admit.Step { return nil }
+func (s *system) admission() []*admit.Step {
+	return admit.All(admit.Settings{Services: s.id.ServiceCIDR, NodePorts: [2]int32{int32(s.NodePortFrom), int32(s.NodePortTo)}})
+}
 
 // serve puts the server on the wire and writes the kubeconfig that reaches it.
 func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *access.RBAC, authn *access.Authenticator) error {

@@ -8,10 +8,8 @@ import (
 )
 
 func (p *plane) nodeSubs() map[string]api.SubFunc                                  { return nil }
-func (s *system) startPretend(ctx context.Context, p *plane) error                 { return nil }
 func (s *system) startNode(ctx context.Context, p *plane) error                    { return nil }
-func (s *system) awaitNodes(ctx context.Context, p *plane) error                   { return nil }
-func LoadImages(ctx context.Context, p Places, file string) ([]string, error) { return nil, nil }
-func ListImages(p Places) ([]registry.Image, error) { return nil, nil }
+func LoadImages(ctx context.Context, p Places, file string) ([]string, error)      { return nil, nil }
+func ListImages(p Places) ([]registry.Image, error)                                { return nil, nil }
 func StopContainers(ctx context.Context, p Places, say func(string, ...any)) error { return nil }
 func Clean(ctx context.Context, p Places, say func(string, ...any)) error          { return nil }

@@ -1,0 +1,53 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/api"
+	"proa/internal/api/record"
+	"proa/internal/kinds/core"
+	"proa/internal/node"
+	"proa/internal/node/cri/pretend"
+)
+
+// pretendMachine is what a pretend node says it has.
+var pretendMachine = node.Machine{MilliCPU: 32_000, Memory: 256 << 30, Storage: 1 << 40,
+	Info: corev1.NodeSystemInfo{OSImage: "Pretend", KernelVersion: "pretend"}}
+
+// startPretend starts nodes whose containers exist in memory only.
+func (s *system) startPretend(ctx context.Context, p *plane) error {
+	for i, name := range s.nodeNames() {
+		if err := s.startAgent(ctx, p, node.Config{
+			Name:    name,
+			Runtime: pretend.New(pretend.Options{Seed: name}),
+			RootDir: filepath.Join(s.Places.Node(), name),
+			Machine: pretendMachine,
+			Addresses: []corev1.NodeAddress{
+				{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.%d.%d.%d", 16+i>>16, i>>8&255, i&255)},
+				{Type: corev1.NodeHostName, Address: name},
+			},
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startAgent starts the agent of one node, which asks the server in that node's name.
+func (s *system) startAgent(ctx context.Context, p *plane, c node.Config) error {
+	user := api.User{Name: "system:node:" + c.Name, Groups: []string{api.GroupNodes, api.GroupAuthenticated}}
+	c.Handler = api.As(user, p.Server)
+	events := record.New(core.Event, c.Handler, "kubelet", c.Name, s.now, s.Log)
+	s.parts.Go(func() { events.Run(ctx) })
+	c.Events, c.Log, c.Domain = events, s.Log.With("node", c.Name), s.id.Domain
+	agent, err := node.New(c)
+	if err != nil {
+		return err
+	}
+	s.part(ctx, "the agent of node "+c.Name, agent.Run)
+	return nil
+}
