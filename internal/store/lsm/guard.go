@@ -149,15 +149,15 @@ func (g *guard) Rename(from, to string) error {
 }
 
 func (g *guard) Remove(name string) error {
-	if err := g.enter(); err != nil {
-		return err
+	if g.tripped() != nil {
+		return errFrozen
 	}
 	return g.FS.Remove(name)
 }
 
 func (g *guard) RemoveAll(name string) error {
-	if err := g.enter(); err != nil {
-		return err
+	if g.tripped() != nil {
+		return errFrozen
 	}
 	return g.FS.RemoveAll(name)
 }
