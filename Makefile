@@ -33,7 +33,7 @@ down: ## stop the cluster; containers' data stays
 	@$(PROA) down
 
 clean-cluster: ## stop the cluster and remove everything that it made
-	@$(PROA) clean
+	@$(PROA) clean --yes
 
 test: build ## all tests; as root also those with real containers and kernel
 	$(GO) test ./...

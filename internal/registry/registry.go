@@ -2,8 +2,9 @@
 // loads or pushes are kept in a folder, and containerd asks here first.
 //
 // It speaks the OCI distribution specification 1.1 (pull, push, content
-// discovery, content management) over plain HTTP, for loopback only: whoever
-// can reach it may push. Everything acknowledged is on disk, under:
+// discovery, content management) over plain HTTP, for loopback only: every
+// user of the machine may pull, root may push. Everything acknowledged is on
+// disk, under:
 //
 //	blobs/sha256/HEX                  content: layers, configurations, manifests
 //	names/HOST/REPO/_manifests/HEX    the media type of a manifest of REPO

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -29,7 +28,8 @@ func (r *Registry) routes() {
 }
 
 // ServeHTTP answers the OCI distribution API. A Host that is a name other than
-// localhost is refused, which keeps web pages out (DNS rebinding).
+// localhost is refused, which keeps web pages out (DNS rebinding); changes are
+// for root alone.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	host := req.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -40,6 +40,12 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		if err := mayPush(req); err != nil {
+			refuse(w, http.StatusForbidden, "DENIED", err.Error())
+			return
+		}
+	}
 	r.mux.ServeHTTP(w, req)
 }
 
@@ -204,6 +210,13 @@ func (r *Registry) blobs(w http.ResponseWriter, req *http.Request, _ Name, diges
 		r.fail(w, "BLOB_UNKNOWN", err)
 		return
 	}
+	if req.Method == http.MethodHead {
+		// A client that learns that it is here will not push it again.
+		if err := touch(f.Name()); err != nil {
+			r.fail(w, "BLOB_UNKNOWN", err)
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Docker-Content-Digest", digest)
 	w.Header().Set("ETag", `"`+digest+`"`)
@@ -251,18 +264,14 @@ func (r *Registry) referrers(w http.ResponseWriter, _ *http.Request, _ Name, _ s
 
 // catalog lists repositories, each with its host unless that is this registry.
 func (r *Registry) catalog(w http.ResponseWriter, req *http.Request) {
-	root := filepath.Join(r.dir, "names")
-	repos := []string{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == "_manifests" {
-			repos = append(repos, strings.TrimPrefix(strings.TrimPrefix(filepath.Dir(path), root+"/"), self+"/"))
-			return fs.SkipDir
-		}
-		return err
-	})
+	folders, err := r.repos()
 	if err != nil {
 		r.fail(w, "NAME_UNKNOWN", err)
 		return
+	}
+	repos := make([]string, 0, len(folders))
+	for _, folder := range folders {
+		repos = append(repos, strings.TrimPrefix(r.inRepo(folder), self+"/"))
 	}
 	sort.Strings(repos)
 	repos = page(w, req, repos)

@@ -222,7 +222,7 @@ func (r *Registry) putBlob(content io.Reader, want string) (digest string, err e
 // keep gives a temporary file of checked content its name, once it is on disk.
 func (r *Registry) keep(f *os.File, digest string) error {
 	to := r.blobPath(digest)
-	if _, err := os.Stat(to); err == nil {
+	if err := touch(to); err == nil {
 		return nil // the same content is here
 	}
 	if err := f.Chmod(0o600); err != nil {

@@ -80,7 +80,7 @@ func (r *Registry) unclaim(id string) {
 func (r *Registry) begin(w http.ResponseWriter, req *http.Request) {
 	q := req.URL.Query()
 	if from := q.Get("mount"); digestRE.MatchString(from) {
-		if _, err := os.Stat(r.blobPath(from)); err == nil {
+		if err := touch(r.blobPath(from)); err == nil {
 			created(w, req, from)
 			return
 		}
