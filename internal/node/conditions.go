@@ -197,3 +197,38 @@ func fieldPath(pod *corev1.Pod, name string) string {
 	}
 	return "spec.containers{" + name + "}"
 }
+
+// QOS is the pod's quality of service class.
+func QOS(pod *corev1.Pod) corev1.PodQOSClass { return qos(pod) }
+
+// PodRequests are what the pod as a whole asks for.
+func PodRequests(pod *corev1.Pod) corev1.ResourceList {
+	return corev1.ResourceList{
+		corev1.ResourceCPU:    podTotal(pod, corev1.ResourceCPU, requests),
+		corev1.ResourceMemory: podTotal(pod, corev1.ResourceMemory, requests),
+	}
+}
+
+// PodLimits are the limits of the pod as a whole: of CPU and memory, each only if
+// every container has one, or the pod itself.
+func PodLimits(pod *corev1.Pod) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		all := true
+		for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+			for i := range list {
+				q := list[i].Resources.Limits[name]
+				all = all && !q.IsZero()
+			}
+		}
+		if r := pod.Spec.Resources; r != nil {
+			if _, ok := r.Limits[name]; ok {
+				all = true
+			}
+		}
+		if all {
+			out[name] = podTotal(pod, name, limits)
+		}
+	}
+	return out
+}

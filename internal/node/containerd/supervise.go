@@ -1,0 +1,308 @@
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"proa/internal/node/cri"
+)
+
+// A Supervisor keeps one containerd running. Make it with [Start].
+type Supervisor struct {
+	c       Config
+	log     *slog.Logger
+	cancel  context.CancelFunc
+	done    chan struct{}
+	mu      sync.Mutex
+	pid     int
+	adopted bool
+	stop    bool // it is to end
+}
+
+// Pauses between starts after deaths.
+const (
+	firstPause = 100 * time.Millisecond
+	maxPause   = 10 * time.Second
+	calm       = 30 * time.Second // after so long a run the pauses begin anew
+)
+
+// Start writes the configuration and starts containerd, or takes up the one that
+// an earlier process started with the same configuration. It returns when CRI
+// calls are answered. When containerd dies it is started again, until Stop or
+// Leave. Containers live on through all of that.
+func Start(ctx context.Context, c Config, log *slog.Logger) (*Supervisor, error) {
+	if err := c.Fill(); err != nil {
+		return nil, err
+	}
+	for _, d := range []string{c.Dir, c.State, filepath.Join(c.State, "s"), filepath.Dir(c.Socket), filepath.Dir(c.Log)} {
+		if err := os.MkdirAll(d, 0o711); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc"} {
+		if _, err := os.Stat(filepath.Join(c.Bin, name)); err != nil {
+			return nil, fmt.Errorf("the container runtime's program %s is missing: %w", name, err)
+		}
+	}
+	s := &Supervisor{c: c, log: log, done: make(chan struct{})}
+	same, err := s.configure()
+	if err != nil {
+		return nil, err
+	}
+	if pid := s.running(); pid != 0 {
+		if same {
+			s.pid, s.adopted = pid, true
+			log.Info("containerd runs already and is taken up", "pid", pid)
+		} else {
+			log.Info("containerd is started again with a new configuration", "pid", pid)
+			if err := end(ctx, pid); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if s.pid == 0 {
+		if err := s.launch(); err != nil {
+			return nil, err
+		}
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.cancel = cancel
+	go s.keep(run)
+	if err := s.wait(ctx); err != nil {
+		s.Stop(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Supervisor) configPath() string { return filepath.Join(s.c.Dir, "config.toml") }
+func (s *Supervisor) pidPath() string    { return filepath.Join(s.c.State, "containerd.pid") }
+
+// configure writes the configuration, and says whether it was there already.
+func (s *Supervisor) configure() (same bool, err error) {
+	text := s.c.TOML()
+	if have, err := os.ReadFile(s.configPath()); err == nil && bytes.Equal(have, text) {
+		return true, nil
+	}
+	tmp := s.configPath() + ".tmp"
+	if err := os.WriteFile(tmp, text, 0o600); err != nil {
+		return false, err
+	}
+	return false, os.Rename(tmp, s.configPath())
+}
+
+// running finds the containerd that an earlier process started; 0 if none runs.
+// A recycled process ID is told apart by the command line.
+func (s *Supervisor) running() int {
+	b, err := os.ReadFile(s.pidPath())
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid < 2 {
+		return 0
+	}
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || !bytes.Contains(args, []byte("\x00"+s.configPath()+"\x00")) {
+		return 0
+	}
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || filepath.Base(strings.TrimSuffix(exe, " (deleted)")) != "containerd" {
+		return 0
+	}
+	return pid
+}
+
+// launch starts containerd in a session of its own, so that no signal to this
+// process's group or terminal reaches it.
+func (s *Supervisor) launch() error {
+	if st, err := os.Stat(s.c.Log); err == nil && st.Size() > 10<<20 {
+		_ = os.Rename(s.c.Log, s.c.Log+".1")
+	}
+	out, err := os.OpenFile(s.c.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := exec.Command(filepath.Join(s.c.Bin, "containerd"), "--config", s.configPath())
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "PATH="+s.c.Bin+":"+os.Getenv("PATH"), "TMPDIR="+os.TempDir())
+	for i := 0; i < len(cmd.Env); i++ { // a service manager's greetings are not for it
+		if strings.HasPrefix(cmd.Env[i], "NOTIFY_SOCKET=") || strings.HasPrefix(cmd.Env[i], "LISTEN_") {
+			cmd.Env = append(cmd.Env[:i], cmd.Env[i+1:]...)
+			i--
+		}
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start containerd: %w", err)
+	}
+	pid := cmd.Process.Pid
+	go func() { _ = cmd.Wait() }()
+	s.mu.Lock()
+	s.pid = pid
+	s.mu.Unlock()
+	if err := os.WriteFile(s.pidPath(), []byte(strconv.Itoa(pid)+"\n"), 0o600); err != nil {
+		return err
+	}
+	s.log.Info("containerd started", "pid", pid, "log", s.c.Log)
+	return nil
+}
+
+// keep starts containerd again whenever it dies.
+func (s *Supervisor) keep(ctx context.Context) {
+	defer close(s.done)
+	pause := firstPause
+	for {
+		began := time.Now()
+		if err := waitEnd(ctx, s.PID()); ctx.Err() != nil {
+			return
+		} else if err != nil {
+			s.log.Warn("cannot watch containerd", "err", err)
+		}
+		s.mu.Lock()
+		stop := s.stop
+		s.mu.Unlock()
+		if stop {
+			return
+		}
+		if time.Since(began) > calm {
+			pause = firstPause
+		}
+		s.log.Warn("containerd has ended and is started again", "pid", s.PID(), "pause", pause, "log", s.c.Log, "last", lastLines(s.c.Log))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxPause)
+		for {
+			err := s.launch()
+			if err == nil {
+				break
+			}
+			s.log.Error("containerd cannot be started", "err", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(maxPause):
+			}
+		}
+	}
+}
+
+// wait returns when CRI calls are answered, or with the end of the log if
+// containerd does not come up.
+func (s *Supervisor) wait(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	rt, err := cri.Dial(s.c.Socket)
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	if err := rt.Wait(ctx); err != nil {
+		return fmt.Errorf("containerd does not answer: %w; the end of %s:\n%s", err, s.c.Log, lastLines(s.c.Log))
+	}
+	return nil
+}
+
+// PID is containerd's process ID.
+func (s *Supervisor) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pid
+}
+
+// Adopted says whether the containerd was there before this process.
+func (s *Supervisor) Adopted() bool { return s.adopted }
+
+// Leave lets containerd run on without supervision.
+func (s *Supervisor) Leave() {
+	s.cancel()
+	<-s.done
+}
+
+// Stop ends containerd, and leaves the containers running.
+func (s *Supervisor) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	s.stop = true
+	s.mu.Unlock()
+	err := end(ctx, s.PID())
+	s.cancel()
+	<-s.done
+	if err == nil {
+		_ = os.Remove(s.pidPath())
+	}
+	return err
+}
+
+// end asks a process to end and waits until it has, at most 15 s; then it is killed.
+func end(ctx context.Context, pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGTERM); errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	soft, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := waitEnd(soft, pid); err == nil {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return waitEnd(hard, pid)
+}
+
+// waitEnd returns nil when a process, which need not be a child, has ended.
+func waitEnd(ctx context.Context, pid int) error {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pidfd of %d: %w", pid, err)
+	}
+	// Non-blocking: the runtime's poller waits for it, and no thread.
+	f := os.NewFile(uintptr(fd), "pidfd")
+	defer f.Close()
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = conn.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		return err == nil && n > 0
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// lastLines is the end of a log, for error messages.
+func lastLines(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], "\n")
+}
