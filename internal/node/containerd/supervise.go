@@ -29,7 +29,9 @@ type Supervisor struct {
 	mu      sync.Mutex
 	pid     int
 	adopted bool
-	stop    bool // it is to end
+	stop    bool        // it is to end
+	early   func(error) // told of deaths before the first answer
+	deaths  int
 }
 
 // Pauses between starts after deaths.
@@ -37,6 +39,7 @@ const (
 	firstPause = 100 * time.Millisecond
 	maxPause   = 10 * time.Second
 	calm       = 30 * time.Second // after so long a run the pauses begin anew
+	mostDeaths = 3                // before the first answer
 )
 
 // Start writes the configuration and starts containerd, or takes up the one that
@@ -80,9 +83,16 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (*Supervisor, error)
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
+	up, dead := context.WithCancelCause(ctx)
+	s.early = dead
 	go s.keep(run)
-	if err := s.wait(ctx); err != nil {
-		s.Stop(context.WithoutCancel(ctx))
+	err = s.wait(up)
+	s.mu.Lock()
+	s.early = nil
+	s.mu.Unlock()
+	dead(nil)
+	if err != nil {
+		_ = s.Stop(context.WithoutCancel(ctx))
 		return nil, err
 	}
 	return s, nil
@@ -175,6 +185,9 @@ func (s *Supervisor) keep(ctx context.Context) {
 		}
 		s.mu.Lock()
 		stop := s.stop
+		if s.deaths++; s.deaths == mostDeaths && s.early != nil {
+			s.early(fmt.Errorf("it ended %d times", s.deaths))
+		}
 		s.mu.Unlock()
 		if stop {
 			return
