@@ -188,7 +188,11 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener, failed chan<-
 				return
 			}
 			if errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EMFILE) {
-				time.Sleep(10 * time.Millisecond) // nothing to wait for but a descriptor
+				select { // nobody tells when a descriptor is free again
+				case <-ctx.Done():
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
 				continue
 			}
 			report(failed, err)

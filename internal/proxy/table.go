@@ -195,3 +195,32 @@ func Clean(name string) error {
 	}
 	return nil
 }
+
+// Probe tells whether this kernel has everything that the proxy needs, by
+// making a table like its own, without any entry, and removing it.
+func Probe() error {
+	const name = "proa-probe"
+	t, err := openTable(Config{Table: name, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, PodLinks: name + "-"})
+	if err != nil {
+		return fmt.Errorf("nftables cannot be used: %w", err)
+	}
+	defer t.close()
+	defer func() {
+		t.conn.AddTable(t.tab)
+		t.conn.DelTable(t.tab)
+		_ = t.conn.Flush()
+	}()
+	if err := t.build(); err != nil {
+		return fmt.Errorf("nftables of this kernel lacks something that services need (Linux 5.10 or later, "+
+			"with nf_tables, nft_nat, nft_masq, nft_fib, nft_numgen, nft_reject, nft_ct): %w", err)
+	}
+	for _, class := range []uint32{classOf(2, 0), classOf(2, 10)} {
+		if err := t.addClass(views[0], class); err != nil {
+			return err
+		}
+	}
+	if err := t.conn.Flush(); err != nil {
+		return fmt.Errorf("nftables of this kernel cannot draw an endpoint or remember a client (numgen, dynamic maps): %w", err)
+	}
+	return nil
+}
