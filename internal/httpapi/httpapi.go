@@ -136,6 +136,7 @@ type exchange struct {
 	s                   *server
 	req                 *http.Request
 	cat                 *catalog
+	user                api.User
 	media               media
 	ctx                 context.Context
 	code                int
@@ -172,17 +173,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		defer s.metrics.begin(x, &t, verb).end(x, start)
 	}
 	defer x.recover()
-	user, err := s.authenticate(req)
 	switch {
-	case err != nil:
-		x.fail(err)
+	case !x.authenticate():
 	case impersonates(req):
-		x.fail(apierrors.NewForbidden(schema.GroupResource{Resource: "users"}, req.Header.Get("Impersonate-User"),
-			errors.New("impersonation is not supported by this server")))
+		x.failImpersonation()
 	case t.res == nil:
-		x.path(user)
+		x.path()
 	default:
-		x.resource(&t, verb, user)
+		x.resource(&t, verb)
 	}
 }
 
@@ -203,26 +201,32 @@ func (x *exchange) recover() {
 	x.fail(apierrors.NewInternalError(fmt.Errorf("the request panicked: %v", p)))
 }
 
-func (s *server) authenticate(req *http.Request) (api.User, error) {
+// authenticate finds out who asks. False: nobody that is known, and that has been answered.
+func (x *exchange) authenticate() bool {
 	var err error
-	if s.Authenticate != nil {
-		user, ok, aerr := s.Authenticate(req)
+	if x.s.Authenticate != nil {
+		user, ok, aerr := x.s.Authenticate(x.req)
 		if ok && aerr == nil {
-			return user, nil
+			x.user = user
+			return true
 		}
 		err = aerr
 	}
-	if err == nil && req.Header.Get("Authorization") == "" && s.Anonymous(req) {
-		return api.User{Name: api.UserAnonymous, Groups: []string{api.GroupUnauthenticated}}, nil
+	if err == nil && x.req.Header.Get("Authorization") == "" && x.s.Anonymous(x.req) {
+		x.user = api.User{Name: api.UserAnonymous, Groups: []string{api.GroupUnauthenticated}}
+		return true
 	}
 	if err != nil {
-		s.Log.Warn("a client's credentials were refused", "from", req.RemoteAddr, "path", req.URL.Path, "err", err)
+		x.s.Log.Warn("a client's credentials were refused", "from", x.req.RemoteAddr, "path", x.req.URL.Path, "err", err)
 	}
-	return api.User{}, apierrors.NewUnauthorized("")
+	x.fail(apierrors.NewUnauthorized(""))
+	return false
 }
 
 // impersonates says whether the request asks to be somebody else, which must
-// never be ignored.
+// never be ignored. It is not inlined to keep the stack of a watch small.
+//
+//go:noinline
 func impersonates(req *http.Request) bool {
 	for name := range req.Header {
 		if strings.HasPrefix(name, "Impersonate-") {
@@ -230,6 +234,11 @@ func impersonates(req *http.Request) bool {
 		}
 	}
 	return false
+}
+
+func (x *exchange) failImpersonation() {
+	x.fail(apierrors.NewForbidden(schema.GroupResource{Resource: "users"}, x.req.Header.Get("Impersonate-User"),
+		errors.New("impersonation is not supported by this server")))
 }
 
 // fail answers with an error.

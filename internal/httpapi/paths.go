@@ -41,9 +41,9 @@ func (s *server) ownPaths() map[string]pathFunc {
 
 // path answers a request for a path that is no resource, after the Handler has
 // let it pass.
-func (x *exchange) path(user api.User) {
+func (x *exchange) path() {
 	path := x.req.URL.Path
-	r := &api.Request{Verb: api.Verb(strings.ToLower(x.req.Method)), Path: path, User: user, HTTP: x.req}
+	r := &api.Request{Verb: api.Verb(strings.ToLower(x.req.Method)), Path: path, User: x.user, HTTP: x.req}
 	resp, err := x.s.h.Handle(x.ctx, r)
 	switch {
 	case err != nil && !apierrors.IsNotFound(err):

@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -20,13 +20,13 @@ import (
 )
 
 // resource answers a request for a resource.
-func (x *exchange) resource(t *target, verb api.Verb, user api.User) {
+func (x *exchange) resource(t *target, verb api.Verb) {
 	if verb == "" {
 		x.media, _ = negotiate(x.req, anyMedia)
 		x.fail(apierrors.NewMethodNotSupported(t.res.GroupResource(), x.req.Method))
 		return
 	}
-	r := &api.Request{Verb: verb, Resource: t.res.Resource, Namespace: t.ns, Name: t.name, Sub: t.sub, User: user, HTTP: x.req}
+	r := &api.Request{Verb: verb, Resource: t.res.Resource, Namespace: t.ns, Name: t.name, Sub: t.sub, User: x.user, HTTP: x.req}
 	if t.res.connects(t.sub) {
 		x.connect(r)
 		return
@@ -215,10 +215,8 @@ func Server(addr string, t *tls.Config, h http.Handler) *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	s := &http.Server{
-		Addr: addr, TLSConfig: t, Protocols: &protocols,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			h.ServeHTTP(w, req.WithContext(context.WithValue(req.Context(), shutdown{}, down)))
-		}),
+		Addr: addr, TLSConfig: t, Protocols: &protocols, Handler: h,
+		BaseContext:       func(net.Listener) context.Context { return context.WithValue(context.Background(), shutdown{}, down) },
 		ReadHeaderTimeout: 32 * time.Second,
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    64 << 10,
@@ -231,5 +229,3 @@ func Server(addr string, t *tls.Config, h http.Handler) *http.Server {
 	s.RegisterOnShutdown(end)
 	return s
 }
-
-var errGone = errors.New("the client is gone")

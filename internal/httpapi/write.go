@@ -22,6 +22,14 @@ import (
 
 // respond writes what the Handler answered.
 func (x *exchange) respond(t *target, r *api.Request, resp *api.Response) {
+	if resp.Events != nil { // it stays for long, on a small stack
+		x.watch(t, resp.Events)
+		return
+	}
+	x.answer(t, r, resp)
+}
+
+func (x *exchange) answer(t *target, r *api.Request, resp *api.Response) {
 	code := resp.Code
 	if code == 0 {
 		code = http.StatusOK
@@ -32,8 +40,6 @@ func (x *exchange) respond(t *target, r *api.Request, resp *api.Response) {
 	switch {
 	case resp.Connect != nil:
 		x.handOver(resp.Connect)
-	case resp.Events != nil:
-		x.watch(t, resp.Events)
 	case resp.List != nil:
 		x.list(t, resp.List)
 	case resp.Status != nil:
