@@ -64,7 +64,7 @@ type Options struct {
 	FieldManager    string
 	Force           bool
 	DryRun          bool
-	FieldValidation string // Strict, Warn or Ignore; Strict if empty (bodies only)
+	FieldValidation string // Strict, Warn or Ignore; Warn if empty (bodies and patches only)
 
 	// Of deletes.
 	UID             *types.UID // precondition

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
@@ -170,7 +171,9 @@ func decodeProtobuf(body []byte, obj api.Object) error {
 }
 
 func unsupported(message string) error {
-	return apierrors.NewGenericServerResponse(415, "", schema.GroupResource{}, "", message, 0, false)
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: 415, Reason: metav1.StatusReasonUnsupportedMediaType, Message: message,
+	}}
 }
 
 // body returns the object that a request carries, private to it.

@@ -11,6 +11,7 @@ import (
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -115,7 +116,7 @@ func (p *patcher) apply(old api.Object, form []byte) (api.Object, error) {
 func (p *patcher) decoded(err error) error {
 	var status *apierrors.StatusError
 	if errors.As(err, &status) && status.ErrStatus.Code == http.StatusBadRequest && p.r.Patch != types.StrategicMergePatchType {
-		return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", status.ErrStatus.Message, 0, false)
+		return unprocessable(errors.New(status.ErrStatus.Message))
 	}
 	return err
 }
@@ -164,8 +165,11 @@ func (p *patcher) strategic(old api.Object) (api.Object, error) {
 	return obj, nil
 }
 
+// unprocessable is a patch that cannot be applied to the object as it is.
 func unprocessable(err error) error {
-	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: err.Error(),
+	}}
 }
 
 var patchMetas sync.Map // reflect.Type → strategicpatch.PatchMetaFromStruct
