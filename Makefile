@@ -36,6 +36,7 @@ clean-cluster: ## stop the cluster and remove everything that it made
 	@$(PROA) clean --yes
 
 test: build ## all tests; as root also those with real containers and kernel
+	$(GO) -C bundle test ./...
 	$(GO) test ./...
 	@if [ "$$(id -u)" = 0 ]; then \
 	  echo 'with the kernel, real containers and the bundle, in a test host:'; \
@@ -56,7 +57,7 @@ images: needs ## build the images of examples and tests into build/images
 bundle: needs ## build containerd, runc, kubectl and the rest; pack them (RELEASE=1: small)
 	@$(GO) -C bundle run ./build -o ../$(BUILD) -core .. -embed ../internal/bundle $(BEST)
 
-proa: bundle
+proa: bundle ## build proa with its bundle, without the images
 	@printf 'build:  %-24s ' proa; start=$$(date +%s%N); \
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '-s -w' -o $(PROA) ./cmd/proa && \
 	echo "$$start $$(date +%s%N) $$(stat -c %s $(PROA))" | awk '{printf "%-34s %6.1fs\n", sprintf("%.1f MB", $$3/1e6), ($$2-$$1)/1e9}'

@@ -40,6 +40,9 @@ func build(ctx context.Context, out, core, embed string, best bool) error {
 		return err
 	}
 	b := &builder{ctx: ctx, core: core, dir: filepath.Join(out, "bundle")}
+	if err := b.sweep(); err != nil {
+		return err
+	}
 	for _, p := range programs {
 		if err := step(p.Name, func() (string, error) { return b.program(p) }); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -61,6 +62,24 @@ type builder struct {
 	ctx  context.Context
 	core string // folder of the main module
 	dir  string // the bundle's contents
+}
+
+// sweep removes programs that an earlier build made and the list no longer has.
+func (b *builder) sweep() error {
+	built, err := filepath.Glob(filepath.Join(b.dir, "bin", "*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range built {
+		known := func(p program) bool { return p.Name == filepath.Base(path) }
+		if slices.ContainsFunc(programs, known) {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // program builds p and says its version.

@@ -168,10 +168,9 @@ func (d *debian) fetch(ctx context.Context, cache string) error {
 		return err
 	}
 	names := slices.Clone(d.Packages)
-	args := []string{"depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances"}
-	out, err := run(ctx, "", "apt-cache", append(args, d.Packages...)...)
+	out, err := d.depends(ctx)
 	if err != nil {
-		return fmt.Errorf("%w (apt-get update may help)", err)
+		return err
 	}
 	for line := range strings.Lines(string(out)) {
 		name := strings.TrimSpace(line)
@@ -186,6 +185,21 @@ func (d *debian) fetch(ctx context.Context, cache string) error {
 	names = slices.Compact(names)
 	_, err = run(ctx, cache, "apt-get", append([]string{"-o", "APT::Sandbox::User=root", "download"}, names...)...)
 	return err
+}
+
+// depends prints everything that the packages depend on. A fresh machine does
+// not know any package yet: then apt is asked to find out.
+func (d *debian) depends(ctx context.Context) ([]byte, error) {
+	args := []string{"depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances"}
+	args = append(args, d.Packages...)
+	out, err := run(ctx, "", "apt-cache", args...)
+	if err == nil && len(out) > 0 {
+		return out, nil
+	}
+	if _, err := run(ctx, "", "apt-get", "-qq", "update"); err != nil {
+		return nil, fmt.Errorf("packages of Debian are not known here: %w", err)
+	}
+	return run(ctx, "", "apt-cache", args...)
 }
 
 // find follows links, also those of folders that Debian has merged into usr.
