@@ -1,6 +1,7 @@
 // Proa-cni is the CNI plugin of Proa: it hands the call that a container
 // runtime makes to the node, over the unix socket named in its configuration,
 // and prints the answer. It holds no state and takes a few milliseconds.
+// Under the name "loopback" it is the plugin for a pod's loopback interface.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"proa/internal/overlay/cniwire"
@@ -64,6 +66,9 @@ func run(stdin io.Reader, env func(string) string, c *config) ([]byte, error) {
 		return nil, cniwire.Errorf(cniwire.CodeBadEnvironment, "CNI_COMMAND is not set: a container runtime starts this program")
 	default:
 		return nil, cniwire.Errorf(cniwire.CodeBadEnvironment, "unknown CNI_COMMAND %q", q.Command)
+	}
+	if filepath.Base(os.Args[0]) == "loopback" {
+		return loopback(&q, c)
 	}
 	if c.Socket == "" {
 		return nil, cniwire.Errorf(cniwire.CodeBadConfig, "the configuration has no \"socket\"")

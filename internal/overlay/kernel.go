@@ -273,6 +273,46 @@ func (k *kernel) mend(name string, ip, gateway netip.Addr) (bool, error) {
 	return true, k.setHost(l, ip, macOf(ip, 'p'), gateway)
 }
 
+// watch tells, until stop closes, where routes led that were removed.
+func (k *kernel) watch(stop chan struct{}) (<-chan netip.Prefix, error) {
+	updates, ended, lost := make(chan netlink.RouteUpdate, 64), make(chan struct{}), make(chan netip.Prefix, 64)
+	err := netlink.RouteSubscribeWithOptions(updates, ended, netlink.RouteSubscribeOptions{ErrorCallback: func(err error) {
+		select {
+		case <-stop: // the socket was closed by us
+		default:
+			k.log.Warn("Changes of routes may go unnoticed", "err", err)
+		}
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("watch routes: %w", err)
+	}
+	go func() {
+		defer close(lost)
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			case u, ok := <-updates:
+				if !ok {
+					return
+				}
+				if u.Type != unix.RTM_DELROUTE || u.Dst == nil {
+					continue
+				}
+				ip, _ := netip.AddrFromSlice(u.Dst.IP)
+				bits, _ := u.Dst.Mask.Size()
+				select {
+				case lost <- netip.PrefixFrom(ip.Unmap(), bits):
+				case <-stop:
+					return
+				}
+			}
+		}
+	}()
+	return lost, nil
+}
+
 // disconnect removes the node's end of a link, and with it the pod's.
 func (k *kernel) disconnect(name string) error {
 	l, err := k.h.LinkByName(name)

@@ -26,6 +26,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,8 +163,71 @@ func (n *Network) Serve(ctx context.Context) error {
 		l.Close()
 		return fmt.Errorf("pod network: %w", err)
 	}
+	mended, stop, err := n.keep()
+	if err != nil {
+		l.Close()
+		return fmt.Errorf("pod network: %w", err)
+	}
+	defer func() {
+		close(stop)
+		<-mended
+	}()
 	close(n.ready)
 	return cniwire.Serve(ctx, l, n.handle)
+}
+
+// keep mends what others take away: network managers remove routes and
+// interfaces that they did not make. Close stop, and it ends when done closes.
+func (n *Network) keep() (done, stop chan struct{}, err error) {
+	done, stop = make(chan struct{}), make(chan struct{})
+	lost, err := n.kernel.watch(stop)
+	if err != nil {
+		return nil, nil, err
+	}
+	go func() {
+		defer close(done)
+		for dst := range lost {
+			n.lost(dst)
+		}
+	}()
+	return done, stop, nil
+}
+
+// lost mends what the route to dst was a part of, if it was ours: a pod's
+// link, or the node's interface. With the latter's address the kernel also
+// drops the pods' routes, and tells nobody.
+func (n *Network) lost(dst netip.Prefix) {
+	leases := n.leases.all()
+	if i := slices.IndexFunc(leases, func(l *Lease) bool { return l.Address == dst.Addr() && dst.IsSingleIP() }); i >= 0 {
+		leases = leases[i : i+1]
+	} else {
+		if dst.Addr() != n.Gateway() && !slices.Contains(n.c.Local, dst.Addr()) && !slices.Contains(n.c.Services, dst) {
+			return
+		}
+		if err := n.kernel.setNode(n.Gateway(), n.c.Local, n.c.Services); err != nil {
+			n.log.Error("The node's interface in the pod network could not be mended", "err", err)
+		}
+	}
+	for _, l := range leases {
+		if err := n.mend(l); err != nil {
+			n.log.Error("A pod's connection could not be mended", "pod", l.Pod, "address", l.Address, "err", err)
+		}
+	}
+}
+
+// mend restores the node's end of a pod's link unless the pod is just being
+// connected or disconnected.
+func (n *Network) mend(l *Lease) error {
+	done, err := n.hold(context.Background(), l.Sandbox)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if n.leases.get(l.Sandbox, l.IfName) != l || l.HostLink == "" {
+		return nil
+	}
+	_, err = n.kernel.mend(l.HostLink, l.Address, n.Gateway())
+	return err
 }
 
 // Release ends the leases of sandboxes that are gone: those that are not in

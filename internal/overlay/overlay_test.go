@@ -213,13 +213,7 @@ func TestRestartKeepsPodsAndAddresses(t *testing.T) {
 		t.Errorf("with nobody serving: %v", err)
 	}
 	// Somebody flushes the routes meanwhile, as network managers do.
-	l, err := netlink.LinkByName(hostLink(c.Device, "sandbox-b", "eth0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: host(ipB), Scope: netlink.SCOPE_LINK}); err != nil {
-		t.Fatal(err)
-	}
+	delRoute(t, c, "sandbox-b", ipB)
 	n, _ := start(t, c)
 	if _, err := nettest.Say(conn, 3*time.Second); err != nil {
 		t.Errorf("after the restart: %v", err)
@@ -230,6 +224,60 @@ func TestRestartKeepsPodsAndAddresses(t *testing.T) {
 	if ls := n.Leases(); len(ls) != 1 || ls[0].Address != ipB {
 		t.Errorf("leases after the release of dead sandboxes: %+v", ls)
 	}
+}
+
+// delRoute takes the route to a pod away, as network managers do.
+func delRoute(t *testing.T, c Config, sandbox string, ip netip.Addr) {
+	t.Helper()
+	l, err := netlink.LinkByName(hostLink(c.Device, sandbox, "eth0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: host(ip), Scope: netlink.SCOPE_LINK}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRoutesComeBack(t *testing.T) {
+	nettest.Need(t)
+	c := testConfig(t)
+	start(t, c)
+	a, b := nettest.New(t), nettest.New(t)
+	mustAdd(t, c, "sandbox-a", a)
+	ipB := mustAdd(t, c, "sandbox-b", b)
+	b.Echo(t, "tcp", ":80", "b")
+	reach := func(what string) {
+		t.Helper()
+		for end := time.Now().Add(3 * time.Second); ; {
+			_, err := a.Ask("tcp", ipB.String()+":80", 100*time.Millisecond)
+			if err == nil {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+	}
+	delRoute(t, c, "sandbox-b", ipB)
+	reach("after the route was taken away")
+	nettest.Here(t).Echo(t, "udp", "10.43.0.10:5353", "dns")
+	dev, err := netlink.LinkByName(c.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkDel(dev); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(3 * time.Second); ; {
+		got, err := a.Ask("udp", "10.43.0.10:5353", 100*time.Millisecond)
+		if err == nil && strings.HasPrefix(got, "dns") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("after the node's interface was taken away: %q, %v", got, err)
+		}
+	}
+	reach("after the node's interface was taken away")
 }
 
 func TestFailedAddLeavesNothing(t *testing.T) {
@@ -296,6 +344,21 @@ func TestPlugin(t *testing.T) {
 	}
 	if out, err := run("DEL", conf); err != nil {
 		t.Errorf("DEL: %v: %s", err, out)
+	}
+	lo := filepath.Join(filepath.Dir(bin), "loopback")
+	if err := os.Symlink(bin, lo); err != nil {
+		t.Fatal(err)
+	}
+	bare := nettest.New(t)
+	p := exec.Command(lo)
+	p.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=x", "CNI_NETNS=" + bare.Path(), "CNI_IFNAME=lo", "CNI_PATH=/"}
+	p.Stdin = strings.NewReader(`{"cniVersion":"1.0.0","name":"cni-loopback","type":"loopback"}`)
+	if out, err := p.Output(); err != nil || !json.Valid(out) {
+		t.Errorf("loopback ADD: %v: %s", err, out)
+	}
+	bare.Echo(t, "tcp", "127.0.0.1:80", "lo")
+	if got, err := bare.Ask("tcp", "127.0.0.1:80", time.Second); err != nil || got != "lo 127.0.0.1" {
+		t.Errorf("after loopback ADD: %q, %v", got, err)
 	}
 	if out, err := run("ADD", `{"cniVersion":"0.3.0","socket":"`+c.Socket+`"}`); err == nil || !strings.Contains(out, `"code":1`) {
 		t.Errorf("ADD with an old version: %v: %s", err, out)

@@ -282,4 +282,3 @@ func (r *rig) set(s *corev1.Service, addrs ...string) {
 	r.p.SetSlice(slice(s, addrs...), nil)
 	r.sync()
 }
-

@@ -275,4 +275,3 @@ func TestEgressIsMasqueraded(t *testing.T) {
 	r.want(r.pods["a"], "tcp", "192.0.2.9:80", "outside "+nodeIP)
 	r.want(r.pods["a"], "tcp", r.addrs["b"]+":80", "b "+r.addrs["a"])
 }
-
