@@ -9,6 +9,8 @@ import (
 func All() []control.Runner {
 	return []control.Runner{
 		Deployment,
+		Job,
+		JobOrphans,
 		ReplicaSet,
 	}
 }
