@@ -266,7 +266,7 @@ func (e *Engine) wrote(ctx context.Context, r *api.Request, resp *api.Response, 
 		if err := e.sync(ctx, s); err != nil {
 			e.cfg.Log.Debug("refresh failed", "kind", r.Resource.Resource, "err", err)
 		}
-	case r.Verb == api.Delete && (resp.Deleted || resp.Result() == nil || resp.Result().GetDeletionTimestamp() == nil):
+	case resp.Deleted || r.Verb == api.Delete && (resp.Result() == nil || resp.Result().GetDeletionTimestamp() == nil):
 		e.check(ctx, s, r.Namespace, r.Name)
 	default:
 		if o := resp.Result(); o != nil && o.GetObjectKind().GroupVersionKind() == r.Resource.GVK() {

@@ -1,0 +1,431 @@
+package controllers_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"sigs.k8s.io/yaml"
+
+	"proa/internal/api"
+	"proa/internal/api/record"
+	"proa/internal/apiserver"
+	"proa/internal/control"
+	"proa/internal/controllers"
+	"proa/internal/httpapi"
+	"proa/internal/kinds"
+	"proa/internal/kinds/core"
+	"proa/internal/store"
+	"proa/internal/store/memory"
+)
+
+// A clock that only moves when it is told to.
+type clock struct {
+	store.SystemClock
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// A world is a server with controllers, and a pretended kubelet.
+type world struct {
+	t       *testing.T
+	h       api.Handler
+	clock   *clock
+	engine  *control.Engine // driven step by step; nil if the controllers run by themselves
+	events  *record.Recorder
+	rand    *rand.Rand
+	kubelet bool
+	seen    map[string]int // of the last "want"
+}
+
+func newServer(t *testing.T, c *clock) *apiserver.Server {
+	t.Helper()
+	var uids uidSource
+	s, err := apiserver.New(t.Context(), apiserver.Config{
+		Engine: memory.New(nil), Kinds: kinds.All, Clock: c, Log: slog.New(slog.DiscardHandler), UID: uids.next,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func newWorld(t *testing.T) *world {
+	c := &clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
+	return &world{t: t, h: newServer(t, c), clock: c}
+}
+
+func (w *world) config() control.Config {
+	w.events = record.New(core.Event, w.h, "", "", w.clock.Now, nil)
+	return control.Config{Now: w.clock.Now, Events: w.events, Log: testLog()}
+}
+
+func testLog() *slog.Logger {
+	if os.Getenv("PROA_TEST_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+func options(w *world) controllers.Config {
+	return controllers.Config{Resources: resources(), RootCA: "CA", PodCIDR: "10.42.0.0/16"}
+}
+
+func resources() (out []*api.Resource) {
+	for _, k := range kinds.All {
+		if r := k.Def(); !r.Virtual {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// stepped makes the controllers advance only when the script waits, in an order
+// that the seed decides.
+func (w *world) stepped(seed uint64) {
+	w.t.Logf("seed %d", seed)
+	w.rand = rand.New(rand.NewPCG(seed, 1))
+	w.engine = control.New(w.h, controllers.All(options(w)), w.config())
+}
+
+// settle lets everything happen that can without time passing.
+func (w *world) settle() {
+	w.t.Helper()
+	for range 20000 {
+		more, err := w.engine.Step(w.t.Context(), w.rand)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if !more && !w.tick() {
+			w.events.Flush(w.t.Context())
+			return
+		}
+	}
+	w.t.Fatal("never settles")
+}
+
+// tick is the kubelet's turn: pods that are on their way out end, others run.
+func (w *world) tick() (changed bool) {
+	if !w.kubelet {
+		return false
+	}
+	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, p := range pods {
+		switch {
+		case p.DeletionTimestamp != nil:
+			zero := int64(0)
+			if p.DeletionGracePeriodSeconds != nil && *p.DeletionGracePeriodSeconds == 0 {
+				continue // a finalizer holds it
+			}
+			_ = core.Pod.Delete(w.t.Context(), w.h, p.Namespace, p.Name, api.Options{GracePeriod: &zero})
+			changed = true
+		case p.Status.Phase == corev1.PodPending:
+			w.setPod(p, "Running")
+			changed = true
+		}
+	}
+	return changed
+}
+
+// setPod gives a pod a phase; a running pod is ready.
+func (w *world) setPod(p *corev1.Pod, phase string) {
+	w.t.Helper()
+	p = p.DeepCopy()
+	p.ResourceVersion = ""
+	p.Status.Phase = corev1.PodPhase(phase)
+	now := metav1.NewTime(w.clock.Now())
+	status := corev1.ConditionFalse
+	if phase == "Running" {
+		status = corev1.ConditionTrue
+		p.Status.PodIP = fmt.Sprintf("10.42.0.%d", len(p.Name)+int(p.UID[len(p.UID)-1]))
+	} else {
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: p.Spec.Containers[0].Name, State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: int32(map[string]int{"Failed": 1}[phase]), FinishedAt: now}}}}
+	}
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastTransitionTime: now}}
+	if _, err := core.Pod.UpdateStatus(w.t.Context(), w.h, p); err != nil && !apierrors.IsNotFound(err) {
+		w.t.Fatalf("set pod %s: %v", p.Name, err)
+	}
+}
+
+// TestScripts plays every script in testdata, with the server in the same
+// process and the controllers in a random order.
+func TestScripts(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	each(t, func(t *testing.T, a *txtar.Archive) {
+		w := newWorld(t)
+		w.stepped(seed)
+		w.play(a)
+	})
+}
+
+// TestScriptsOverHTTP plays every script that needs no made-up time with the
+// controllers on the other side of the wire, running by themselves.
+func TestScriptsOverHTTP(t *testing.T) {
+	each(t, func(t *testing.T, a *txtar.Archive) {
+		for _, f := range a.Files {
+			if strings.HasPrefix(f.Name, "advance") {
+				t.Skip("the script moves the clock")
+			}
+		}
+		w := newWorld(t)
+		srv := httptest.NewUnstartedServer(httpapi.Serve(w.h, httpapi.Config{
+			Kinds: resources, Log: slog.New(slog.DiscardHandler),
+			Authenticate: func(*http.Request) (api.User, bool, error) {
+				return api.User{Name: "test", Groups: []string{api.GroupMasters}}, true, nil
+			},
+		}))
+		srv.EnableHTTP2 = true
+		srv.StartTLS()
+		ctx, cancel := context.WithCancel(t.Context())
+		remote := httpapi.Dial(srv.URL, srv.Client())
+		var wg sync.WaitGroup
+		defer func() { cancel(); wg.Wait(); srv.CloseClientConnections(); srv.Close() }()
+		cfg := w.config()
+		wg.Go(func() { w.events.Run(ctx) })
+		wg.Go(func() { _ = control.Run(ctx, remote, controllers.All(options(w)), cfg) })
+		w.play(a)
+	})
+}
+
+func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
+	files, _ := filepath.Glob("testdata/*.txtar")
+	if len(files) == 0 {
+		t.Fatal("no scripts")
+	}
+	for _, name := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(t, a)
+		})
+	}
+}
+
+// play does what the script's sections say, in their order:
+//
+//	apply                   creates or changes the objects, as kubectl replace would
+//	delete KIND NS/NAME [orphan|foreground|background]
+//	kubelet on|off          whether pods run and end by themselves
+//	pods PHASE N PREFIX     gives N pods whose names begin so a phase; the first by name that do not have it
+//	advance DURATION        moves the clock
+//	want KIND...            compares what there is with the section's text
+func (w *world) play(a *txtar.Archive) {
+	w.t.Helper()
+	w.ensureNamespace("default")
+	for i, f := range a.Files {
+		word := strings.Fields(f.Name)
+		switch word[0] {
+		case "apply":
+			for doc := range bytes.SplitSeq(f.Data, []byte("\n---\n")) {
+				w.apply(doc)
+			}
+		case "delete":
+			w.remove(word[1:])
+		case "kubelet":
+			w.kubelet = word[1] == "on"
+		case "pods":
+			w.setPods(word[1:])
+		case "advance":
+			d, err := time.ParseDuration(word[1])
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			if w.engine != nil {
+				w.settle()
+			}
+			w.clock.advance(d)
+		case "want":
+			w.want(fmt.Sprintf("section %d", i+1), word[1:], string(f.Data))
+		default:
+			w.t.Fatalf("unknown section %q", f.Name)
+		}
+	}
+}
+
+func (w *world) ensureNamespace(name string) {
+	_, err := core.Namespace.Create(w.t.Context(), w.h, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) want(where string, kinds []string, want string) {
+	w.t.Helper()
+	got := ""
+	if w.engine != nil {
+		w.settle()
+		got = w.show(kinds)
+	} else {
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
+			for w.tick() {
+			}
+			if got = w.show(kinds); got == want {
+				break
+			}
+		}
+	}
+	if got != want {
+		w.t.Fatalf("%s: got:\n%s\nwant:\n%s", where, got, want)
+	}
+}
+
+func byName(name string) *api.Resource {
+	for _, r := range resources() {
+		if r.Resource == name || r.Singular == name {
+			return r
+		}
+	}
+	return nil
+}
+
+func (w *world) apply(doc []byte) {
+	w.t.Helper()
+	var head struct {
+		metav1.TypeMeta   `json:",inline"`
+		metav1.ObjectMeta `json:"metadata"`
+		Status            *struct{} `json:"status"`
+	}
+	if err := yaml.Unmarshal(doc, &head); err != nil {
+		w.t.Fatal(err)
+	}
+	r := byName(strings.ToLower(head.Kind))
+	if r == nil {
+		w.t.Fatalf("unknown kind %q", head.Kind)
+	}
+	k := api.Untyped(r)
+	ns := head.Namespace
+	if r.Scope == api.Namespaced && ns == "" {
+		ns = "default"
+	}
+	obj := r.New()
+	if err := yaml.UnmarshalStrict(doc, obj); err != nil {
+		w.t.Fatal(err)
+	}
+	obj.SetNamespace(ns)
+	js, _ := yaml.YAMLToJSON(doc)
+	for {
+		old, err := k.Get(w.t.Context(), w.h, ns, head.Name)
+		if apierrors.IsNotFound(err) {
+			made, err := k.Create(w.t.Context(), w.h, obj)
+			if err != nil {
+				w.t.Fatalf("create %s: %v", head.Name, err)
+			}
+			old = made
+		} else {
+			merged, err := strategicpatch.StrategicMergePatch(mustJSON(old), js, obj)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			next := r.New()
+			if err := yaml.Unmarshal(merged, next); err != nil {
+				w.t.Fatal(err)
+			}
+			old, err = k.Update(w.t.Context(), w.h, next)
+			if apierrors.IsConflict(err) {
+				continue
+			}
+			if err != nil {
+				w.t.Fatalf("update %s: %v", head.Name, err)
+			}
+		}
+		if head.Status != nil {
+			w.applyStatus(k, old, js)
+		}
+		return
+	}
+}
+
+func (w *world) applyStatus(k *api.Kind[api.Object], old api.Object, js []byte) {
+	w.t.Helper()
+	next := k.Def().New()
+	if err := yaml.Unmarshal(js, next); err != nil {
+		w.t.Fatal(err)
+	}
+	now := api.Clone(old)
+	k.Def().CopyStatus(now, next)
+	now.SetResourceVersion("")
+	if _, err := k.UpdateStatus(w.t.Context(), w.h, now); err != nil {
+		w.t.Fatalf("status of %s: %v", old.GetName(), err)
+	}
+}
+
+func mustJSON(o api.Object) []byte {
+	b, err := yaml.Marshal(o)
+	if err == nil {
+		b, err = yaml.YAMLToJSON(b)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func (w *world) remove(args []string) {
+	w.t.Helper()
+	ns, name, namespaced := strings.Cut(args[1], "/")
+	if !namespaced {
+		ns, name = "", args[1]
+	}
+	var o api.Options
+	if len(args) > 2 {
+		p := metav1.DeletionPropagation(strings.ToUpper(args[2][:1]) + args[2][1:])
+		o.Propagation = &p
+	}
+	if err := api.Untyped(byName(args[0])).Delete(w.t.Context(), w.h, ns, name, o); err != nil {
+		w.t.Fatalf("delete %v: %v", args, err)
+	}
+}
+
+func (w *world) setPods(args []string) {
+	w.t.Helper()
+	var n int
+	fmt.Sscan(args[1], &n)
+	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, p := range pods {
+		if n > 0 && strings.HasPrefix(p.Name, args[2]) && string(p.Status.Phase) != args[0] && p.DeletionTimestamp == nil &&
+			p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
+			w.setPod(p, args[0])
+			n--
+		}
+	}
+	if n > 0 {
+		w.t.Fatalf("%d pods too few for %v:\n%s", n, args, w.show([]string{"pods"}))
+	}
+}

@@ -1,0 +1,190 @@
+package controllers_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"proa/internal/api"
+)
+
+// uidSource gives out UIDs in order.
+type uidSource struct{ n atomic.Int64 }
+
+func (u *uidSource) next() types.UID { return types.UID(fmt.Sprintf("uid-%06d", u.n.Add(1))) }
+
+// show prints the objects of some kinds, one line each. What chance named is
+// told by what it is; lines that are the same are counted.
+func (w *world) show(kinds []string) string {
+	w.t.Helper()
+	var b strings.Builder
+	for _, kind := range kinds {
+		r := byName(kind)
+		if r == nil {
+			w.t.Fatalf("unknown kind %q", kind)
+		}
+		all, err := api.Untyped(r).List(w.t.Context(), w.h, "", api.Selectors{})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		count := map[string]int{}
+		var lines []string
+		for _, o := range all {
+			l := line(o)
+			if l == "" {
+				continue
+			}
+			if count[l]++; count[l] == 1 {
+				lines = append(lines, l)
+			}
+		}
+		slices.Sort(lines)
+		for _, l := range lines {
+			if n := count[l]; n > 1 {
+				l = fmt.Sprintf("%s x%d", l, n)
+			}
+			fmt.Fprintln(&b, l)
+		}
+	}
+	return b.String()
+}
+
+func line(o api.Object) string {
+	s := strings.TrimPrefix(o.GetNamespace()+"/", "default/")
+	kind := strings.ToLower(o.GetObjectKind().GroupVersionKind().Kind)
+	switch o := o.(type) {
+	case *appsv1.Deployment:
+		s = fmt.Sprintf("deployment %s%s rev=%s want=%d have=%d updated=%d available=%d", s, o.Name, o.Annotations["deployment.kubernetes.io/revision"],
+			*o.Spec.Replicas, o.Status.Replicas, o.Status.UpdatedReplicas, o.Status.AvailableReplicas)
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
+	case *appsv1.ReplicaSet:
+		s = fmt.Sprintf("replicaset %s%s want=%d have=%d ready=%d available=%d", s, stable(o), *o.Spec.Replicas, o.Status.Replicas, o.Status.ReadyReplicas, o.Status.AvailableReplicas)
+		if t := o.Status.TerminatingReplicas; t != nil && *t > 0 {
+			s += fmt.Sprintf(" terminating=%d", *t)
+		}
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
+	case *corev1.Pod:
+		s = fmt.Sprintf("pod %s%s %s", s, stable(o), o.Status.Phase)
+		if o.Spec.Containers[0].Image != "img" {
+			s += " " + o.Spec.Containers[0].Image
+		}
+		if i := o.Labels[batchv1.JobCompletionIndexAnnotation]; i != "" {
+			s += " index=" + i
+		}
+	case *batchv1.Job:
+		ready := int32(0)
+		if o.Status.Ready != nil {
+			ready = *o.Status.Ready
+		}
+		s = fmt.Sprintf("job %s%s active=%d ready=%d succeeded=%d failed=%d", s, o.Name, o.Status.Active, ready, o.Status.Succeeded, o.Status.Failed)
+		if o.Status.CompletedIndexes != "" {
+			s += " done=" + o.Status.CompletedIndexes
+		}
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
+		if u := o.Status.UncountedTerminatedPods; u != nil && len(u.Failed)+len(u.Succeeded) > 0 {
+			s += " uncounted"
+		}
+	case *discoveryv1.EndpointSlice:
+		s = fmt.Sprintf("slice %s%s %s%s", s, o.Labels[discoveryv1.LabelServiceName], o.AddressType, ports(o.Ports))
+		ready, serving, terminating := 0, 0, 0
+		for _, e := range o.Endpoints {
+			ready += is(e.Conditions.Ready)
+			serving += is(e.Conditions.Serving)
+			terminating += is(e.Conditions.Terminating)
+			if e.Hostname != nil {
+				s += " host=" + *e.Hostname
+			}
+		}
+		s += fmt.Sprintf(" endpoints=%d ready=%d serving=%d terminating=%d", len(o.Endpoints), ready, serving, terminating)
+	case *corev1.Endpoints:
+		s = fmt.Sprintf("endpoints %s%s", s, o.Name)
+		for _, set := range o.Subsets {
+			s += fmt.Sprintf(" ready=%d notready=%d", len(set.Addresses), len(set.NotReadyAddresses))
+			for _, p := range set.Ports {
+				s += fmt.Sprintf(" %s:%d", p.Name, p.Port)
+			}
+		}
+		for k, v := range o.Annotations {
+			s += fmt.Sprintf(" %s=%s", k, v)
+		}
+	case *corev1.Event:
+		message := o.Message
+		if name, ok := strings.CutPrefix(message, "Created pod: "); ok {
+			message = "Created pod: " + name[:len(name)-5]
+		} else if name, ok := strings.CutPrefix(message, "Deleted pod: "); ok {
+			message = "Deleted pod: " + name[:len(name)-5]
+		}
+		return fmt.Sprintf("%s %s %s/%s: %s", o.Type, o.Reason, o.InvolvedObject.Kind, o.InvolvedObject.Name, message)
+	case *corev1.Namespace:
+		s = fmt.Sprintf("namespace %s %s", o.Name, o.Status.Phase)
+		for _, c := range o.Status.Conditions {
+			if c.Status == corev1.ConditionTrue {
+				s += fmt.Sprintf(" %s/%s", c.Type, c.Reason)
+			}
+		}
+	case *corev1.Node:
+		s = fmt.Sprintf("node %s %s", o.Name, o.Spec.PodCIDR)
+		for _, t := range o.Spec.Taints {
+			s += fmt.Sprintf(" %s:%s", t.Key, t.Effect)
+		}
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s", c.Type, c.Status)
+		}
+	default:
+		s = fmt.Sprintf("%s %s%s", kind, s, o.GetName())
+	}
+	if o.GetDeletionTimestamp() != nil {
+		s += " deleting"
+	}
+	if _, pod := o.(*corev1.Pod); pod {
+		if metav1.GetControllerOf(o) == nil {
+			s += " loose"
+		}
+	} else if len(o.GetOwnerReferences()) > 0 && kind == "configmap" {
+		s += " owned"
+	}
+	return s
+}
+
+func ports(all []discoveryv1.EndpointPort) (s string) {
+	for _, p := range all {
+		s += fmt.Sprintf(" %s:%d", *p.Name, *p.Port)
+	}
+	return s
+}
+
+func is(b *bool) int {
+	if b != nil && *b {
+		return 1
+	}
+	return 0
+}
+
+// stable is a name without what chance put into it.
+func stable(o api.Object) string {
+	name := o.GetName()
+	if o.GetGenerateName() != "" {
+		name = name[:len(name)-5] + "*"
+	}
+	if hash := o.GetLabels()[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" {
+		name = strings.Replace(name, hash, "#", 1)
+		if rev := o.GetAnnotations()["deployment.kubernetes.io/revision"]; rev != "" {
+			name += rev
+		}
+	}
+	return name
+}
