@@ -19,6 +19,10 @@ func All(cfg Config) []control.Runner {
 		Deployment,
 		Job,
 		JobOrphans,
+		GarbageCollector(cfg.Resources),
+		Namespace(cfg.Resources),
+		RootCA(cfg.RootCA),
+		ServiceAccount,
 		ReplicaSet,
 	}
 }
