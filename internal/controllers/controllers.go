@@ -17,6 +17,8 @@ type Config struct {
 func All(cfg Config) []control.Runner {
 	return []control.Runner{
 		Deployment,
+		Endpoints,
+		EndpointSlice,
 		Job,
 		JobOrphans,
 		GarbageCollector(cfg.Resources),

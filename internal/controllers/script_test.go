@@ -19,12 +19,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"sigs.k8s.io/yaml"
 
 	"proa/internal/api"
 	"proa/internal/api/record"
 	"proa/internal/apiserver"
+	"proa/internal/apiserver/admit"
 	"proa/internal/control"
 	"proa/internal/controllers"
 	"proa/internal/httpapi"
@@ -70,6 +72,7 @@ func newServer(t *testing.T, c *clock) *apiserver.Server {
 	var uids uidSource
 	s, err := apiserver.New(t.Context(), apiserver.Config{
 		Engine: memory.New(nil), Kinds: kinds.All, Clock: c, Log: slog.New(slog.DiscardHandler), UID: uids.next,
+		Admit: admit.All(admit.Settings{}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -116,13 +119,17 @@ func (w *world) stepped(seed uint64) {
 	w.engine = control.New(w.h, controllers.All(options(w)), w.config())
 }
 
-// settle lets everything happen that can without time passing.
+// settle lets everything happen that can without more than a little time passing.
 func (w *world) settle() {
 	w.t.Helper()
-	for range 20000 {
+	for range 5000 {
 		more, err := w.engine.Step(w.t.Context(), w.rand)
 		if err != nil {
 			w.t.Fatal(err)
+		}
+		if next, ok := w.engine.Next(); !more && ok && next.Sub(w.clock.Now()) < 900*time.Millisecond {
+			w.clock.advance(next.Sub(w.clock.Now())) // pauses after failures
+			continue
 		}
 		if !more && !w.tick() {
 			w.events.Flush(w.t.Context())
@@ -206,6 +213,7 @@ func TestScriptsOverHTTP(t *testing.T) {
 				return api.User{Name: "test", Groups: []string{api.GroupMasters}}, true, nil
 			},
 		}))
+		srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 		srv.EnableHTTP2 = true
 		srv.StartTLS()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -239,6 +247,7 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 //
 //	apply                   creates or changes the objects, as kubectl replace would
 //	delete KIND NS/NAME [orphan|foreground|background]
+//	unfinalize KIND NS/NAME takes all finalizers off
 //	kubelet on|off          whether pods run and end by themselves
 //	pods PHASE N PREFIX     gives N pods whose names begin so a phase; the first by name that do not have it
 //	advance DURATION        moves the clock
@@ -246,6 +255,9 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 func (w *world) play(a *txtar.Archive) {
 	w.t.Helper()
 	w.ensureNamespace("default")
+	if w.engine != nil {
+		w.settle()
+	}
 	for i, f := range a.Files {
 		word := strings.Fields(f.Name)
 		switch word[0] {
@@ -255,6 +267,8 @@ func (w *world) play(a *txtar.Archive) {
 			}
 		case "delete":
 			w.remove(word[1:])
+		case "unfinalize":
+			w.unfinalize(word[1], word[2])
 		case "kubelet":
 			w.kubelet = word[1] == "on"
 		case "pods":
@@ -407,6 +421,14 @@ func (w *world) remove(args []string) {
 	}
 	if err := api.Untyped(byName(args[0])).Delete(w.t.Context(), w.h, ns, name, o); err != nil {
 		w.t.Fatalf("delete %v: %v", args, err)
+	}
+}
+
+func (w *world) unfinalize(kind, id string) {
+	w.t.Helper()
+	ns, name, _ := strings.Cut(id, "/")
+	if _, err := api.Untyped(byName(kind)).Patch(w.t.Context(), w.h, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
