@@ -23,8 +23,12 @@ func All(cfg Config) []control.Runner {
 		JobOrphans,
 		GarbageCollector(cfg.Resources),
 		Namespace(cfg.Resources),
+		NodeLifecycle(),
+		PodCIDR(cfg.PodCIDR),
+		PodGC(),
 		RootCA(cfg.RootCA),
 		ServiceAccount,
+		TaintEviction,
 		ReplicaSet,
 	}
 }

@@ -191,9 +191,11 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 func TestScripts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	each(t, func(t *testing.T, a *txtar.Archive) {
-		w := newWorld(t)
-		w.stepped(seed)
-		w.play(a)
+		for i := range uint64(5) {
+			w := newWorld(t)
+			w.stepped(seed + i)
+			w.play(a)
+		}
 	})
 }
 
@@ -436,6 +438,7 @@ func (w *world) setPods(args []string) {
 	w.t.Helper()
 	var n int
 	fmt.Sscan(args[1], &n)
+	args = append(args, "") // any name
 	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
 	if err != nil {
 		w.t.Fatal(err)
