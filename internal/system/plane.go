@@ -135,8 +135,9 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 		return r
 	}
 	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
+	all := controllers.All(controllers.Config{Resources: p.Server.Kinds(), RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
 	s.part(ctx, "the controllers", func(ctx context.Context) error {
-		return control.Run(ctx, ctl, controllers.All(), control.Config{Log: s.Log, Now: s.now, Events: events("controllers", "")})
+		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", "")})
 	})
 	sch := api.As(api.User{Name: api.UserScheduler, Groups: []string{api.GroupAuthenticated}}, p.Server)
 	s.part(ctx, "the scheduler", func(ctx context.Context) error {
