@@ -64,7 +64,7 @@ func defaultStatefulSet(s *appsv1.StatefulSet) {
 	fill.Zero(&spec.PersistentVolumeClaimRetentionPolicy.WhenScaled, appsv1.RetainPersistentVolumeClaimRetentionPolicyType)
 	for i := range spec.VolumeClaimTemplates {
 		c := &spec.VolumeClaimTemplates[i]
-		c.APIVersion, c.Kind = "v1", "PersistentVolumeClaim"
+		c.APIVersion, c.Kind = "", "" // the stored form has no place for them
 		fill.Zero(&c.Status.Phase, corev1.ClaimPending)
 		core.DefaultClaimSpec(&c.Spec)
 	}

@@ -79,12 +79,7 @@ func jobDuration(j *batchv1.Job) string {
 }
 
 func defaultJob(j *batchv1.Job) {
-	if len(j.Labels) == 0 && len(j.Spec.Template.Labels) > 0 {
-		j.Labels = map[string]string{}
-		for k, v := range j.Spec.Template.Labels {
-			j.Labels[k] = v
-		}
-	}
+	labelLikeTemplate(j)
 	defaultJobSpec(&j.Spec)
 }
 

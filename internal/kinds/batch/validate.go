@@ -2,6 +2,7 @@ package batch
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -47,6 +48,14 @@ func prepareJob(j, old *batchv1.Job) {
 	}
 	if _, ok := j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel]; !ok {
 		j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] = uid
+	}
+	labelLikeTemplate(j)
+}
+
+// labelLikeTemplate gives a job without labels those of its template.
+func labelLikeTemplate(j *batchv1.Job) {
+	if len(j.Labels) == 0 {
+		j.Labels = maps.Clone(j.Spec.Template.Labels)
 	}
 }
 
