@@ -37,7 +37,7 @@ func (s *Server) load(ctx context.Context) error {
 			continue
 		}
 		item := api.NewItem(t.res, r.Revision, r.Value, nil)
-		t.items.Set(key, item)
+		t.items.Load(key, item) // they come in order
 		if len(t.watch) == 0 {
 			continue
 		}

@@ -98,11 +98,16 @@ func (s *Server) update(ctx context.Context, t *table, r *api.Request) (*api.Res
 			return nil, err
 		}
 	}
+	tried := false
 	item, gone, err := w.edit(ctx, func(*api.Item) (api.Object, error) {
-		if bound { // there is no second try: the version will not be the same again
-			return obj, nil
+		switch {
+		case !bound:
+			return api.Clone(obj), nil
+		case tried: // and the version will not be the same again
+			return nil, conflict(t.res, r.Name)
 		}
-		return api.Clone(obj), nil
+		tried = true
+		return obj, nil
 	}, w.replace)
 	if err != nil {
 		return nil, err

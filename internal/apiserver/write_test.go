@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -169,6 +171,43 @@ func TestPatchesDoNotGetLost(t *testing.T) {
 		if m := must[*corev1.ConfigMap](t)(core.ConfigMap.Get(t.Context(), s, "a", "x")); len(m.Data) != 20 {
 			t.Errorf("%d patches of 20 are there", len(m.Data))
 		}
+	})
+}
+
+// Of the updates that were made from one version only one is made.
+func TestUpdatesDoNotOverwriteEachOther(t *testing.T) {
+	each(t, func(t *testing.T, s *apiserver.Server) {
+		must[*corev1.ConfigMap](t)(core.ConfigMap.Create(t.Context(), s, configMap("a", "x", "n", "0")))
+		var wg sync.WaitGroup
+		var made, lost atomic.Int64
+		for range 8 {
+			wg.Go(func() {
+				for range 50 {
+					m, err := core.ConfigMap.Get(t.Context(), s, "a", "x")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					m = api.Clone(m)
+					n, _ := strconv.Atoi(m.Data["n"])
+					m.Data["n"] = strconv.Itoa(n + 1)
+					switch _, err := core.ConfigMap.Update(t.Context(), s, m); {
+					case err == nil:
+						made.Add(1)
+					case apierrors.IsConflict(err):
+						lost.Add(1)
+					default:
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		m := must[*corev1.ConfigMap](t)(core.ConfigMap.Get(t.Context(), s, "a", "x"))
+		if m.Data["n"] != strconv.FormatInt(made.Load(), 10) {
+			t.Errorf("the count is %s after %d updates (%d refused)", m.Data["n"], made.Load(), lost.Load())
+		}
+		t.Logf("%d made, %d refused", made.Load(), lost.Load())
 	})
 }
 
