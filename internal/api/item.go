@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -20,7 +21,13 @@ type Item struct {
 	body []byte // stored form; nil if the item came from elsewhere
 	obj  atomic.Pointer[Object]
 	json atomic.Pointer[[]byte]
+	used atomic.Uint32 // which of the two was asked for since the last Sweep
 }
+
+const (
+	usedObject = 1 << iota
+	usedJSON
+)
 
 // NewItem returns an item from a stored form, an object, or both. The object,
 // if there is one, becomes shared: its resourceVersion is set here, and nobody
@@ -33,12 +40,24 @@ func NewItem(r *Resource, revision int64, body []byte, obj Object) *Item {
 	return i
 }
 
-func (i *Item) take(o Object) {
+func (i *Item) take(o Object) Object {
 	if i.Revision > 0 {
 		o.SetResourceVersion(strconv.FormatInt(i.Revision, 10))
 	}
 	o.GetObjectKind().SetGroupVersionKind(i.Resource.GVK())
-	i.obj.CompareAndSwap(nil, &o)
+	if i.obj.CompareAndSwap(nil, &o) {
+		return o
+	}
+	if have := i.obj.Load(); have != nil {
+		return *have
+	}
+	return o
+}
+
+func (i *Item) touch(form uint32) {
+	if i.used.Load()&form == 0 {
+		i.used.Or(form)
+	}
 }
 
 // At returns the item with another revision: what DELETED events, and events
@@ -55,25 +74,45 @@ func (i *Item) At(revision int64) *Item {
 // cannot be read is a broken disk or a bug, and panics with its name; the
 // server checks what it loads with [Item.Check].
 func (i *Item) Object() Object {
-	if o := i.obj.Load(); o != nil {
-		return *o
-	}
-	if err := i.Check(); err != nil {
+	o, err := i.decode()
+	if err != nil {
 		panic(err)
 	}
-	return *i.obj.Load()
+	return o
 }
 
 // Check decodes the stored form if that has not been done yet.
 func (i *Item) Check() error {
-	if i.obj.Load() != nil {
-		return nil
+	_, err := i.decode()
+	return err
+}
+
+func (i *Item) decode() (Object, error) {
+	i.touch(usedObject)
+	if o := i.obj.Load(); o != nil {
+		return *o, nil
 	}
 	o, err := i.Resource.Codec.Decode(i.body)
 	if err != nil {
-		return fmt.Errorf("decode a stored %s of revision %d: %w", i.Resource.Kind, i.Revision, err)
+		return nil, fmt.Errorf("decode a stored %s of revision %d: %w", i.Resource.Kind, i.Revision, err)
 	}
-	i.take(o)
+	return i.take(o), nil
+}
+
+// Verify says whether somebody has changed the shared object, by encoding it
+// again. It does nothing for an item that has not been decoded.
+func (i *Item) Verify() error {
+	o := i.obj.Load()
+	if o == nil || i.body == nil {
+		return nil
+	}
+	b, err := i.Resource.Codec.Encode(*o)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(b, i.body) {
+		return fmt.Errorf("%s %s/%s of revision %d was changed in place", i.Resource.Kind, (*o).GetNamespace(), (*o).GetName(), i.Revision)
+	}
 	return nil
 }
 
@@ -87,6 +126,7 @@ func (i *Item) Body() ([]byte, error) {
 
 // JSON returns the object as JSON with its kind, without a newline. The bytes are shared.
 func (i *Item) JSON() ([]byte, error) {
+	i.touch(usedJSON)
 	if b := i.json.Load(); b != nil {
 		return *b, nil
 	}
@@ -98,10 +138,14 @@ func (i *Item) JSON() ([]byte, error) {
 	return b, nil
 }
 
-// Trim lets go of the forms that can be made again from the stored one.
-func (i *Item) Trim(typed bool) {
-	i.json.Store(nil)
-	if typed && i.body != nil {
+// Sweep lets go of the forms that nobody has asked for since the last Sweep and
+// that can be made again.
+func (i *Item) Sweep() {
+	used := i.used.Swap(0)
+	if used&usedJSON == 0 {
+		i.json.Store(nil)
+	}
+	if used&usedObject == 0 && i.body != nil {
 		i.obj.Store(nil)
 	}
 }

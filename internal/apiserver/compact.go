@@ -2,8 +2,10 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"proa/internal/api"
 	"proa/internal/store"
 )
 
@@ -17,9 +19,14 @@ func (s *Server) compact(ctx context.Context) {
 	step := max(s.keep/10, time.Millisecond)
 	tick := time.NewTicker(step)
 	defer tick.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
 	var marks []mark
 	for {
 		select {
+		case <-sweep.C:
+			s.sweep()
+			continue
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -38,6 +45,32 @@ func (s *Server) compact(ctx context.Context) {
 			s.log.Warn("compacting the store failed", "revision", horizon, "error", err)
 		}
 	}
+}
+
+// sweepEvery is how long a decoded or encoded form stays without being used, up
+// to twice as long.
+const sweepEvery = time.Minute
+
+// sweep lets go of the forms of objects that nobody reads.
+func (s *Server) sweep() {
+	snap := s.Snapshot()
+	for i := range snap.views {
+		snap.views[i].items.Scan(func(_ string, item *api.Item) bool { item.Sweep(); return true })
+	}
+}
+
+// Verify returns an error for every shared object that somebody has changed
+// in place. It encodes them all: it is for tests.
+func (s *Server) Verify() error {
+	var errs []error
+	snap := s.Snapshot()
+	for i := range snap.views {
+		snap.views[i].items.Scan(func(_ string, item *api.Item) bool {
+			errs = append(errs, item.Verify())
+			return true
+		})
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Server) age(before time.Time) {

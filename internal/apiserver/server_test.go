@@ -54,6 +54,9 @@ func start(t testing.TB, e store.Engine, change func(*apiserver.Config)) *apiser
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if err := s.Verify(); err != nil {
+			t.Error(err)
+		}
 		s.Close()
 		_ = e.Close()
 	})
