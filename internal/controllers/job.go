@@ -140,7 +140,7 @@ func (r *run) advance(ctx context.Context) (again time.Duration, err error) {
 	}
 	if suspended(r.job) {
 		r.setSuspended(true)
-		err = deletePods(ctx, r.c, r.job, r.active)
+		err = r.dismiss(ctx, r.active)
 	} else {
 		r.setSuspended(false)
 		again, err = r.fill(ctx)

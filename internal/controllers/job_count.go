@@ -39,6 +39,14 @@ func untrackAll(ctx context.Context, c *control.Cluster, pods []*corev1.Pod) err
 	return c.Each(len(pods), func(i int) error { return untrack(ctx, c, pods[i]) })
 }
 
+// dismiss removes pods that are not wanted now, so that they do not count as failed.
+func (r *run) dismiss(ctx context.Context, pods []*corev1.Pod) error {
+	if err := untrackAll(ctx, r.c, pods); err != nil {
+		return err
+	}
+	return deletePods(ctx, r.c, r.job, pods)
+}
+
 // ended says whether a pod of the job has ended, and whether it failed. A pod
 // on its way out counts as failed unless the job waits for its real end.
 func (r *run) ended(p *corev1.Pod) (ended, failed bool) {

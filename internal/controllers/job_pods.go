@@ -52,7 +52,7 @@ func (r *run) policyFails() string {
 // fill starts pods that are missing and ends those that are too many.
 func (r *run) fill(ctx context.Context) (again time.Duration, err error) {
 	if extra := r.surplus(); len(extra) > 0 {
-		return 0, deletePods(ctx, r.c, r.job, extra[:min(len(extra), burst)])
+		return 0, r.dismiss(ctx, extra[:min(len(extra), burst)])
 	}
 	n := r.wanted() - len(r.active)
 	if r.waitsForFailed() {
