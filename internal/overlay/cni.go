@@ -98,11 +98,8 @@ func (n *Network) add(q *cniwire.Request, c *netConf) (json.RawMessage, error) {
 	}
 	start := time.Now()
 	lease, err := n.leases.take(q.ContainerID, q.IfName, func(l *Lease) {
-		l.Netns, l.Ports, l.Pod = q.Netns, c.RuntimeConfig.PortMappings, podOf(q.Args)
+		l.Netns, l.Ports, l.Pod = q.Netns, hostPorts(c.RuntimeConfig.PortMappings), podOf(q.Args)
 		l.HostLink = hostLink(n.c.Device, q.ContainerID, q.IfName)
-		for i := range l.Ports {
-			l.Ports[i].Protocol = strings.ToLower(l.Ports[i].Protocol)
-		}
 	})
 	if err != nil {
 		return nil, cniwire.Errorf(cniwire.CodeTryLater, "%v", err)
@@ -130,6 +127,17 @@ func (n *Network) add(q *cniwire.Request, c *netConf) (json.RawMessage, error) {
 		Routes:     []route{{Dst: "0.0.0.0/0", GW: n.Gateway().String()}},
 		DNS:        struct{}{},
 	})
+}
+
+// hostPorts leaves out ports that a container only mentions.
+func hostPorts(all []HostPort) (out []HostPort) {
+	for _, p := range all {
+		if p.HostPort > 0 {
+			p.Protocol = strings.ToLower(p.Protocol)
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // disconnect removes a sandbox's interface and then ends its lease. Having

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -77,8 +78,9 @@ func classOf(slots int, affinity uint32) uint32 {
 	return affinity<<15 | uint32(slots)
 }
 
+// protocolNumber reads a protocol as the API writes it, or in lower case as CNI does.
 func protocolNumber(p corev1.Protocol) (uint8, bool) {
-	switch p {
+	switch corev1.Protocol(strings.ToUpper(string(p))) {
 	case corev1.ProtocolTCP, "":
 		return 6, true
 	case corev1.ProtocolUDP:
@@ -342,7 +344,8 @@ func BuildHostPorts(name string, pod netip.Addr, ports []HostPort) *Part {
 	part := &Part{Hairpin: []netip.Addr{pod}}
 	for _, h := range ports {
 		proto, ok := protocolNumber(h.Protocol)
-		if !ok || h.HostPort == 0 {
+		if !ok || h.HostPort == 0 || h.PodPort == 0 {
+			part.Problems = append(part.Problems, fmt.Sprintf("host port %d/%s to port %d cannot be made", h.HostPort, h.Protocol, h.PodPort))
 			continue
 		}
 		ip := netip.IPv4Unspecified()

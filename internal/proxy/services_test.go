@@ -229,7 +229,7 @@ func TestHostPort(t *testing.T) {
 	a := netip.MustParseAddr(r.pod("a"))
 	r.start(service("web", "10.43.0.80", port("", 80, 0)))
 	r.p.SetHostPorts("a", a, []HostPort{{HostPort: 8888, PodPort: 80, Protocol: corev1.ProtocolTCP},
-		{HostIP: netip.MustParseAddr(nodeIP), HostPort: 8889, PodPort: 80, Protocol: corev1.ProtocolUDP}})
+		{HostIP: netip.MustParseAddr(nodeIP), HostPort: 8889, PodPort: 80, Protocol: "udp"}})
 	r.sync()
 	r.want(r.outside, "tcp", nodeIP+":8888", "a 192.0.2.9")
 	r.want(r.outside, "udp", nodeIP+":8889", "a 192.0.2.9")
