@@ -25,6 +25,7 @@ help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: bundle images proa ## build proa with all that it carries, and the images (needs the network)
+	@cp $(BUILD)/bundle/images/pause.tar $(BUILD)/images/
 
 up: build ## start a cluster, put the guestbook on it, wait until it answers (root)
 	@examples/up.sh $(PROA) $(BUILD)/images
