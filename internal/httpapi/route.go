@@ -180,6 +180,10 @@ func plainVerb(method string, t *target) api.Verb {
 		if t.name != "" {
 			return api.Patch
 		}
+	case http.MethodOptions:
+		if t.res.connects(t.sub) { // of what stands behind a proxy
+			return api.Get
+		}
 	case http.MethodDelete:
 		if t.name == "" {
 			return api.DeleteCollection
