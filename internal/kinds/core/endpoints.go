@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 Endpoints is deprecated, and served all the same
+
 package core
 
 import (
@@ -6,9 +8,12 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
 	"proa/internal/kinds/column"
+	"proa/internal/kinds/validate"
 )
 
 // Endpoints are the addresses behind a service, in the form that came before EndpointSlice.
@@ -58,4 +63,48 @@ func endpointsText(e *corev1.Endpoints) string {
 		text += fmt.Sprintf(" + %d more...", n-3)
 	}
 	return orNone(text)
+}
+
+func validateEndpoints(e, _ *corev1.Endpoints) (errs field.ErrorList) {
+	for i := range e.Subsets {
+		s, at := &e.Subsets[i], field.NewPath("subsets").Index(i)
+		if len(s.Addresses)+len(s.NotReadyAddresses) == 0 {
+			errs = append(errs, field.Required(at, "must specify `addresses` or `notReadyAddresses`"))
+		}
+		for name, list := range map[string][]corev1.EndpointAddress{"addresses": s.Addresses, "notReadyAddresses": s.NotReadyAddresses} {
+			for j := range list {
+				errs = append(errs, validateEndpointAddress(&list[j], at.Child(name).Index(j))...)
+			}
+		}
+		for j, p := range s.Ports {
+			pp := at.Child("ports").Index(j)
+			if p.Name == "" && len(s.Ports) > 1 {
+				errs = append(errs, field.Required(pp.Child("name"), ""))
+			} else if p.Name != "" {
+				errs = append(errs, validate.Label(p.Name, pp.Child("name"))...)
+			}
+			errs = append(errs, validate.Port(p.Port, pp.Child("port"))...)
+			errs = append(errs, validate.OneOf(p.Protocol, pp.Child("protocol"), corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
+			if p.AppProtocol != nil {
+				errs = append(errs, validate.Qualified(*p.AppProtocol, pp.Child("appProtocol"))...)
+			}
+		}
+	}
+	return errs
+}
+
+func validateEndpointAddress(a *corev1.EndpointAddress, at *field.Path) (errs field.ErrorList) {
+	errs = validation.IsValidIPForLegacyField(at.Child("ip"), a.IP, false, nil)
+	if len(errs) == 0 {
+		errs = NonSpecialIP(a.IP, at.Child("ip"))
+	}
+	if a.Hostname != "" {
+		errs = append(errs, validate.Label(a.Hostname, at.Child("hostname"))...)
+	}
+	if a.NodeName != nil {
+		for _, msg := range validation.IsDNS1123Subdomain(*a.NodeName) {
+			errs = append(errs, field.Invalid(at.Child("nodeName"), *a.NodeName, msg))
+		}
+	}
+	return errs
 }

@@ -10,6 +10,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
 )
@@ -54,15 +55,12 @@ func bind(ctx context.Context, env api.Env, r *api.Request) (*api.Response, erro
 		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), name, errs)
 	}
 	to := *r
-	to.Sub, to.Object = "", nil
+	to.Sub, to.Object, to.Body = "", nil, nil
 	_, err := env.Mutate(ctx, &to, func(old api.Object) (api.Object, error) { return bound(old.(*corev1.Pod), b) })
 	if err != nil {
 		return nil, err
 	}
-	return &api.Response{Code: http.StatusCreated, Status: &metav1.Status{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
-		Status:   metav1.StatusSuccess, Code: http.StatusCreated,
-	}}, nil
+	return created(), nil
 }
 
 // bound changes pod as b asks, or says why that cannot be.
@@ -70,11 +68,18 @@ func bound(pod *corev1.Pod, b *corev1.Binding) (*corev1.Pod, error) {
 	refuse := func(format string, args ...any) error {
 		return apierrors.NewConflict(corev1.Resource("pods/binding"), pod.Name, fmt.Errorf(format, args...))
 	}
+	var uid *types.UID
+	var version *string
+	if b.UID != "" {
+		uid = &b.UID
+	}
+	if b.ResourceVersion != "" {
+		version = &b.ResourceVersion
+	}
+	if err := precondition("pods/binding", pod, uid, version); err != nil {
+		return nil, err
+	}
 	switch {
-	case b.UID != "" && b.UID != pod.UID:
-		return nil, refuse("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
-	case b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion:
-		return nil, refuse("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
 	case pod.DeletionTimestamp != nil:
 		return nil, refuse("pod %s is being deleted, cannot be assigned to a host", pod.Name)
 	case pod.Spec.NodeName != "":
@@ -129,12 +134,58 @@ func evict(ctx context.Context, env api.Env, r *api.Request) (*api.Response, err
 			o.UID, o.ResourceVersion = p.UID, p.ResourceVersion
 		}
 	}
-	_, err := env.Handle(ctx, &api.Request{Verb: api.Delete, Resource: r.Resource, Namespace: r.Namespace, Name: r.Name, User: r.User, Options: o})
+	uid, err := markDisrupted(ctx, env, r, o)
 	if err != nil {
 		return nil, err
 	}
+	// What was asked of the version has been checked; marking made a new one.
+	o.UID, o.ResourceVersion = &uid, nil
+	_, err = env.Handle(ctx, &api.Request{Verb: api.Delete, Resource: r.Resource, Namespace: r.Namespace, Name: r.Name, User: r.User, Options: o})
+	if err != nil {
+		return nil, err
+	}
+	return created(), nil
+}
+
+// markDisrupted checks the preconditions in o and says in the pod's conditions
+// why it ends. A pod that has ended already, or is ending, is left as it is.
+func markDisrupted(ctx context.Context, env api.Env, r *api.Request, o api.Options) (uid types.UID, err error) {
+	to := *r
+	to.Sub, to.Object, to.Body, to.Options.DryRun = "", nil, nil, o.DryRun
+	_, err = env.Mutate(ctx, &to, func(old api.Object) (api.Object, error) {
+		p := old.(*corev1.Pod)
+		if err := precondition("pods/eviction", p, o.UID, o.ResourceVersion); err != nil {
+			return nil, err
+		}
+		uid = p.UID
+		if p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+			setPodCondition(p, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
+				Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting", ObservedGeneration: p.Generation})
+		}
+		return p, nil
+	})
+	return uid, err
+}
+
+// precondition is the conflict between a pod and what was asked of its uid and
+// version, if there is one.
+func precondition(resource string, p *corev1.Pod, uid *types.UID, version *string) error {
+	var err error
+	switch {
+	case uid != nil && *uid != p.UID:
+		err = fmt.Errorf("the uid in the precondition (%v) is not the uid in the record (%v)", *uid, p.UID)
+	case version != nil && *version != p.ResourceVersion:
+		err = fmt.Errorf("the resourceVersion in the precondition (%v) is not the one in the record (%v)", *version, p.ResourceVersion)
+	default:
+		return nil
+	}
+	return apierrors.NewConflict(corev1.Resource(resource), p.Name, err)
+}
+
+// created is the answer to a create that makes nothing to show.
+func created() *api.Response {
 	return &api.Response{Code: http.StatusCreated, Status: &metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
 		Status:   metav1.StatusSuccess, Code: http.StatusCreated,
-	}}, nil
+	}}
 }

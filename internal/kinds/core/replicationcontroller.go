@@ -6,11 +6,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
 	"proa/internal/kinds/column"
 	"proa/internal/kinds/fill"
 	"proa/internal/kinds/podspec"
+	"proa/internal/kinds/validate"
 )
 
 // ReplicationController is what came before ReplicaSet.
@@ -69,4 +71,28 @@ func defaultReplicationController(r *corev1.ReplicationController) {
 			r.Labels = merged(nil, t.Labels)
 		}
 	}
+}
+
+func validateReplicationController(r, _ *corev1.ReplicationController) (errs field.ErrorList) {
+	errs = validate.Count(r.Spec.MinReadySeconds, specPath.Child("minReadySeconds"))
+	if len(r.Spec.Selector) == 0 {
+		errs = append(errs, field.Required(specPath.Child("selector"), ""))
+	}
+	if r.Spec.Replicas == nil {
+		errs = append(errs, field.Required(specPath.Child("replicas"), ""))
+	} else {
+		errs = append(errs, validate.Count(*r.Spec.Replicas, specPath.Child("replicas"))...)
+	}
+	t, at := r.Spec.Template, specPath.Child("template")
+	if t == nil {
+		return append(errs, field.Required(at, ""))
+	}
+	for k, v := range r.Spec.Selector {
+		if t.Labels[k] != v {
+			errs = append(errs, field.Invalid(at.Child("metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
+			break
+		}
+	}
+	errs = append(errs, podspec.ValidateTemplate(t, at)...)
+	return append(errs, podspec.AlwaysRestarts(t, "ReplicationController", at)...)
 }

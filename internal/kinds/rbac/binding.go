@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
@@ -16,7 +15,7 @@ var RoleBinding = &api.Kind[*rbacv1.RoleBinding]{
 	API: "rbac.authorization.k8s.io/v1", Resource: "rolebindings", Scope: api.Namespaced,
 	Columns: bindingColumns(func(b *rbacv1.RoleBinding) (rbacv1.RoleRef, []rbacv1.Subject) { return b.RoleRef, b.Subjects }),
 	Default: func(b *rbacv1.RoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) },
-	Name:    path.ValidatePathSegmentName,
+	Name:    segmentName,
 	Validate: func(b, old *rbacv1.RoleBinding) field.ErrorList {
 		errs := validateBinding(b.RoleRef, b.Subjects, []string{"Role", "ClusterRole"}, true)
 		if old != nil {
@@ -32,7 +31,7 @@ var ClusterRoleBinding = &api.Kind[*rbacv1.ClusterRoleBinding]{
 	API: "rbac.authorization.k8s.io/v1", Resource: "clusterrolebindings", Scope: api.Cluster,
 	Columns: bindingColumns(func(b *rbacv1.ClusterRoleBinding) (rbacv1.RoleRef, []rbacv1.Subject) { return b.RoleRef, b.Subjects }),
 	Default: func(b *rbacv1.ClusterRoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) },
-	Name:    path.ValidatePathSegmentName,
+	Name:    segmentName,
 	Validate: func(b, old *rbacv1.ClusterRoleBinding) field.ErrorList {
 		errs := validateBinding(b.RoleRef, b.Subjects, []string{"ClusterRole"}, false)
 		if old != nil {

@@ -3,7 +3,6 @@ package rbac
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
@@ -17,7 +16,7 @@ var Role = &api.Kind[*rbacv1.Role]{
 	Columns: []api.Column[*rbacv1.Role]{
 		column.Name(column.Plain[*rbacv1.Role]), column.CreatedAt[*rbacv1.Role](),
 	},
-	Name:           path.ValidatePathSegmentName,
+	Name:           segmentName,
 	Validate:       func(r, _ *rbacv1.Role) field.ErrorList { return validateRules(r.Rules, true) },
 	CreateOnUpdate: true,
 }
@@ -29,7 +28,7 @@ var ClusterRole = &api.Kind[*rbacv1.ClusterRole]{
 	Columns: []api.Column[*rbacv1.ClusterRole]{
 		column.Name(column.Plain[*rbacv1.ClusterRole]), column.CreatedAt[*rbacv1.ClusterRole](),
 	},
-	Name:           path.ValidatePathSegmentName,
+	Name:           segmentName,
 	Validate:       validateClusterRole,
 	CreateOnUpdate: true,
 }

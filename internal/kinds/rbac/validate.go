@@ -2,12 +2,21 @@ package rbac
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/kinds/validate"
 )
+
+// segmentName is the rule for names in this group: anything that can be one
+// segment of a URL.
+func segmentName(name string, prefix bool) []string {
+	if prefix {
+		return content.IsPathSegmentPrefix(name)
+	}
+	return content.IsPathSegmentName(name)
+}
 
 func validateRules(rules []rbacv1.PolicyRule, namespaced bool) (errs field.ErrorList) {
 	for i, r := range rules {
@@ -55,7 +64,7 @@ func validateBinding(ref rbacv1.RoleRef, subjects []rbacv1.Subject, kinds []stri
 	if ref.Name == "" {
 		errs = append(errs, field.Required(at.Child("name"), ""))
 	} else {
-		errs = append(errs, validate.Messages(at.Child("name"), ref.Name, path.IsValidPathSegmentName(ref.Name))...)
+		errs = append(errs, validate.Messages(at.Child("name"), ref.Name, content.IsPathSegmentName(ref.Name))...)
 	}
 	for i := range subjects {
 		errs = append(errs, validateSubject(&subjects[i], namespaced, field.NewPath("subjects").Index(i))...)
