@@ -43,6 +43,24 @@ func (p Places) Registry() string   { return filepath.Join(p.Root, "registry") }
 func (p Places) Node() string       { return filepath.Join(p.Root, "node") }
 func (p Places) Network() string    { return filepath.Join(p.Root, "network") }
 func (p Places) Kubeconfig() string { return filepath.Join(p.Etc, "kubeconfig") }
+func (p Places) CNIConf() string    { return filepath.Join(p.Root, "containerd", "cni") }
+func (p Places) CNISocket() string  { return filepath.Join(p.Run, "cni.sock") }
 func (p Places) Socket() string     { return filepath.Join(p.Run, "containerd.sock") }
 func (p Places) Log() string        { return filepath.Join(p.Root, "log", "proa.log") }
 func (p Places) PID() string        { return filepath.Join(p.Run, "proa.pid") }
+
+// Names that a machine has only once.
+
+// Table is the nftables table of the service rules.
+func (p Places) Table() string { return "proa" + p.Suffix }
+
+// Cgroup is the parent of the pods' cgroups.
+func (p Places) Cgroup() string { return "proa" + p.Suffix }
+
+// Device is the node's interface in the pod network, at most 8 characters.
+func (p Places) Device() string {
+	if p.Suffix == "" {
+		return "proa0"
+	}
+	return "proa" + p.Suffix[1:]
+}

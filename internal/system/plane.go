@@ -65,7 +65,6 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	authn := &access.Authenticator{Signer: signer, Audiences: []string{s.issuer()}, Roots: roots, Now: s.now}
 	subs := authn.Subs()
 	maps.Copy(subs, rbac.Subs())
-	maps.Copy(subs, p.nodeSubs())
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
 		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: s.admission(), Log: s.Log,
 	})

@@ -30,17 +30,17 @@ func (s *system) startPretend(ctx context.Context, p *plane) error {
 				{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.%d.%d.%d", 16+i>>16, i>>8&255, i&255)},
 				{Type: corev1.NodeHostName, Address: name},
 			},
-		}); err != nil {
+		}, func() {}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// startAgent starts the agent of one node, which asks the server in that node's name.
-func (s *system) startAgent(ctx context.Context, p *plane, c node.Config) error {
-	user := api.User{Name: "system:node:" + c.Name, Groups: []string{api.GroupNodes, api.GroupAuthenticated}}
-	c.Handler = api.As(user, p.Server)
+// startAgent starts the agent of one node, which asks the server in that node's
+// name. after is called when it has ended.
+func (s *system) startAgent(ctx context.Context, p *plane, c node.Config, after func()) error {
+	c.Handler = api.As(nodeUser(c.Name), p.Server)
 	events := record.New(core.Event, c.Handler, "kubelet", c.Name, s.now, s.Log)
 	s.parts.Go(func() { events.Run(ctx) })
 	c.Events, c.Log, c.Domain = events, s.Log.With("node", c.Name), s.id.Domain
@@ -48,6 +48,9 @@ func (s *system) startAgent(ctx context.Context, p *plane, c node.Config) error 
 	if err != nil {
 		return err
 	}
-	s.part(ctx, "the agent of node "+c.Name, agent.Run)
+	s.part(ctx, "the agent of node "+c.Name, func(ctx context.Context) error {
+		defer after()
+		return agent.Run(ctx)
+	})
 	return nil
 }

@@ -74,7 +74,7 @@ func Run(ctx context.Context, c Config) error {
 	defer s.fail(nil)
 
 	if err := s.start(ctx); err != nil && ctx.Err() == nil {
-		return err
+		s.fail(err)
 	}
 	<-ctx.Done()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -131,6 +131,13 @@ func (s *system) introduce() (err error) {
 
 // start brings up the parts, each as soon as what it needs is there.
 func (s *system) start(ctx context.Context) error {
+	var m *machine
+	var err error
+	if !s.Pretend {
+		if m, err = s.startMachine(ctx); err != nil {
+			return err
+		}
+	}
 	p, err := s.startPlane(ctx)
 	if err != nil {
 		return err
@@ -138,7 +145,7 @@ func (s *system) start(ctx context.Context) error {
 	if s.Pretend {
 		err = s.startPretend(ctx, p)
 	} else {
-		err = s.startNode(ctx, p)
+		err = s.startNode(ctx, p, m)
 	}
 	if err != nil {
 		return err

@@ -1,0 +1,131 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"log/slog"
+
+	"proa/internal/bundle"
+	"proa/internal/node/cgroups"
+	"proa/internal/node/containerd"
+	"proa/internal/node/cri"
+	"proa/internal/node/mounts"
+	"proa/internal/overlay"
+	"proa/internal/proxy"
+)
+
+// stopLimit bounds the end of all containers: their own grace periods, and some.
+const stopLimit = 3 * time.Minute
+
+// StopContainers ends every container of the node and its containerd. proa must
+// not be running. Volumes, images and the cluster's data stay.
+func StopContainers(ctx context.Context, p Places, say func(string, ...any)) error {
+	return withRuntime(ctx, p, func(rt *cri.Real) error {
+		n, err := eachSandbox(ctx, rt, rt.StopSandbox)
+		if n > 0 {
+			say("Stopped the containers of %d pods", n)
+		}
+		return err
+	})
+}
+
+// withRuntime calls f with the node's containerd, started if need be, and ends it after.
+func withRuntime(ctx context.Context, p Places, f func(*cri.Real) error) error {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	bin, err := bundle.Unpack(ctx, p.Root)
+	if errors.Is(err, bundle.ErrAbsent) {
+		return nil // then there is no containerd of ours
+	}
+	if err != nil {
+		return err
+	}
+	c := containerdConfig(p, bin)
+	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	sup, err := containerd.Start(ctx, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	rt, err := cri.Dial(p.Socket())
+	if err == nil {
+		err = f(rt)
+		rt.Close()
+	}
+	return errors.Join(err, sup.Stop(ctx))
+}
+
+// eachSandbox calls f for every sandbox, several at a time.
+func eachSandbox(ctx context.Context, rt *cri.Real, f func(context.Context, string) error) (int, error) {
+	list, err := rt.ListSandboxes(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	errs := make([]error, len(list))
+	limit := make(chan struct{}, 8)
+	var wg sync.WaitGroup
+	for i, sb := range list {
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			if errs[i] = f(ctx, sb.Id); errs[i] != nil {
+				errs[i] = fmt.Errorf("pod %s/%s: %s", sb.Metadata.GetNamespace(), sb.Metadata.GetName(), cri.Message(errs[i]))
+			}
+		})
+	}
+	wg.Wait()
+	return len(list), errors.Join(errs...)
+}
+
+// Clean ends and removes everything that the cluster made on this machine:
+// containers, mounts, interfaces, rules, cgroups, files. proa must not be
+// running. It goes on after an error and returns all of them.
+func Clean(ctx context.Context, p Places, say func(string, ...any)) error {
+	var errs []error
+	try := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	try("containers", withRuntime(ctx, p, func(rt *cri.Real) error {
+		n, err := eachSandbox(ctx, rt, func(ctx context.Context, id string) error { return remove(ctx, rt, id) })
+		say("Removed the containers of %d pods", n)
+		return err
+	}))
+	if os.Geteuid() == 0 {
+		s := &system{Config: Config{Places: p, Log: slog.New(slog.DiscardHandler)}}
+		// The range only matters to a network that is running.
+		try("pod network", overlay.Clean(s.overlayConfig(netip.MustParsePrefix("10.42.0.0/24"), nil)))
+		try("service rules", proxy.Clean(p.Table()))
+		if tree, err := cgroups.Open("/sys/fs/cgroup", p.Cgroup()); err == nil {
+			try("cgroups", tree.RemoveAll())
+		}
+		say("Removed interfaces, rules and cgroups")
+		try("mounts", errors.Join(mounts.Below(p.Root), mounts.Below(p.Run)))
+	}
+	if len(errs) == 0 {
+		// Only when nothing is mounted or running there any more.
+		for _, dir := range []string{p.Run, p.Root, p.Etc} {
+			try("files", os.RemoveAll(dir))
+		}
+		say("Removed %s, %s and %s", p.Root, p.Run, p.Etc)
+	}
+	return errors.Join(errs...)
+}
+
+// remove forgets a sandbox. After the death of its shim the first try may fail.
+func remove(ctx context.Context, rt cri.Sandboxes, id string) error {
+	err := rt.StopSandbox(ctx, id)
+	if again := rt.RemoveSandbox(ctx, id); again == nil {
+		return nil
+	}
+	return errors.Join(err, rt.RemoveSandbox(ctx, id))
+}
