@@ -214,4 +214,3 @@ func resolvConf() string {
 	}
 	return usual
 }
-
