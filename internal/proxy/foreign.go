@@ -64,10 +64,12 @@ func openForeign(c *Config, log *slog.Logger) (string, error) {
 		log.Info("Made way for pods in another firewall's chain, which drops by default", "table", ch.Table.Name, "chain", ch.Name)
 	}
 	if legacyFilter() {
-		said = append(said, "legacy")
+		said = append(said, legacy)
 	}
 	return strings.Join(said, ", "), errors.Join(errs...)
 }
+
+const legacy = "old iptables"
 
 // legacyFilter tells whether the old iptables, which is not nftables, has a filter table.
 func legacyFilter() bool {

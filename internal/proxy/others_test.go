@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"os/exec"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -182,6 +184,68 @@ func TestOthersDropInput(t *testing.T) {
 	}
 	t.Run("iptables", func(t *testing.T) { dropped(t, "filter", "INPUT") })
 	t.Run("nftables", func(t *testing.T) { dropped(t, "mine", "input") })
+}
+
+// ownedTable makes a table that only s can change, with a chain that drops
+// what is forwarded.
+func ownedTable(s *socket, table, chain string) error {
+	number := func(typ uint16, v uint32) { s.text0(typ, string(binary.BigEndian.AppendUint32(nil, v))) }
+	message := func(typ uint16, body func()) uint32 {
+		at := len(s.buf)
+		seq := s.header(unix.NFNL_SUBSYS_NFTABLES<<8|typ, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|unix.NLM_F_ACK, uint8(nftables.TableFamilyINet), 0)
+		body()
+		s.end(at)
+		return seq
+	}
+	s.header(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES)
+	s.end(0)
+	message(unix.NFT_MSG_NEWTABLE, func() {
+		s.text(unix.NFTA_TABLE_NAME, table)
+		number(unix.NFTA_TABLE_FLAGS, 2) // NFT_TABLE_F_OWNER
+	})
+	last := message(unix.NFT_MSG_NEWCHAIN, func() {
+		s.text(unix.NFTA_CHAIN_TABLE, table)
+		s.text(unix.NFTA_CHAIN_NAME, chain)
+		hook := s.nest(unix.NFTA_CHAIN_HOOK)
+		number(unix.NFTA_HOOK_HOOKNUM, 2) // forward
+		number(unix.NFTA_HOOK_PRIORITY, 0)
+		s.close16(hook)
+		number(unix.NFTA_CHAIN_POLICY, 0) // drop
+		s.text(unix.NFTA_CHAIN_TYPE, "filter")
+	})
+	at := len(s.buf)
+	s.header(unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES)
+	s.end(at)
+	return s.exchange(last)
+}
+
+// TestOthersOwnTheirTable has a firewall that lets nobody change its table, as
+// firewalld 2 does: then the proxy says so.
+func TestOthersOwnTheirTable(t *testing.T) {
+	nettest.Need(t)
+	own, err := openSocket()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.close()
+	if err := ownedTable(own, "firewalld", "filter_FORWARD"); err != nil {
+		t.Skipf("needs tables with owners (Linux 5.12): %v", err)
+	}
+	r := newRig(t)
+	r.start(service("web", "10.43.0.80", port("", 80, 0)))
+	<-r.p.Ready()
+	for end := time.Now().Add(3 * second); !strings.Contains(r.p.Blocked(), "filter_FORWARD"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the proxy says %q", r.p.Blocked())
+		}
+	}
+	own.close() // the table goes with its owner, and the kernel tells nobody until the next change
+	dropTable(t, nftables.TableFamilyIPv4, "mine", "input", nftables.ChainHookInput, false)
+	for end := time.Now().Add(3 * second); r.p.Blocked() != ""; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("afterwards the proxy still says %q", r.p.Blocked())
+		}
+	}
 }
 
 func TestCleanLeavesNothing(t *testing.T) {

@@ -66,6 +66,8 @@ type Proxy struct {
 	want  wanted
 	wake  chan struct{}
 	check bool // something else changed the kernel's rules
+
+	blocked string // see Blocked
 }
 
 // New returns a proxy that has not touched the kernel.
@@ -439,15 +441,28 @@ func (a *applier) rebuildAll(dirty map[string]*Part) map[string]*Part {
 // openForeign makes way for pods in other people's filters, and says what cannot be helped.
 func (a *applier) openForeign() {
 	said, err := openForeign(&a.p.c, a.p.log)
+	blocked := ""
 	if err != nil {
-		said = err.Error()
+		blocked, said = err.Error(), err.Error()
 		if said != a.foreign {
 			a.p.log.Error("Another firewall on this machine drops the traffic of pods", "err", err)
 		}
 	}
-	if said != a.foreign && strings.HasSuffix(said, "legacy") {
+	if said != a.foreign && strings.HasSuffix(said, legacy) {
 		a.p.log.Warn("The old iptables has a filter table here, which cannot be changed without its program: " +
 			"if its FORWARD chain drops, pods are cut off until it accepts their range")
 	}
 	a.foreign = said
+	a.p.mu.Lock()
+	a.p.blocked = blocked
+	a.p.mu.Unlock()
+}
+
+// Blocked says, once the proxy is ready, why pods cannot reach each other or
+// the outside although the rules are right: another firewall drops their
+// traffic and does not let itself be changed. It is empty if that is not so.
+func (p *Proxy) Blocked() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.blocked
 }
