@@ -12,6 +12,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
 	"proa/internal/api/record"
@@ -214,23 +215,22 @@ func (e *Engine) do(ctx context.Context, j job) {
 		pause := e.q.failed(j, time.Millisecond, time.Second)
 		c.Log.Debug("conflict", "namespace", j.key.Namespace, "name", j.key.Name, "pause", pause, "err", err)
 	default:
-		if apierrors.ReasonForError(err) == "" { // the write may have happened
-			e.refresh(ctx, j)
-		}
 		pause := e.q.failed(j, firstPause, mostPause)
 		c.Log.Warn("reconcile failed", "namespace", j.key.Namespace, "name", j.key.Name, "pause", pause, "err", err)
 	}
 }
 
-// refresh reads again what the task writes, because something it believed was wrong.
-func (e *Engine) refresh(ctx context.Context, j job) {
-	for _, r := range j.task.writes {
-		if s := e.sources[r]; s != nil {
+// clear reads again what the task writes if a write of it may or may not have happened.
+func (e *Engine) clear(ctx context.Context, t *task) error {
+	for _, r := range t.writes {
+		if s := e.sources[r]; s != nil && s.doubt.CompareAndSwap(true, false) {
 			if err := e.sync(ctx, s); err != nil {
-				e.cfg.Log.Debug("refresh failed", "kind", r.Resource, "err", err)
+				s.doubt.Store(true)
+				return fmt.Errorf("find out what became of a write: %w", err)
 			}
 		}
 	}
+	return nil
 }
 
 func call(ctx context.Context, c *Cluster, j job) (again time.Duration, err error) {
@@ -239,6 +239,9 @@ func call(ctx context.Context, c *Cluster, j job) (again time.Duration, err erro
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
+	if err := c.engine.clear(ctx, j.task); err != nil {
+		return 0, err
+	}
 	return j.task.reconcile(ctx, c, j.key)
 }
 
@@ -262,6 +265,9 @@ func (e *Engine) wrote(ctx context.Context, r *api.Request, resp *api.Response, 
 	case apierrors.IsNotFound(err) && r.Verb != api.Create:
 		e.check(ctx, s, r.Namespace, r.Name)
 	case err != nil:
+		if doubtful(err) {
+			s.doubt.Store(true)
+		}
 	case r.Verb == api.DeleteCollection:
 		if err := e.sync(ctx, s); err != nil {
 			e.cfg.Log.Debug("refresh failed", "kind", r.Resource.Resource, "err", err)
@@ -273,6 +279,12 @@ func (e *Engine) wrote(ctx context.Context, r *api.Request, resp *api.Response, 
 			e.notify(s, s.wrote(o))
 		}
 	}
+}
+
+// doubtful says whether a write that failed so may have happened all the same.
+func doubtful(err error) bool {
+	return apierrors.ReasonForError(err) == metav1.StatusReasonUnknown || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) ||
+		apierrors.IsInternalError(err) || apierrors.IsUnexpectedServerError(err)
 }
 
 // check asks the server for the state of one object.

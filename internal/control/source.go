@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,6 +23,7 @@ type source struct {
 	client *api.Kind[api.Object]
 	subs   []subscriber
 	synced chan struct{}
+	doubt  atomic.Bool // an own write failed in a way that says not whether it happened
 
 	mu      sync.RWMutex
 	rev     int64 // the watch is complete up to here
