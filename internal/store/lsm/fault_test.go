@@ -191,7 +191,7 @@ func crash(t *testing.T, unsynced int) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if r.IntN(14) == 0 {
+		if r.IntN(10) == 0 {
 			acked := log.len() // first: what is acknowledged during the cloning need not be in it
 			cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: r}
 			pictures = append(pictures, picture{mem.CrashClone(cfg), acked, fmt.Sprintf("%v %s", op.Kind, op.Path)})
@@ -215,7 +215,7 @@ func crash(t *testing.T, unsynced int) {
 		t.Fatal(err)
 	}
 	t.Logf("%d crash points, %d writes", len(pictures), log.len())
-	if len(pictures) < 50 {
+	if len(pictures) < 20 {
 		t.Fatal("too few crash points to mean anything")
 	}
 	for i, p := range pictures {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,8 +193,8 @@ func (e *Engine) Reopen(context.Context) error {
 	}
 	e.ses.guard.trip(errReopened)
 	e.ses.publish.Lock() // what the committer has not published by now it will not
-	e.ses.publish.Unlock()
 	e.ses.end()
+	e.ses.publish.Unlock()
 	e.ttl.Reset()
 	ses, l, err := e.open()
 	if err != nil {
@@ -303,9 +304,16 @@ func (s *session) end() error {
 const abandonAfter = 2 * time.Second
 
 // use calls f with the session, which stays open meanwhile.
-func (e *Engine) use(f func(*session) error) error {
+// Pebble may panic over a damaged file; then the error says so.
+func (e *Engine) use(f func(*session) error) (err error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
+	defer func() {
+		if p := recover(); p != nil {
+			e.logger.Error("The database has panicked", "panic", p, "stack", string(debug.Stack()))
+			err = damaged("(unknown)", 0, fmt.Errorf("panic: %v", p))
+		}
+	}()
 	if e.closed {
 		return store.ErrClosed
 	}

@@ -23,8 +23,8 @@ func openPebble(dir string, g *guard, logger *slog.Logger, tune func(*pebble.Opt
 	o := &pebble.Options{
 		FS:                          g,
 		Comparer:                    comparer,
-		FormatMajorVersion:          pebble.FormatWALSyncChunks,
-		CacheSize:                   8 << 20,
+		FormatMajorVersion:          pebble.FormatValueSeparation, // the first whose tables have a checksum in their footer too
+		CacheSize:                   32 << 20,                     // the memtables count in it
 		MemTableSize:                8 << 20,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
@@ -32,6 +32,7 @@ func openPebble(dir string, g *guard, logger *slog.Logger, tune func(*pebble.Opt
 		LBaseMaxBytes:               64 << 20,
 		MaxOpenFiles:                256,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
+		DisableTableStats:           true, // for the same reason, where a table is damaged
 		WALMinSyncInterval:          func() time.Duration { return 0 },
 		Logger:                      pebbleLog{g, logger},
 	}

@@ -28,7 +28,7 @@ func damaged(key string, rev store.Revision, err error) error {
 // false if there is none, not even a deletion.
 func (s *session) newestVersion(key string, at store.Revision) (v version, ok bool, err error) {
 	k := appendVersionKey(make([]byte, 0, len(key)+10), key, at)
-	it, err := s.db.NewIter(&pebble.IterOptions{})
+	it, err := s.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
 	if err != nil {
 		return version{}, false, err
 	}

@@ -100,7 +100,7 @@ func pebbleRun(dir string, writers, size int, each time.Duration) (float64, erro
 	}
 	defer os.RemoveAll(d)
 	db, err := pebble.Open(filepath.Join(d, "db"), &pebble.Options{
-		FormatMajorVersion: pebble.FormatWALSyncChunks, MemTableSize: 8 << 20, MemTableStopWritesThreshold: 4, Logger: quiet{},
+		FormatMajorVersion: pebble.FormatValueSeparation, MemTableSize: 8 << 20, MemTableStopWritesThreshold: 4, Logger: quiet{},
 	})
 	if err != nil {
 		return 0, err
