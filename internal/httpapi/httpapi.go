@@ -48,14 +48,14 @@ type Config struct {
 	// /livez, /readyz and /version.
 	Anonymous func(*http.Request) bool
 
-	Version  version.Info          // see [Version]
-	Log      *slog.Logger          // slog.Default if nil
-	Checks   []Check               // what /healthz, /livez and /readyz ask
-	Metrics  http.Handler          // answers /metrics
-	Register prometheus.Registerer // takes the request metrics; none are kept if nil
-	Paths    map[string]http.Handler
-	MaxBody  int64         // bytes; 3 MiB if 0
-	Timeout  time.Duration // of a request that is no stream; 60 s if 0
+	Version  version.Info            // see [Version]
+	Log      *slog.Logger            // slog.Default if nil
+	Checks   []Check                 // what /healthz, /livez and /readyz ask
+	Metrics  http.Handler            // answers /metrics
+	Register prometheus.Registerer   // takes the request metrics; none are kept if nil
+	Paths    map[string]http.Handler // more paths; one that ends in a slash answers for all below it
+	MaxBody  int64                   // bytes; 3 MiB if 0
+	Timeout  time.Duration           // of a request that is no stream; 60 s if 0
 }
 
 // A Check is one line of /readyz?verbose.

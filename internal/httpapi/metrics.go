@@ -34,7 +34,6 @@ type series struct {
 	labels   []string
 	duration prometheus.Observer
 	inflight prometheus.Gauge
-	long     bool
 	codes    sync.Map // of int to prometheus.Counter
 }
 

@@ -207,7 +207,8 @@ type shutdown struct{}
 // Server returns a server for h on addr, with limits that suit an API server:
 // slow or idle clients do not hold it, bodies and streams may take their time,
 // HTTP/2 carries many watches on one connection, and HTTP/1.1 stays available
-// on the same port for upgrades. Shutdown ends the watches that run through
+// on the same port for upgrades (so start it with ServeTLS, which offers both).
+// Shutdown ends the watches that run through
 // [Serve], so that it can wait for the rest.
 func Server(addr string, t *tls.Config, h http.Handler) *http.Server {
 	down, end := context.WithCancel(context.Background())

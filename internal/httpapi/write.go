@@ -237,10 +237,6 @@ func (o *output) write(b []byte) {
 	o.spill()
 }
 
-func (o *output) str(s string) {
-	*o.buf = append(*o.buf, s...)
-}
-
 // spill writes the buffer out if it is full.
 func (o *output) spill() {
 	switch n := len(*o.buf); {
