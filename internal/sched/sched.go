@@ -97,6 +97,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer s.wg.Wait()
 	s.wg.Go(func() { follow(ctx, s, core.Node, s.sawNodes) })
 	s.wg.Go(func() { follow(ctx, s, core.Pod, s.sawPods) })
+	s.wg.Go(func() { follow(ctx, s, core.Namespace, s.sawNamespaces) })
 	s.wg.Go(func() { s.clock(ctx) })
 	s.wg.Go(func() {
 		<-ctx.Done()
@@ -137,6 +138,9 @@ func follow[T api.Object](ctx context.Context, s *Scheduler, k *api.Kind[T], saw
 	}
 }
 
+// sources is how many kinds are followed.
+const sources = 3
+
 // clock brings pods back whose pause is over.
 func (s *Scheduler) clock(ctx context.Context) {
 	for {
@@ -166,7 +170,7 @@ func (s *Scheduler) next(ctx context.Context) (act func(), ok bool) {
 		if s.ended {
 			return nil, false
 		}
-		if s.synced == 2 {
+		if s.synced == sources {
 			if it := s.queue.pop(); it != nil {
 				return s.decide(ctx, it), true
 			}
@@ -239,6 +243,19 @@ func (s *Scheduler) sawNodes(c api.Change[*corev1.Node]) {
 	case c.Type == watch.Deleted:
 		s.state.RemoveNode(c.Object.Name)
 		s.wake(NodeLabels) // spreading over fewer nodes
+	}
+}
+
+func (s *Scheduler) sawNamespaces(c api.Change[*corev1.Namespace]) {
+	for _, n := range c.All {
+		s.wake(s.state.SetNamespace(n.Name, n.Labels))
+	}
+	switch {
+	case c.Reset || c.Object == nil:
+	case c.Type == watch.Deleted:
+		s.state.RemoveNamespace(c.Object.Name)
+	default:
+		s.wake(s.state.SetNamespace(c.Object.Name, c.Object.Labels))
 	}
 }
 

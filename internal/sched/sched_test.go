@@ -134,17 +134,19 @@ func TestReasonsAreCountedAndEventsHelp(t *testing.T) {
 	r.node("c", "4", "4Gi", func(n *corev1.Node) { n.Spec.Unschedulable = true })
 	r.pod("big", "2", "2Gi")
 	r.refused("big", "0/3 nodes are available: 1 Insufficient cpu, 1 Insufficient memory, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable.")
-	events, err := core.Event.List(r.ctx, r.h, "default", api.Selectors{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var scheduled, failed bool
-	for _, e := range events {
-		scheduled = scheduled || e.Reason == "Scheduled" && e.Message == "Successfully assigned default/early to a" && e.Source.Component == "default-scheduler"
-		failed = failed || e.Reason == "FailedScheduling" && e.Type == "Warning" && strings.HasPrefix(e.Message, "0/3 nodes")
+	for end := time.Now().Add(5 * time.Second); !(scheduled && failed) && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		events, err := core.Event.List(r.ctx, r.h, "default", api.Selectors{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			scheduled = scheduled || e.Reason == "Scheduled" && e.Message == "Successfully assigned default/early to a" && e.Source.Component == "default-scheduler"
+			failed = failed || e.Reason == "FailedScheduling" && e.Type == "Warning" && strings.HasPrefix(e.Message, "0/3 nodes")
+		}
 	}
 	if !scheduled || !failed {
-		t.Errorf("events: scheduled %v, failed %v: %v", scheduled, failed, events)
+		t.Errorf("events: scheduled %v, failed %v", scheduled, failed)
 	}
 	n, err := core.Node.Get(r.ctx, r.h, "", "c")
 	if err != nil {

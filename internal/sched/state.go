@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,23 +19,27 @@ type State struct {
 	pods   map[types.UID]*Pod
 	owned  map[types.UID]map[*Node]int // pods on nodes by their controller
 	images map[string]int              // on how many nodes an image is
+	affine int
+
+	namespaces map[string]map[string]string // their labels
 }
 
 // A Node is a node with the pods on it.
 type Node struct {
 	*corev1.Node
-	Pods    map[types.UID]*Pod
-	Alloc   Resources
-	Used    Resources
-	Scored  Resources
-	Ports   []HostPort       // taken, by all pods
-	Images  map[string]int64 // sizes in bytes by every name they have
-	Keepers int              // pods with required anti-affinity
+	Pods   map[types.UID]*Pod
+	Alloc  Resources
+	Used   Resources
+	Scored Resources
+	Ports  []HostPort       // taken, by all pods
+	Images map[string]int64 // sizes in bytes by every name they have
+	Affine int              // pods that want to be near or away from others
 }
 
 // NewState returns a State of no nodes.
 func NewState() *State {
-	return &State{byName: map[string]*Node{}, pods: map[types.UID]*Pod{}, owned: map[types.UID]map[*Node]int{}, images: map[string]int{}}
+	return &State{byName: map[string]*Node{}, pods: map[types.UID]*Pod{}, owned: map[types.UID]map[*Node]int{}, images: map[string]int{},
+		namespaces: map[string]map[string]string{}}
 }
 
 // Node returns a node by its name, or nil.
@@ -132,8 +137,9 @@ func (s *State) AddPod(p *Pod, name string) {
 	n.Used.add(&p.Req, 1)
 	n.Scored.add(&p.Scored, 1)
 	n.Ports = append(n.Ports, p.Ports...)
-	if antiAffine(p.Pod) {
-		n.Keepers++
+	if affine(p.Pod) {
+		n.Affine++
+		s.affine++
 	}
 	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
 		if s.owned[ref.UID] == nil {
@@ -159,8 +165,9 @@ func (s *State) RemovePod(uid types.UID) *Pod {
 			n.Ports = slices.Delete(n.Ports, i, i+1)
 		}
 	}
-	if antiAffine(p.Pod) {
-		n.Keepers--
+	if affine(p.Pod) {
+		n.Affine--
+		s.affine--
 	}
 	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
 		nodes := s.owned[ref.UID]
@@ -182,7 +189,25 @@ func (s *State) RemovePod(uid types.UID) *Pod {
 	return p
 }
 
-func antiAffine(p *corev1.Pod) bool {
+func affine(p *corev1.Pod) bool {
 	a := p.Spec.Affinity
-	return a != nil && a.PodAntiAffinity != nil && len(a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution) > 0
+	return a != nil && (a.PodAntiAffinity != nil || a.PodAffinity != nil)
 }
+
+// Affine is how many pods on nodes want to be near or away from others.
+func (s *State) Affine() int { return s.affine }
+
+// NamespaceLabels returns the labels of a namespace.
+func (s *State) NamespaceLabels(name string) map[string]string { return s.namespaces[name] }
+
+// SetNamespace takes in a namespace's labels, and says what changed.
+func (s *State) SetNamespace(name string, labels map[string]string) (what Event) {
+	if !maps.Equal(s.namespaces[name], labels) {
+		what = Namespaces
+	}
+	s.namespaces[name] = labels
+	return what
+}
+
+// RemoveNamespace forgets a namespace.
+func (s *State) RemoveNamespace(name string) { delete(s.namespaces, name) }

@@ -12,6 +12,8 @@ var All = []*sched.Plugin{
 	NodeAffinity,
 	NodePorts,
 	NodeResourcesFit,
+	PodTopologySpread,
+	InterPodAffinity,
 	NodeResourcesBalancedAllocation,
 	ImageLocality,
 	Spread,
