@@ -366,3 +366,6 @@ const (
 	normal  = corev1.EventTypeNormal
 	warning = corev1.EventTypeWarning
 )
+
+// NetworkChanged makes the agent ask Config.NetworkReady again at once.
+func (a *Agent) NetworkChanged() { a.node.wake() }

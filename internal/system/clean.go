@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
-
-	"log/slog"
 
 	"proa/internal/bundle"
 	"proa/internal/node/cgroups"
@@ -51,6 +49,11 @@ func withRuntime(ctx context.Context, p Places, f func(*cri.Real) error) error {
 	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	network, err := serveNetwork(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer network()
 	sup, err := containerd.Start(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
@@ -61,6 +64,35 @@ func withRuntime(ctx context.Context, p Places, f func(*cri.Real) error) error {
 		rt.Close()
 	}
 	return errors.Join(err, sup.Stop(ctx))
+}
+
+// serveNetwork answers the runtime's calls to disconnect pods, until stop is called.
+func serveNetwork(ctx context.Context, p Places) (stop func(), err error) {
+	id, err := identityOf(p)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !id.NodeRange.IsValid() {
+		return func() {}, nil // it never had a network
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &system{Config: Config{Places: p, Log: slog.New(slog.DiscardHandler)}, id: id}
+	n, err := overlay.New(s.overlayConfig(id.NodeRange, nil))
+	if err != nil {
+		return nil, err
+	}
+	if err := n.Start(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := n.Serve(ctx); err != nil && ctx.Err() == nil {
+			s.Log.Warn("The pod network does not answer", "err", err)
+		}
+	}()
+	return func() { cancel(); <-done; n.Close() }, nil
 }
 
 // eachSandbox calls f for every sandbox, several at a time.
@@ -101,9 +133,10 @@ func Clean(ctx context.Context, p Places, say func(string, ...any)) error {
 		return err
 	}))
 	if os.Geteuid() == 0 {
-		s := &system{Config: Config{Places: p, Log: slog.New(slog.DiscardHandler)}}
-		// The range only matters to a network that is running.
-		try("pod network", overlay.Clean(s.overlayConfig(netip.MustParsePrefix("10.42.0.0/24"), nil)))
+		if id, err := identityOf(p); err == nil && id.NodeRange.IsValid() {
+			s := &system{Config: Config{Places: p, Log: slog.New(slog.DiscardHandler)}, id: id}
+			try("pod network", overlay.Clean(s.overlayConfig(id.NodeRange, nil)))
+		}
 		try("service rules", proxy.Clean(p.Table()))
 		if tree, err := cgroups.Open("/sys/fs/cgroup", p.Cgroup()); err == nil {
 			try("cgroups", tree.RemoveAll())

@@ -143,7 +143,7 @@ func (s *system) startNode(ctx context.Context, p *plane, m *machine) error {
 	handler := api.As(nodeUser(s.id.NodeName), p.Server)
 	vols := volumes.New(volumes.Options{Handler: handler, Log: s.Log, Allocatable: machine.Allocatable(0)})
 	var network atomic.Bool
-	err = s.startAgent(ctx, p, node.Config{
+	agent, err := s.startAgent(ctx, p, node.Config{
 		Name: s.id.NodeName, Runtime: m.rt, RootDir: s.Places.Node(), Machine: machine,
 		Steps:      steps.Real(tree, vols),
 		Port:       int32(s.Ports.Node),
@@ -162,10 +162,17 @@ func (s *system) startNode(ctx context.Context, p *plane, m *machine) error {
 	if err != nil {
 		return err
 	}
+	if s.id.NodeRange != cidr {
+		s.id.NodeRange = cidr
+		if err := s.id.save(s.Places); err != nil {
+			return err
+		}
+	}
 	if err := s.startNetwork(ctx, p, cidr, m); err != nil {
 		return err
 	}
 	network.Store(true)
+	agent.NetworkChanged()
 	return nil
 }
 

@@ -21,7 +21,7 @@ var pretendMachine = node.Machine{MilliCPU: 32_000, Memory: 256 << 30, Storage: 
 // startPretend starts nodes whose containers exist in memory only.
 func (s *system) startPretend(ctx context.Context, p *plane) error {
 	for i, name := range s.nodeNames() {
-		if err := s.startAgent(ctx, p, node.Config{
+		if _, err := s.startAgent(ctx, p, node.Config{
 			Name:    name,
 			Runtime: pretend.New(pretend.Options{Seed: name}),
 			RootDir: filepath.Join(s.Places.Node(), name),
@@ -39,18 +39,18 @@ func (s *system) startPretend(ctx context.Context, p *plane) error {
 
 // startAgent starts the agent of one node, which asks the server in that node's
 // name. after is called when it has ended.
-func (s *system) startAgent(ctx context.Context, p *plane, c node.Config, after func()) error {
+func (s *system) startAgent(ctx context.Context, p *plane, c node.Config, after func()) (*node.Agent, error) {
 	c.Handler = api.As(nodeUser(c.Name), p.Server)
 	events := record.New(core.Event, c.Handler, "kubelet", c.Name, s.now, s.Log)
 	s.parts.Go(func() { events.Run(ctx) })
 	c.Events, c.Log, c.Domain = events, s.Log.With("node", c.Name), s.id.Domain
 	agent, err := node.New(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.part(ctx, "the agent of node "+c.Name, func(ctx context.Context) error {
 		defer after()
 		return agent.Run(ctx)
 	})
-	return nil
+	return agent, nil
 }

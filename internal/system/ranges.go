@@ -29,19 +29,37 @@ type identity struct {
 	ServiceCIDR netip.Prefix `json:"serviceCIDR"`
 	Domain      string       `json:"clusterDomain"`
 	NodeName    string       `json:"nodeName"`
+	NodeRange   netip.Prefix `json:"nodeRange,omitzero"` // this node's part of PodCIDR, once it was given one
+}
+
+// identityOf reads the identity of the cluster at a place.
+func identityOf(p Places) (i identity, err error) {
+	b, err := os.ReadFile(identityFile(p))
+	if err != nil {
+		return i, err
+	}
+	if err := json.Unmarshal(b, &i); err != nil {
+		return i, fmt.Errorf("%s: %w", identityFile(p), err)
+	}
+	return i, nil
+}
+
+func identityFile(p Places) string { return filepath.Join(p.Root, "cluster.json") }
+
+func (i identity) save(p Places) error {
+	b, err := json.MarshalIndent(i, "", "  ")
+	if err != nil {
+		return err
+	}
+	return pki.WriteFile(identityFile(p), append(b, '\n'), 0o600)
 }
 
 // settle reads the cluster's identity, or makes it from what was asked for,
 // taking the first pair of ranges that is free on this machine where nothing was.
 func settle(c *Config) (identity, error) {
-	file := filepath.Join(c.Places.Root, "cluster.json")
-	want := identity{c.PodCIDR, c.ServiceCIDR, c.Domain, c.NodeName}
-	b, err := os.ReadFile(file)
+	want := identity{PodCIDR: c.PodCIDR, ServiceCIDR: c.ServiceCIDR, Domain: c.Domain, NodeName: c.NodeName}
+	have, err := identityOf(c.Places)
 	if err == nil {
-		var have identity
-		if err := json.Unmarshal(b, &have); err != nil {
-			return have, fmt.Errorf("%s: %w", file, err)
-		}
 		return have, have.check(want, c.Places.Root)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -59,10 +77,7 @@ func settle(c *Config) (identity, error) {
 	if err := want.choose(taken); err != nil {
 		return want, err
 	}
-	if b, err = json.MarshalIndent(want, "", "  "); err != nil {
-		return want, err
-	}
-	return want, pki.WriteFile(file, append(b, '\n'), 0o600)
+	return want, want.save(c.Places)
 }
 
 func (i identity) check(want identity, root string) error {
