@@ -83,7 +83,7 @@ func (c *cache) get(key string, q *query) []byte {
 // SOA says, and failures not at all.
 func (c *cache) put(key string, q *query, packet []byte) {
 	rcode := int(packet[3] & 15)
-	if packet[2]&bitTC != 0 || rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError || len(packet) < q.end {
+	if packet[2]&bitTC != 0 || rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError || len(packet) < q.end || binary.BigEndian.Uint16(packet[4:]) != 1 {
 		return
 	}
 	ttls, life, ok := lifetimes(packet, q.end)

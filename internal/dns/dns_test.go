@@ -661,3 +661,29 @@ func TestAddressTaken(t *testing.T) {
 		t.Errorf("two servers on one address: %v", err)
 	}
 }
+
+func FuzzForeignAnswer(f *testing.F) {
+	m := new(dns.Msg)
+	m.SetQuestion("web.test.", dns.TypeA)
+	question, _ := m.Pack()
+	m.Response = true
+	m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "web.test.", Rrtype: dns.TypeA, Class: 1, Ttl: 60}, A: net.IPv4(192, 0, 2, 1)}}
+	b, _ := m.Pack()
+	f.Add(b)
+	m.Answer, m.Rcode = nil, dns.RcodeNameError
+	m.Ns = []dns.RR{&dns.SOA{Hdr: dns.RR_Header{Name: "test.", Rrtype: dns.TypeSOA, Class: 1, Ttl: 60}, Ns: "a.", Mbox: "b.", Minttl: 20}}
+	b, _ = m.Pack()
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		if len(answer) < headerLen || !sameQuestion(answer, question) {
+			return
+		}
+		var q query
+		q.parse(question, false)
+		c := cache{entries: map[string]*cached{}}
+		c.put("k", &q, answer)
+		if b := c.get("k", &q); b != nil && string(b[headerLen:q.end]) != string(question[headerLen:q.end]) {
+			t.Errorf("%x became %x", answer, b)
+		}
+	})
+}
