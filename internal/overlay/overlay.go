@@ -67,6 +67,7 @@ type Network struct {
 	mu    sync.Mutex // one change of interfaces at a time for each sandbox
 	busy  map[string]chan struct{}
 	ready chan struct{}
+	once  sync.Once // ready is closed
 }
 
 // New checks the configuration and reads the leases. It changes nothing in the kernel.
@@ -146,7 +147,8 @@ func (n *Network) resume(l *Lease) error {
 	return nil
 }
 
-// Serve answers the plugin until ctx ends. Pods stay connected after that.
+// Serve answers the plugin until ctx ends. Pods stay connected after that. It
+// may be called again when it has failed.
 func (n *Network) Serve(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(n.c.Socket), 0o700); err != nil {
 		return fmt.Errorf("pod network: %w", err)
@@ -172,7 +174,7 @@ func (n *Network) Serve(ctx context.Context) error {
 		close(stop)
 		<-mended
 	}()
-	close(n.ready)
+	n.once.Do(func() { close(n.ready) })
 	return cniwire.Serve(ctx, l, n.handle)
 }
 
