@@ -10,6 +10,7 @@ import (
 	"proa/internal/kinds/coordination"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/discovery"
+	"proa/internal/kinds/node"
 	"proa/internal/kinds/rbac"
 	"proa/internal/kinds/scheduling"
 	"proa/internal/kinds/storage"
@@ -49,6 +50,7 @@ var All = []api.Definition{
 	batch.Job,
 	coordination.Lease,
 	discovery.EndpointSlice,
+	node.RuntimeClass,
 	rbac.ClusterRole,
 	rbac.ClusterRoleBinding,
 	rbac.Role,

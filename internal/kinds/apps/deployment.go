@@ -34,8 +34,10 @@ var Deployment = &api.Kind[*appsv1.Deployment]{
 			d.Status = old.Status
 		}
 	},
-	Validate:       validateDeployment,
-	Warn:           func(d, old *appsv1.Deployment) []string { return podspec.WarnTemplate(&d.Spec.Template) },
+	Validate: validateDeployment,
+	Warn: func(d, old *appsv1.Deployment) []string {
+		return podspec.WarnWorkload(d.Name, &d.Spec.Template, old != nil)
+	},
 	Status:         true,
 	PrepareStatus:  func(d, old *appsv1.Deployment) { d.Spec, d.Labels = old.Spec, old.Labels },
 	ValidateStatus: validateDeploymentStatus,

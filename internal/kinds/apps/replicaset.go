@@ -36,8 +36,10 @@ var ReplicaSet = &api.Kind[*appsv1.ReplicaSet]{
 			r.Status = old.Status
 		}
 	},
-	Validate:       validateReplicaSet,
-	Warn:           func(r, _ *appsv1.ReplicaSet) []string { return podspec.WarnTemplate(&r.Spec.Template) },
+	Validate: validateReplicaSet,
+	Warn: func(r, old *appsv1.ReplicaSet) []string {
+		return podspec.WarnWorkload(r.Name, &r.Spec.Template, old != nil)
+	},
 	Status:         true,
 	PrepareStatus:  func(r, old *appsv1.ReplicaSet) { r.Spec = old.Spec },
 	ValidateStatus: validateReplicaSetStatus,

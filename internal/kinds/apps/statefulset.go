@@ -30,8 +30,10 @@ var StatefulSet = &api.Kind[*appsv1.StatefulSet]{
 			s.Status = old.Status
 		}
 	},
-	Validate:       validateStatefulSet,
-	Warn:           func(s, _ *appsv1.StatefulSet) []string { return podspec.WarnTemplate(&s.Spec.Template) },
+	Validate: validateStatefulSet,
+	Warn: func(s, old *appsv1.StatefulSet) []string {
+		return podspec.WarnWorkload(s.Name, &s.Spec.Template, old != nil)
+	},
 	Status:         true,
 	PrepareStatus:  func(s, old *appsv1.StatefulSet) { s.Spec = old.Spec },
 	ValidateStatus: validateStatefulSetStatus,

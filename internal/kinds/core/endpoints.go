@@ -22,8 +22,11 @@ var Endpoints = &api.Kind[*corev1.Endpoints]{
 	Columns: []api.Column[*corev1.Endpoints]{
 		column.Doc(api.Col("Endpoints", endpointsText), "Addresses and ports of the endpoints."),
 	},
-	Default:        defaultEndpoints,
-	Validate:       validateEndpoints,
+	Default:  defaultEndpoints,
+	Validate: validateEndpoints,
+	Warn: func(_, _ *corev1.Endpoints) []string {
+		return []string{"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
+	},
 	CreateOnUpdate: true,
 }
 
@@ -94,7 +97,7 @@ func validateEndpoints(e, _ *corev1.Endpoints) (errs field.ErrorList) {
 }
 
 func validateEndpointAddress(a *corev1.EndpointAddress, at *field.Path) (errs field.ErrorList) {
-	errs = validation.IsValidIPForLegacyField(at.Child("ip"), a.IP, false, nil)
+	errs = validation.IsValidIPForLegacyField(at.Child("ip"), a.IP, true, nil)
 	if len(errs) == 0 {
 		errs = NonSpecialIP(a.IP, at.Child("ip"))
 	}

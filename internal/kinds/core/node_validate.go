@@ -14,7 +14,7 @@ import (
 func validateNode(n, old *corev1.Node) (errs field.ErrorList) {
 	errs = validateTaints(n.Spec.Taints, specPath.Child("taints"))
 	for i, c := range n.Spec.PodCIDRs {
-		errs = append(errs, validation.IsValidCIDRForLegacyField(specPath.Child("podCIDRs").Index(i), c, false, nil)...)
+		errs = append(errs, validation.IsValidCIDRForLegacyField(specPath.Child("podCIDRs").Index(i), c, true, nil)...)
 	}
 	if len(n.Spec.PodCIDRs) > 0 && n.Spec.PodCIDRs[0] != n.Spec.PodCIDR {
 		errs = append(errs, field.Invalid(specPath.Child("podCIDRs").Index(0), n.Spec.PodCIDRs[0], "must equal `podCIDR`"))

@@ -51,9 +51,18 @@ var PersistentVolume = &api.Kind[*corev1.PersistentVolume]{
 		}
 	},
 	Validate:      validatePersistentVolume,
+	Warn:          func(v, _ *corev1.PersistentVolume) []string { return warnClass(v.Annotations) },
 	Status:        true,
 	PrepareStatus: func(v, old *corev1.PersistentVolume) { v.Spec = old.Spec },
 	Ungenerated:   true,
+}
+
+// warnClass warns about the annotation that a field has replaced.
+func warnClass(annotations map[string]string) []string {
+	if _, ok := annotations[corev1.BetaStorageClassAnnotation]; !ok {
+		return nil
+	}
+	return []string{"metadata.annotations[" + corev1.BetaStorageClassAnnotation + "]: deprecated since v1.8; use \"storageClassName\" attribute instead"}
 }
 
 func orUnset[S ~string](s *S) string {

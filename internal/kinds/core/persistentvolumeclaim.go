@@ -54,6 +54,7 @@ var PersistentVolumeClaim = &api.Kind[*corev1.PersistentVolumeClaim]{
 		}
 	},
 	Validate:      validateClaim,
+	Warn:          func(c, _ *corev1.PersistentVolumeClaim) []string { return warnClass(c.Annotations) },
 	Status:        true,
 	PrepareStatus: func(c, old *corev1.PersistentVolumeClaim) { c.Spec = old.Spec },
 	Ungenerated:   true,

@@ -38,7 +38,7 @@ var Pod = &api.Kind[*corev1.Pod]{
 	Grace:          podGrace,
 }
 
-// podIPs is what the status.podIPs selector compares: the first address, or another one if there are more.
+// podIPs is the pod's first address: what the status.podIPs selector compares.
 func podIPs(p *corev1.Pod) string {
 	if len(p.Status.PodIPs) == 0 {
 		return p.Status.PodIP
@@ -60,10 +60,9 @@ func preparePod(p, old *corev1.Pod) {
 	}
 }
 
-// preparePodStatus keeps all but the status, and what a status write may not change in it.
+// preparePodStatus keeps the spec, and what a status write may not change in the status.
 func preparePodStatus(p, old *corev1.Pod) {
-	p.Spec, p.DeletionTimestamp, p.OwnerReferences = old.Spec, nil, old.OwnerReferences
-	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = old.DeletionTimestamp, old.DeletionGracePeriodSeconds
+	p.Spec = old.Spec
 	if p.Status.QOSClass == "" {
 		p.Status.QOSClass = old.Status.QOSClass
 	}

@@ -24,7 +24,12 @@ func validatePod(p, old *corev1.Pod) field.ErrorList {
 	return append(errs, podspec.ValidateUpdate(&p.Spec, &old.Spec, specPath)...)
 }
 
-func warnPod(p, _ *corev1.Pod) []string { return podspec.WarnPod(p) }
+func warnPod(p, old *corev1.Pod) (out []string) {
+	if old == nil {
+		out = podspec.WarnName(p.Name, "the Pod's hostname")
+	}
+	return append(out, podspec.WarnPod(p)...)
+}
 
 // validatePodStatus checks that a status does not undo what has happened.
 func validatePodStatus(p, old *corev1.Pod) (errs field.ErrorList) {

@@ -35,6 +35,7 @@ var Service = &api.Kind[*corev1.Service]{
 	Default:        defaultService,
 	Prepare:        prepareService,
 	Validate:       validateService,
+	Warn:           warnService,
 	Status:         true,
 	PrepareStatus:  func(s, old *corev1.Service) { s.Spec = old.Spec },
 	ValidateStatus: validateServiceStatus,

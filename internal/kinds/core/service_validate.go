@@ -42,7 +42,7 @@ func validateService(s, old *corev1.Service) (errs field.ErrorList) {
 	add(validateAffinityOf(spec)...)
 	for i, ip := range spec.ExternalIPs {
 		at := specPath.Child("externalIPs").Index(i)
-		if e := validation.IsValidIPForLegacyField(at, ip, false, nil); len(e) > 0 {
+		if e := validation.IsValidIPForLegacyField(at, ip, true, nil); len(e) > 0 {
 			add(e...)
 		} else {
 			add(NonSpecialIP(ip, at)...)
@@ -180,7 +180,7 @@ func validateClusterIPs(spec *corev1.ServiceSpec, old *corev1.Service) (errs fie
 			}
 			continue
 		}
-		if e := validation.IsValidIPForLegacyField(at, ip, false, nil); len(e) > 0 {
+		if e := validation.IsValidIPForLegacyField(at, ip, true, nil); len(e) > 0 {
 			errs = append(errs, e...)
 			continue
 		}
@@ -248,7 +248,7 @@ func validateBalancer(spec *corev1.ServiceSpec) (errs field.ErrorList) {
 		errs = append(errs, field.Forbidden(ranges, only))
 	}
 	for i, r := range spec.LoadBalancerSourceRanges {
-		errs = append(errs, validation.IsValidCIDRForLegacyField(ranges.Index(i), strings.TrimSpace(r), false, nil)...)
+		errs = append(errs, validation.IsValidCIDRForLegacyField(ranges.Index(i), strings.TrimSpace(r), true, nil)...)
 	}
 	at := specPath.Child("allocateLoadBalancerNodePorts")
 	if balancer && spec.AllocateLoadBalancerNodePorts == nil {
@@ -274,7 +274,7 @@ func validateServiceStatus(s, _ *corev1.Service) (errs field.ErrorList) {
 	for i, in := range s.Status.LoadBalancer.Ingress {
 		at := path.Index(i)
 		if in.IP != "" {
-			errs = append(errs, validation.IsValidIPForLegacyField(at.Child("ip"), in.IP, false, nil)...)
+			errs = append(errs, validation.IsValidIPForLegacyField(at.Child("ip"), in.IP, true, nil)...)
 		}
 		if in.IPMode != nil {
 			if in.IP == "" {
@@ -290,4 +290,31 @@ func validateServiceStatus(s, _ *corev1.Service) (errs field.ErrorList) {
 		}
 	}
 	return errs
+}
+
+func warnService(s, _ *corev1.Service) (out []string) {
+	spec := &s.Spec
+	if spec.ClusterIP == corev1.ClusterIPNone {
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{{"loadBalancerIP", spec.LoadBalancerIP != ""}, {"externalIPs", len(spec.ExternalIPs) > 0},
+			{"SessionAffinity", spec.SessionAffinity != corev1.ServiceAffinityNone}} {
+			if f.set {
+				out = append(out, "spec."+f.name+" is ignored for headless services")
+			}
+		}
+	}
+	for i, ip := range spec.ClusterIPs {
+		if ip != corev1.ClusterIPNone {
+			out = append(out, validation.GetWarningsForIP(specPath.Child("clusterIPs").Index(i), ip)...)
+		}
+	}
+	for i, ip := range spec.ExternalIPs {
+		out = append(out, validation.GetWarningsForIP(specPath.Child("externalIPs").Index(i), ip)...)
+	}
+	for i, r := range spec.LoadBalancerSourceRanges {
+		out = append(out, validation.GetWarningsForCIDR(specPath.Child("loadBalancerSourceRanges").Index(i), r)...)
+	}
+	return out
 }

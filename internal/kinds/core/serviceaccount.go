@@ -10,8 +10,10 @@ import (
 // ServiceAccount is who the processes in a pod are for the API.
 var ServiceAccount = &api.Kind[*corev1.ServiceAccount]{
 	API: "v1", Resource: "serviceaccounts", Scope: api.Namespaced, Short: []string{"sa"},
-	Columns: []api.Column[*corev1.ServiceAccount]{
-		api.Col("Secrets", func(s *corev1.ServiceAccount) int { return len(s.Secrets) }),
+	Prepare: func(s, _ *corev1.ServiceAccount) {
+		for i := range s.Secrets {
+			s.Secrets[i] = corev1.ObjectReference{Name: s.Secrets[i].Name}
+		}
 	},
 	Sub: map[string]*api.Sub{
 		"token": {

@@ -51,7 +51,7 @@ func validateEndpoint(e *discoveryv1.Endpoint, family discoveryv1.AddressType, a
 			add(validation.IsFullyQualifiedDomainName(p, a)...)
 			continue
 		}
-		if bad := validation.IsValidIPForLegacyField(p, a, false, nil); len(bad) > 0 {
+		if bad := validation.IsValidIPForLegacyField(p, a, true, nil); len(bad) > 0 {
 			add(bad...)
 			continue
 		}

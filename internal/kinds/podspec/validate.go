@@ -62,9 +62,9 @@ func Validate(s *corev1.PodSpec, path *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-// legacyIP checks an address in a field that takes the sloppy old forms too.
+// legacyIP checks an address in a field where it need not be in canonical form.
 func legacyIP(ip string, path *field.Path) field.ErrorList {
-	return validation.IsValidIPForLegacyField(path, ip, false, nil)
+	return validation.IsValidIPForLegacyField(path, ip, true, nil)
 }
 
 func validateNames(s *corev1.PodSpec, path *field.Path) (errs field.ErrorList) {

@@ -18,6 +18,23 @@ func WarnTemplate(t *corev1.PodTemplateSpec) []string {
 // WarnPod warns about a pod.
 func WarnPod(p *corev1.Pod) []string { return warn(&p.Spec, p.Annotations, nil) }
 
+// WarnName warns about the name of a new object that hostnames are made of.
+func WarnName(name, used string) []string {
+	msgs := validation.IsDNS1123Label(name)
+	if name == "" || len(msgs) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("metadata.name: this is used in %s, which can result in surprising behavior; a DNS label is recommended: %v", used, msgs)}
+}
+
+// WarnWorkload warns about what makes pods from a template, and is new if old is false.
+func WarnWorkload(name string, t *corev1.PodTemplateSpec, old bool) (out []string) {
+	if !old {
+		out = WarnName(name, "Pod names and hostnames")
+	}
+	return append(out, WarnTemplate(t)...)
+}
+
 // oldNodeLabels are labels of nodes that have a newer name, or none.
 var oldNodeLabels = map[string]string{
 	"beta.kubernetes.io/arch":                  "deprecated since v1.14; use \"kubernetes.io/arch\" instead",
