@@ -10,6 +10,9 @@ var noContext = context.Background()
 // ForgetEvents empties the logs, as if everything in them were old.
 func (s *Server) ForgetEvents() { s.age(time.Now().Add(time.Hour)) }
 
+// Sweep is what happens once a minute.
+func (s *Server) Sweep() { s.sweep() }
+
 // ForgetLists lets go of the snapshots kept for limited lists.
 func (s *Server) ForgetLists() { s.recent.forget(1 << 62) }
 
