@@ -26,8 +26,8 @@ import (
 //	validation of metadata and kind, admission that refuses
 //	encode, compare and swap; after a lost race all of it again, from the new state
 //
-// Field ownership (metadata.managedFields) of writes that are no applies
-// belongs between admission and validation: see own.
+// Field ownership (metadata.managedFields) is settled between admission and
+// validation: see own.
 
 // retries is how often a write that may be made on any state is tried.
 const retries = 50
@@ -138,12 +138,6 @@ func (w *writing) permit(ctx context.Context, a *admit.Attributes) error {
 	return nil
 }
 
-// own is the place where field ownership will be kept: until then nobody owns a
-// field, and what a client sends as managedFields is not stored.
-func (w *writing) own(obj, old api.Object) {
-	obj.SetManagedFields(nil)
-}
-
 func (w *writing) invalid(name string, errs field.ErrorList) error {
 	if len(errs) == 0 {
 		return nil
@@ -165,7 +159,9 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 	}
 	w.begin(obj)
 	res.Prepare(obj, nil)
-	w.own(obj, nil)
+	if err := w.own(obj, nil); err != nil {
+		return nil, err
+	}
 	if err := w.reserve(ctx, a); err != nil {
 		return nil, err
 	}
@@ -230,7 +226,9 @@ func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (i
 	}
 	w.keep(obj, old)
 	validate := w.merge(obj, old)
-	w.own(obj, old)
+	if err := w.own(obj, old); err != nil {
+		return nil, false, err
+	}
 	if w.r.Sub == "" {
 		if err := w.reserve(ctx, a); err != nil {
 			return nil, false, err

@@ -23,8 +23,8 @@ import (
 )
 
 func (s *Server) patch(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
-	if r.Patch == types.ApplyYAMLPatchType || r.Patch == types.ApplyCBORPatchType {
-		return nil, unsupported("server-side apply is not supported yet by this server: use client-side apply (kubectl apply without --server-side)")
+	if r.Patch == types.ApplyYAMLPatchType {
+		return s.applyPatch(ctx, t, r)
 	}
 	p, err := newPatcher(t.res.New, t.res.GVK(), r)
 	if err != nil {
@@ -88,7 +88,7 @@ func newPatcher(empty func() api.Object, gvk schema.GroupVersionKind, r *api.Req
 			return nil, err
 		}
 	default:
-		return nil, unsupported(fmt.Sprintf("the patch media type %q is not one of: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json", r.Patch))
+		return nil, unsupported(fmt.Sprintf("the patch media type %q is not one of: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml", r.Patch))
 	}
 	return p, nil
 }

@@ -72,6 +72,7 @@ type Server struct {
 	snap    atomic.Pointer[Snapshot]
 	recent  recent
 	pending pending
+	owners  *owners
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -110,6 +111,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 			s.byPtr[r], s.byName[r.GroupResource()], s.byPrefix[t.prefix] = t, t, t
 		}
 	}
+	s.owners = newOwners(s.tables)
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("load the state: %w", err)
 	}

@@ -122,7 +122,7 @@ func TestPatch(t *testing.T) {
 		{types.MergePatchType, `{"metadata":{"name":"other"}}`, "", "", 400, "does not match the name on the URL"},
 		{types.MergePatchType, `{"metadata":{"resourceVersion":"1000"}}`, "", "", 409, "the object has been modified"},
 		{types.MergePatchType, `{"metadata":{"labels":{"a b":"c"}}}`, "", "", 422, `metadata.labels: Invalid value: "a b"`},
-		{types.ApplyYAMLPatchType, `{}`, "", "", 415, "server-side apply"},
+		{types.ApplyCBORPatchType, `{}`, "", "", 415, "is not one of"},
 		{"text/plain", `{}`, "", "", 415, "text/plain"},
 	} {
 		resp, err := s.Handle(t.Context(), &api.Request{Verb: api.Patch, Resource: apps.Deployment.Def(), Namespace: "a", Name: "d",

@@ -1,0 +1,254 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/client-go/applyconfigurations"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/yaml"
+
+	"proa/internal/api"
+)
+
+// Server-side apply, and who owns which field (KEP-555). Ownership is kept for
+// an object from its first apply on; of objects that nobody applies nothing is
+// recorded, because the library takes longer for that than all the rest of a
+// write. The first apply of such an object finds its fields owned by
+// "before-first-apply".
+
+// owners holds a server's field managers, made when they are first needed: the
+// schema behind them takes tens of megabytes.
+type owners struct {
+	schema func() managedfields.TypeConverter
+	by     sync.Map // ownerKey → *managedfields.FieldManager
+}
+
+type ownerKey struct {
+	t   *table
+	sub string
+}
+
+func newOwners(tables []*table) *owners {
+	return &owners{schema: sync.OnceValue(func() managedfields.TypeConverter {
+		scheme := runtime.NewScheme()
+		for _, t := range tables {
+			scheme.AddKnownTypeWithName(t.res.GVK(), t.res.New())
+		}
+		return applyconfigurations.NewTypeConverter(scheme)
+	})}
+}
+
+func (o *owners) of(t *table, sub string) (*managedfields.FieldManager, error) {
+	if m, ok := o.by.Load(ownerKey{t, sub}); ok {
+		return m.(*managedfields.FieldManager), nil
+	}
+	m, err := managedfields.NewDefaultFieldManager(o.schema(), typed{t.res}, typed{t.res}, typed{t.res},
+		t.res.GVK(), t.res.GroupVersion(), sub, notOwned(t.res, sub))
+	if err == nil {
+		o.by.Store(ownerKey{t, sub}, m)
+	}
+	return m, err
+}
+
+// notOwned names the fields that a write to sub does not change.
+func notOwned(res *api.Resource, sub string) map[fieldpath.APIVersion]fieldpath.Filter {
+	if !res.HasStatus {
+		return nil
+	}
+	field := "status"
+	if sub == "status" {
+		field = "spec"
+	}
+	return map[fieldpath.APIVersion]fieldpath.Filter{
+		fieldpath.APIVersion(res.GroupVersion().String()): fieldpath.NewExcludeSetFilter(fieldpath.NewSet(fieldpath.MakePathOrDie(field))),
+	}
+}
+
+// typed is what the library wants to know of a resource that has one version.
+type typed struct{ res *api.Resource }
+
+// New makes an empty object.
+func (c typed) New(schema.GroupVersionKind) (runtime.Object, error) { return c.res.New(), nil }
+
+// Default fills in what was left out.
+func (c typed) Default(o runtime.Object) { c.res.Default(o.(api.Object)) }
+
+// Convert is not called by the library.
+func (c typed) Convert(_, _, _ any) error {
+	return fmt.Errorf("%s has one version only", c.res.Kind)
+}
+
+// ConvertFieldLabel is not called by the library.
+func (c typed) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {
+	return label, value, nil
+}
+
+// ConvertToVersion makes a typed object of an untyped one.
+func (c typed) ConvertToVersion(in runtime.Object, _ runtime.GroupVersioner) (runtime.Object, error) {
+	u, ok := in.(*unstructured.Unstructured)
+	if !ok {
+		return in, nil
+	}
+	out := c.res.New()
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, out); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", c.res.Kind, c.res.Version, c.res.Kind, err))
+	}
+	out.GetObjectKind().SetGroupVersionKind(c.res.GVK())
+	return out, nil
+}
+
+// own records in metadata.managedFields whom the fields of obj belong to.
+func (w *writing) own(obj, old api.Object) error {
+	if w.r.Patch != types.ApplyYAMLPatchType || w.r.Verb != api.Patch {
+		if old == nil || len(old.GetManagedFields()) == 0 {
+			obj.SetManagedFields(nil)
+			return nil
+		}
+		m, err := w.s.owners.of(w.t, w.r.Sub)
+		if err != nil {
+			return err
+		}
+		obj.GetObjectKind().SetGroupVersionKind(w.t.res.GVK())
+		m.UpdateNoErrors(old, obj, w.writer())
+	}
+	if old != nil && sameOwners(obj.GetManagedFields(), old.GetManagedFields()) {
+		obj.SetManagedFields(old.GetManagedFields())
+	}
+	return nil
+}
+
+// writer is the name under which a plain write owns fields.
+func (w *writing) writer() string {
+	name := w.r.Options.FieldManager
+	if name == "" && w.r.HTTP != nil {
+		name, _, _ = strings.Cut(w.r.HTTP.UserAgent(), "/")
+	}
+	if name == "" {
+		name = w.r.User.Name
+	}
+	if name == "" {
+		name = "unknown"
+	}
+	return name[:min(len(name), 128)]
+}
+
+// sameOwners compares all but the times, so that writing the same again is no change.
+func sameOwners(a, b []metav1.ManagedFieldsEntry) bool {
+	return slices.EqualFunc(a, b, func(x, y metav1.ManagedFieldsEntry) bool {
+		if x.FieldsV1 == nil || y.FieldsV1 == nil {
+			return x.FieldsV1 == y.FieldsV1
+		}
+		return x.Manager == y.Manager && x.Operation == y.Operation && x.APIVersion == y.APIVersion && x.FieldsType == y.FieldsType &&
+			x.Subresource == y.Subresource && x.FieldsV1.GetRawString() == y.FieldsV1.GetRawString()
+	})
+}
+
+// applyPatch answers an apply patch.
+func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
+	if r.Options.FieldManager == "" {
+		return nil, apierrors.NewBadRequest("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
+	}
+	intent, err := applied(t.res, r)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.owners.of(t, r.Sub)
+	if err != nil {
+		return nil, err
+	}
+	merge := func(live api.Object) (api.Object, error) {
+		out, err := m.Apply(live, intent.DeepCopy(), r.Options.FieldManager, r.Options.Force)
+		if err != nil {
+			return nil, applyError(err)
+		}
+		obj := out.(api.Object)
+		obj.GetObjectKind().SetGroupVersionKind(t.res.GVK())
+		return obj, nil
+	}
+	w := s.writing(t, r)
+	for try := 0; ; try++ {
+		if r.Sub == "" && s.item(t, w.key) == nil {
+			item, err := w.applyNew(ctx, merge)
+			if err == nil {
+				return w.response(http.StatusCreated, item, false), nil
+			}
+			if !apierrors.IsAlreadyExists(err) || try == retries {
+				return nil, err
+			}
+		}
+		item, gone, err := w.edit(ctx, func(old *api.Item) (api.Object, error) { return merge(api.Clone(old.Object())) }, w.replace)
+		switch {
+		case err == nil:
+			return w.response(http.StatusOK, item, gone), nil
+		case r.Sub != "" || !apierrors.IsNotFound(err) || s.item(t, w.key) != nil || try == retries:
+			return nil, err
+		}
+	}
+}
+
+// applyNew makes the object that an apply found missing.
+func (w *writing) applyNew(ctx context.Context, merge func(api.Object) (api.Object, error)) (*api.Item, error) {
+	live := w.t.res.New()
+	live.SetName(w.r.Name)
+	live.SetNamespace(w.r.Namespace)
+	obj, err := merge(live)
+	if err != nil {
+		return nil, err
+	}
+	if obj.GetUID() != "" {
+		return nil, apierrors.NewConflict(w.t.res.GroupResource(), w.r.Name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", obj.GetUID()))
+	}
+	if obj.GetResourceVersion() != "" {
+		return nil, apierrors.NewNotFound(w.t.res.GroupResource(), w.r.Name)
+	}
+	return w.insert(ctx, obj)
+}
+
+// applied reads what the caller wants the object to be.
+func applied(res *api.Resource, r *api.Request) (*unstructured.Unstructured, error) {
+	form, err := yaml.YAMLToJSONStrict(r.Body)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	}
+	u := &unstructured.Unstructured{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(form, &u.Object); err != nil || u.Object == nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: an object is needed: %v", err))
+	}
+	if gvk := u.GroupVersionKind(); gvk != res.GVK() {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("Incorrect version specified in apply patch. Specified patch version: %s, kind: %s; expected: %s, %s", gvk.GroupVersion(), gvk.Kind, res.GroupVersion(), res.Kind))
+	}
+	if u.GetName() == "" {
+		u.SetName(r.Name)
+	}
+	if u.GetNamespace() == "" && res.Scope == api.Namespaced {
+		u.SetNamespace(r.Namespace)
+	}
+	switch {
+	case u.GetName() != r.Name:
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", u.GetName(), r.Name))
+	case u.GetNamespace() != r.Namespace:
+		return nil, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return u, nil
+}
+
+// applyError gives the library's plain errors, which are about the patch, a status.
+func applyError(err error) error {
+	if _, ok := err.(apierrors.APIStatus); ok {
+		return err
+	}
+	return apierrors.NewBadRequest(err.Error())
+}
