@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -290,6 +291,41 @@ func (w *world) play(a *txtar.Archive) {
 			w.t.Fatalf("unknown section %q", f.Name)
 		}
 	}
+	w.untouched()
+}
+
+// untouched checks that nobody changed an object that the server handed out:
+// what it holds is still what it stored.
+func (w *world) untouched() {
+	w.t.Helper()
+	for _, r := range resources() {
+		resp, err := w.h.Handle(w.t.Context(), &api.Request{Verb: api.List, Resource: r})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, i := range resp.List.Items {
+			stored, err := i.Body()
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			held, err := r.Codec.Encode(i.Object())
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			if a, _ := r.Codec.Decode(stored); !bytes.Equal(stored, held) && !equality.Semantic.DeepEqual(mustDecode(w.t, r, held), a) {
+				w.t.Errorf("%s %s was changed in place", r.Resource, i.Object().GetName())
+			}
+		}
+	}
+}
+
+func mustDecode(t *testing.T, r *api.Resource, body []byte) api.Object {
+	t.Helper()
+	o, err := r.Codec.Decode(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 func (w *world) ensureNamespace(name string) {

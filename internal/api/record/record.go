@@ -138,8 +138,8 @@ func (r *Recorder) About(ref *corev1.ObjectReference, typ, reason, message strin
 		Source:              corev1.EventSource{Component: r.component, Host: r.host},
 		ReportingController: r.component,
 		ReportingInstance:   r.host,
-		FirstTimestamp:      metav1.NewTime(now),
-		LastTimestamp:       metav1.NewTime(now),
+		FirstTimestamp:      metav1.NewTime(now).Rfc3339Copy(),
+		LastTimestamp:       metav1.NewTime(now).Rfc3339Copy(),
 		Count:               1,
 	}
 	lane := laneOf(ref)
