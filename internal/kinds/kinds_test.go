@@ -88,13 +88,15 @@ func merge(t *testing.T, doc, patch []byte) []byte {
 	return out
 }
 
+var born = metav1.NewTime(time.Now().Add(-90 * time.Minute).Truncate(time.Second))
+
 // create does with a new object what the server does.
 func create(r *api.Resource, o api.Object) field.ErrorList {
 	if r.Scope == api.Namespaced && o.GetNamespace() == "" {
 		o.SetNamespace("default")
 	}
 	o.SetUID("11111111-2222-3333-4444-555555555555")
-	o.SetCreationTimestamp(metav1.NewTime(time.Now().Add(-90 * time.Minute).Truncate(time.Second)))
+	o.SetCreationTimestamp(born)
 	r.Default(o)
 	r.Prepare(o, nil)
 	var errs field.ErrorList
@@ -124,7 +126,34 @@ func stored(t *testing.T, r *api.Resource, raw []byte) api.Object {
 	if a, b := toJSON(t, back), toJSON(t, again); string(a) != string(b) {
 		t.Errorf("defaults are not stable:\n%s\n%s", a, b)
 	}
+	writtenBack(t, r, back)
 	return back
+}
+
+// writtenBack checks that writing an object back as it was read changes nothing:
+// neither refused, nor another generation.
+func writtenBack(t *testing.T, r *api.Resource, old api.Object) {
+	t.Helper()
+	if r.Virtual {
+		return
+	}
+	again := decode(t, r, toJSON(t, old))
+	r.Default(again)
+	r.Prepare(again, old)
+	if errs := r.Validate(again, old); len(errs) > 0 {
+		t.Errorf("written back: %v", errs.ToAggregate())
+	}
+	if !r.SpecEqual(again, old) || again.GetGeneration() != old.GetGeneration() {
+		t.Errorf("written back, it is another:\n%s\n%s", toJSON(t, old), toJSON(t, again))
+	}
+	if !r.HasStatus {
+		return
+	}
+	status := decode(t, r, toJSON(t, old))
+	r.PrepareStatus(status, old)
+	if errs := r.ValidateStatus(status, old); len(errs) > 0 {
+		t.Errorf("status written back: %v", errs.ToAggregate())
+	}
 }
 
 func toJSON(t *testing.T, o any) []byte {
@@ -140,6 +169,11 @@ func (c *tableCase) run(t *testing.T, r *api.Resource, object []byte) {
 	first := merge(t, object, c.Create)
 	var got, old api.Object
 	var errs field.ErrorList
+	defer func() {
+		if old != nil && string(toJSON(t, old)) != string(toJSON(t, stored(t, r, first))) {
+			t.Error("the old object, which others read too, was changed")
+		}
+	}()
 	switch {
 	case c.Part != "":
 		old = stored(t, r, first)
