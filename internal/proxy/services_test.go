@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"proa/internal/overlay/nettest"
 )
@@ -274,4 +275,22 @@ func TestEgressIsMasqueraded(t *testing.T) {
 	r.outside.Echo(t, "tcp", ":80", "outside")
 	r.want(r.pods["a"], "tcp", "192.0.2.9:80", "outside "+nodeIP)
 	r.want(r.pods["a"], "tcp", r.addrs["b"]+":80", "b "+r.addrs["a"])
+}
+
+// TestEndpointOnLoopback has the API server of a machine without any network:
+// its only address is 127.0.0.1, and pods reach it through its Service alone.
+func TestEndpointOnLoopback(t *testing.T) {
+	r := newRig(t)
+	a := r.pod("a")
+	r.node.Echo(t, "tcp", "127.0.0.1:9000", "api")
+	s := service("kubernetes", "10.43.0.1", port("https", 443, 0))
+	sl := slice(s, "127.0.0.1")
+	sl.Ports[0].Port = ptr(int32(9000))
+	r.p.SetServices([]*corev1.Service{s})
+	r.p.SetSlices([]*discoveryv1.EndpointSlice{sl})
+	r.sync()
+	r.want(r.pods["a"], "tcp", "10.43.0.1:443", "api "+a)
+	if got := r.ask(r.node, "tcp", "10.43.0.1:443"); !strings.HasPrefix(got, "api ") {
+		t.Errorf("from the node: %q", got)
+	}
 }
