@@ -51,6 +51,14 @@ func (s *statusWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// FlushError sends what was written, unless it is an error that is still collected.
+func (s *statusWriter) FlushError() error {
+	if s.code == 0 || s.code >= 400 {
+		return nil
+	}
+	return http.NewResponseController(s.ResponseWriter).Flush()
+}
+
 func (s *statusWriter) finish() {
 	if s.code < 400 {
 		return

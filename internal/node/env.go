@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"proa/internal/api"
@@ -104,6 +105,9 @@ func (s *sources) configMap(ctx context.Context, name string) (*corev1.ConfigMap
 		return m, nil
 	}
 	m, err := core.ConfigMap.Get(ctx, s.a.Handler, s.ns, name)
+	if apierrors.IsNotFound(err) {
+		err = apierrors.NewNotFound(schema.GroupResource{Resource: "configmap"}, name)
+	}
 	if err == nil {
 		s.maps[name] = m
 	}
@@ -115,6 +119,9 @@ func (s *sources) secret(ctx context.Context, name string) (*corev1.Secret, erro
 		return m, nil
 	}
 	m, err := core.Secret.Get(ctx, s.a.Handler, s.ns, name)
+	if apierrors.IsNotFound(err) {
+		err = apierrors.NewNotFound(schema.GroupResource{Resource: "secret"}, name)
+	}
 	if err == nil {
 		s.secrets[name] = m
 	}

@@ -3,6 +3,7 @@ package volumes
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,7 +56,7 @@ func (s *sources) get(ctx context.Context, p *podVolumes, kind, ns, name string)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !src.there {
-		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: kind}, name)
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: strings.TrimSuffix(kind, "s")}, name)
 	}
 	return src.data, nil
 }
