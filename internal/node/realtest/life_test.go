@@ -188,7 +188,7 @@ func TestVolumesAndEnv(t *testing.T) {
 		{"/bin/cat /conf/color", "red"}, {"/bin/cat /one", "red"}, {"/bin/cat /sec/deep/down/key", "hidden"}, {"/bin/cat /down/labels", `app="v"`},
 		{"/bin/proa-test env GREET", "hi v $(POD) $(NONE)"}, {"/bin/proa-test env S_key", "hidden"}, {"/bin/proa-test env COLOR", "red"},
 		{"/bin/proa-test env IP", p.Status.PodIP}, {"/bin/proa-test write /tmp/x y", ""}, {"/bin/proa-test write /part/z y", ""},
-		{"/bin/ls /tmp/v/x", "z"}, {"/bin/cat /proc/self/mounts", " /mem tmpfs rw,nosuid,nodev"}, {"/bin/cat /proc/self/mounts", " /sec tmpfs ro"},
+		{"/bin/ls /tmp/v/x", "z"}, {"/bin/cat /proc/self/mounts", " /mem tmpfs rw,relatime,size=8192k"}, {"/bin/cat /proc/self/mounts", " /sec tmpfs ro"},
 	} {
 		if out := h.exec(p, strings.Fields(want.cmd)...); !strings.Contains(out, want.out) {
 			t.Errorf("%s: %q; want %q", want.cmd, out[max(0, len(out)-3000):], want.out)
