@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
 	"proa/internal/apiserver"
@@ -18,8 +19,24 @@ func (s *system) bootstrap(ctx context.Context, p *plane) error {
 	return p.EnsureDefaults(ctx, apiserver.Defaults{
 		API:       netip.AddrPortFrom(s.address, uint16(s.Ports.API)),
 		ServiceIP: nth(s.id.ServiceCIDR, 1),
-		Objects:   access.Defaults(),
+		Objects:   append(access.Defaults(), s.dnsService()),
 	})
+}
+
+// dnsService is the cluster's name server as a Service, which tools look for
+// under this name. It has no endpoints: every node answers at the address itself.
+func (s *system) dnsService() *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem,
+			Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "kube-dns"}},
+		Spec: corev1.ServiceSpec{
+			ClusterIP: s.dnsAddress().String(),
+			Ports: []corev1.ServicePort{
+				{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP},
+				{Name: "dns-tcp", Port: 53, Protocol: corev1.ProtocolTCP},
+			},
+		},
+	}
 }
 
 // awaitNodes returns when every node of this process is Ready.

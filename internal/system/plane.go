@@ -112,6 +112,9 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *acce
 		Authenticate: authn.Authenticate,
 		Version:      Version(),
 		Log:          s.Log,
+		Checks: []httpapi.Check{
+			{Name: "store", Probe: func(context.Context) error { return s.engine.Err() }},
+		},
 		Register:     registry,
 		Metrics:      promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		Paths:        identityPaths(s.issuer(), authn.Signer),

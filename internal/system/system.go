@@ -54,7 +54,7 @@ type system struct {
 	address netip.Addr // of this machine
 	now     func() time.Time
 	ca      *pki.CA
-	engine  store.Engine
+	engine  *lsm.Engine
 
 	fail  context.CancelCauseFunc
 	parts sync.WaitGroup

@@ -51,8 +51,15 @@ func AttributesOf(r *api.Request) Attributes {
 	}
 	a.Path, a.Namespace, a.Name, a.Sub = "", r.Namespace, r.Name, r.Sub
 	a.Group, a.Resource = r.Resource.Group, r.Resource.Resource
+	if a.Resource == "namespaces" && a.Group == "" && a.Namespace == "" {
+		a.Namespace = r.Name // a role inside a namespace may be about the namespace itself
+	}
 	if r.Verb == api.Create && r.Sub == "" {
-		a.Name = "" // the name in a body is not known to those who judge by path
+		// The name in a body is not known to those who judge by path.
+		a.Name = ""
+		if a.Resource == "namespaces" {
+			a.Namespace = ""
+		}
 	}
 	if a.Name == "" && r.Select.Fields != nil && (r.Verb == api.List || r.Verb == api.Watch || r.Verb == api.DeleteCollection) {
 		a.Name, _ = r.Select.Fields.RequiresExactMatch("metadata.name")

@@ -130,6 +130,25 @@ func TestResourceNames(t *testing.T) {
 	}
 }
 
+// TestNamespaceItself checks that a role in a namespace reaches the namespace's own object, and no other.
+func TestNamespaceItself(t *testing.T) {
+	r := rbacOf(append(Defaults(), inNamespace("app", "v", "ClusterRole", "view", user("viewer")))...)
+	for _, tt := range []struct {
+		req  api.Request
+		want bool
+	}{
+		{api.Request{Verb: api.Get, Name: "app"}, true},
+		{api.Request{Verb: api.Get, Name: "other"}, false},
+		{api.Request{Verb: api.List}, false},
+		{api.Request{Verb: api.Create, Name: "app"}, false},
+	} {
+		tt.req.Resource, tt.req.User = core.Namespace.Def(), api.User{Name: "viewer"}
+		if got, _ := r.Authorize(t.Context(), AttributesOf(&tt.req)); got != tt.want {
+			t.Errorf("%s namespace %q = %v", tt.req.Verb, tt.req.Name, got)
+		}
+	}
+}
+
 // TestForbiddenText keeps the words that users search for.
 func TestForbiddenText(t *testing.T) {
 	h := Authorize(api.HandlerFunc(nil), rbacOf())
