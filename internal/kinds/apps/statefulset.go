@@ -5,6 +5,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"proa/internal/api"
@@ -23,6 +24,7 @@ var StatefulSet = &api.Kind[*appsv1.StatefulSet]{
 			return fmt.Sprintf("%d/%d", s.Status.ReadyReplicas, column.Replicas(s.Spec.Replicas))
 		}), "Number of the pod with ready state"),
 	}, column.Workload(func(s *appsv1.StatefulSet) *corev1.PodSpec { return &s.Spec.Template.Spec })...),
+	Name:    apivalidation.NameIsDNSLabel, // pods have it in their hostname
 	Default: defaultStatefulSet,
 	Prepare: func(s, old *appsv1.StatefulSet) {
 		s.Status = appsv1.StatefulSetStatus{}

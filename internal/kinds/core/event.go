@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,7 +29,7 @@ var Event = &api.Kind[*corev1.Event]{
 		api.Col("Object", eventTarget),
 		api.Wide("Subobject", func(e *corev1.Event) string { return e.InvolvedObject.FieldPath }),
 		api.Wide("Source", eventSource),
-		api.Col("Message", func(e *corev1.Event) string { return e.Message }),
+		api.Col("Message", func(e *corev1.Event) string { return strings.TrimSpace(e.Message) }),
 		api.Wide("First Seen", func(e *corev1.Event) string { first, _ := eventTimes(e); return first }),
 		api.Wide("Count", eventCount),
 		eventName,
@@ -63,7 +64,7 @@ var eventName = func() api.Column[*corev1.Event] {
 }()
 
 func eventTarget(e *corev1.Event) string {
-	return fmt.Sprintf("%s/%s", lower(e.InvolvedObject.Kind), e.InvolvedObject.Name)
+	return fmt.Sprintf("%s/%s", strings.ToLower(e.InvolvedObject.Kind), e.InvolvedObject.Name)
 }
 
 func eventSource(e *corev1.Event) string {

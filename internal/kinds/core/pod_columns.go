@@ -2,7 +2,6 @@ package core
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -86,7 +85,7 @@ func summarize(p *corev1.Pod) podSummary {
 		}
 	}
 	if !s.initializing(p, sidecars) || initialized(p) {
-		s.running(p)
+		s.running(p, sidecars)
 	}
 	if p.DeletionTimestamp != nil {
 		switch {
@@ -106,16 +105,10 @@ func initialized(p *corev1.Pod) bool {
 
 // initializing reads the init containers, and says whether one of them is not done.
 func (s *podSummary) initializing(p *corev1.Pod, sidecars map[string]bool) bool {
-	var sidecarRestarted metav1.Time
-	var sidecarRestarts int32
 	for i := range p.Status.InitContainerStatuses {
 		c := &p.Status.InitContainerStatuses[i]
 		s.restarts += c.RestartCount
 		s.restarted = lastEnd(s.restarted, c)
-		if sidecars[c.Name] {
-			sidecarRestarts += c.RestartCount
-			sidecarRestarted = lastEnd(sidecarRestarted, c)
-		}
 		t, w := c.State.Terminated, c.State.Waiting
 		switch {
 		case t != nil && t.ExitCode == 0:
@@ -134,20 +127,16 @@ func (s *podSummary) initializing(p *corev1.Pod, sidecars map[string]bool) bool 
 		}
 		return true
 	}
-	s.restarts, s.restarted = sidecarRestarts, sidecarRestarted
 	return false
 }
 
-// running reads the ordinary containers.
-func (s *podSummary) running(p *corev1.Pod) {
+// running reads the ordinary containers, and how often those beside them restarted.
+func (s *podSummary) running(p *corev1.Pod, sidecars map[string]bool) {
 	s.restarts, s.restarted = 0, metav1.Time{}
 	for i := range p.Status.InitContainerStatuses {
-		for j := range p.Spec.InitContainers {
-			c, spec := &p.Status.InitContainerStatuses[i], &p.Spec.InitContainers[j]
-			if c.Name == spec.Name && spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-				s.restarts += c.RestartCount
-				s.restarted = lastEnd(s.restarted, c)
-			}
+		if c := &p.Status.InitContainerStatuses[i]; sidecars[c.Name] {
+			s.restarts += c.RestartCount
+			s.restarted = lastEnd(s.restarted, c)
 		}
 	}
 	hasRunning := false
@@ -190,5 +179,3 @@ func lastEnd(t metav1.Time, c *corev1.ContainerStatus) metav1.Time {
 	}
 	return t
 }
-
-func lower(s string) string { return strings.ToLower(s) }

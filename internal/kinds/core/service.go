@@ -31,7 +31,7 @@ var Service = &api.Kind[*corev1.Service]{
 		"spec.clusterIP": func(s *corev1.Service) string { return s.Spec.ClusterIP },
 		"spec.type":      func(s *corev1.Service) string { return string(s.Spec.Type) },
 	},
-	Name:           apivalidation.NameIsDNS1035Label,
+	Name:           apivalidation.NameIsDNSLabel, // since 1.37, KEP-5311
 	Default:        defaultService,
 	Prepare:        prepareService,
 	Validate:       validateService,
