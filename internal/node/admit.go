@@ -20,7 +20,7 @@ func (a *Agent) refuse(w *worker, in *input) *ending {
 	}
 	for k, v := range in.pod.Spec.NodeSelector {
 		if n.Labels[k] != v {
-			return &ending{"NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
+			return a.reject(in.pod, "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
 		}
 	}
 	used := a.used(w)
@@ -39,16 +39,20 @@ func (a *Agent) refuse(w *worker, in *input) *ending {
 			return nil
 		}
 		u := used[name]
-		return &ending{"OutOf" + string(name), fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
-			name, units(name, want), units(name, u), units(name, have))}
+		return a.reject(in.pod, "OutOf"+string(name), fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
+			name, units(name, want), units(name, u), units(name, have)))
 	}
 	for _, name := range []corev1.ResourceName{corev1.ResourcePods, corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
 		if e := free(name); e != nil {
-			a.event(in.pod, "", warning, e.reason, "%s", e.message)
 			return e
 		}
 	}
 	return nil
+}
+
+func (a *Agent) reject(pod *corev1.Pod, reason, message string) *ending {
+	a.event(pod, "", warning, reason, "%s", message)
+	return &ending{reason: reason, message: message, refused: true}
 }
 
 func units(name corev1.ResourceName, q resource.Quantity) int64 {

@@ -26,16 +26,21 @@ import (
 // events keeps what users are told.
 type events struct {
 	mu   sync.Mutex
-	list []string
+	list []told
+}
+
+type told struct {
+	pod, text string
+	at        time.Time
 }
 
 func (e *events) About(ref *corev1.ObjectReference, typ, reason, message string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.list = append(e.list, fmt.Sprintf("%s %s %s: %s", ref.Name, typ, reason, message))
+	e.list = append(e.list, told{ref.Name, fmt.Sprintf("%s %s: %s", typ, reason, message), time.Now()})
 }
 
-func (e *events) all() []string {
+func (e *events) timed() []told {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.list)
@@ -206,9 +211,6 @@ func TestPodRuns(t *testing.T) {
 		}
 		if s, _ := w.rt.ListSandboxes(t.Context(), nil); len(s) != 0 {
 			t.Errorf("%d sandboxes are left", len(s))
-		}
-		for _, e := range w.events.all() {
-			t.Log(e)
 		}
 	})
 }

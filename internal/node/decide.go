@@ -12,14 +12,15 @@ import (
 type plan struct {
 	status corev1.PodStatus
 
-	build  *uint32    // create the sandbox, with this attempt number
-	start  *starting  // start a container
-	kill   []kill     // end containers
-	remove []string   // forget ended containers, by ID
-	drop   []string   // forget sandboxes that have ended, by ID
-	stop   []*sandbox // take down sandboxes, volumes and cgroup (may be empty: see down)
-	down   bool       // take the pod down
-	done   bool       // nothing of the pod runs or is held any more
+	build  *uint32      // create the sandbox, with this attempt number
+	start  *starting    // start a container
+	kill   []kill       // end containers
+	remove []string     // forget ended containers, by ID
+	drop   []string     // forget sandboxes that have ended, by ID
+	stop   []*sandbox   // take down sandboxes, volumes and cgroup (may be empty: see down)
+	down   bool         // take the pod down
+	done   bool         // nothing of the pod runs or is held any more
+	loop   []*container // ended containers that wait for their restart
 	watch  []*container
 	wake   time.Time // look again then; zero: when something happens
 }
@@ -293,6 +294,7 @@ func (in *input) begin(p *plan, c *corev1.Container, have *container) bool {
 			return false // its killer still tidies up
 		}
 		if until := in.mem.backoff[c.Name].until(have.finished); in.now.Before(until) {
+			p.loop = append(p.loop, have)
 			p.later(until)
 			return false
 		}
@@ -412,5 +414,5 @@ func (in *input) expire() (*ending, time.Time) {
 	if in.now.Before(at) {
 		return nil, at
 	}
-	return &ending{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}, time.Time{}
+	return &ending{reason: "DeadlineExceeded", message: "Pod was active on the node longer than the specified deadline"}, time.Time{}
 }

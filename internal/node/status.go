@@ -18,6 +18,10 @@ func (in *input) status(p *plan) corev1.PodStatus {
 	}
 	st.QOSClass = qos(pod)
 	in.addresses(&st)
+	if e := in.mem.ended; e != nil && e.refused {
+		st.Phase, st.Reason, st.Message = corev1.PodFailed, e.reason, e.message
+		return st // nothing of it was ever begun
+	}
 	st.InitContainerStatuses = in.containerStatuses(p, pod.Spec.InitContainers, true, pod.Status.InitContainerStatuses)
 	st.ContainerStatuses = in.containerStatuses(p, pod.Spec.Containers, false, pod.Status.ContainerStatuses)
 	in.phase(&st, p)
@@ -94,14 +98,14 @@ func (in *input) containerStatus(p *plan, spec *corev1.Container, init bool, old
 		st.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown",
 			Message: "The container could not be located when the pod was terminated", ContainerID: st.ContainerID}
 	default:
-		in.endedStatus(&st, spec, init, last)
+		in.endedStatus(&st, spec, init, last, old)
 	}
 	return st
 }
 
 // endedStatus fills in the state of a container that has ended: terminated, or
 // waiting for its restart.
-func (in *input) endedStatus(st *corev1.ContainerStatus, spec *corev1.Container, init bool, last *container) {
+func (in *input) endedStatus(st *corev1.ContainerStatus, spec *corev1.Container, init bool, last *container, old *corev1.ContainerStatus) {
 	st.State.Terminated = in.terminated(last)
 	if init && !sidecar(spec) && last.code == 0 {
 		st.Ready = true
@@ -114,8 +118,11 @@ func (in *input) endedStatus(st *corev1.ContainerStatus, spec *corev1.Container,
 	until := in.mem.backoff[spec.Name].until(last.finished)
 	switch {
 	case in.mem.starting == spec.Name && why == nil:
-		// Between two runs: the end of the last one is what is known.
-	case why != nil:
+		// Between two runs what was known stays: the end of the last, or that it waits.
+		if old != nil && old.ContainerID == st.ContainerID && old.State.Waiting != nil {
+			st.State, st.LastTerminationState = old.State, old.LastTerminationState
+		}
+	case why != nil && !(in.now.Before(until) && (why.reason == "RunContainerError" || why.reason == "PostStartHookError")):
 		st.LastTerminationState = corev1.ContainerState{Terminated: st.State.Terminated}
 		st.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: why.reason, Message: why.message}}
 	case in.now.Before(until):

@@ -112,7 +112,8 @@ type memory struct {
 	deleting time.Time            // when the deletion was first seen
 	ended    *ending              // why the pod must end although nobody deleted it
 	hostIPs  []string
-	burying  bool // what is left is being removed
+	burying  bool            // what is left is being removed
+	told     map[string]bool // by container ID: users know that it waits
 }
 
 // waiting says why a container is not started.
@@ -164,6 +165,7 @@ type probed struct {
 // ending is the end of a pod by the node's decision.
 type ending struct {
 	reason, message string
+	refused         bool // before it began
 }
 
 func newMemory() *memory {
@@ -173,6 +175,7 @@ func newMemory() *memory {
 		pulls:   map[string]*backoff{},
 		probes:  map[string]*probed{},
 		killing: map[string]time.Time{},
+		told:    map[string]bool{},
 	}
 }
 

@@ -202,6 +202,11 @@ func (w *worker) clear(in *input) {
 	for _, c := range in.view.containers {
 		live[c.id] = true
 	}
+	for id := range w.mem.told {
+		if !live[id] {
+			delete(w.mem.told, id)
+		}
+	}
 	for id := range w.mem.probes {
 		if !live[id] {
 			delete(w.mem.probes, id)
@@ -221,6 +226,12 @@ func (in *input) pastDeadline() *ending {
 func (w *worker) act(in *input, p *plan) {
 	if _, at := in.expire(); !at.IsZero() && !in.ending() {
 		p.later(at)
+	}
+	for _, c := range p.loop {
+		if !w.mem.told[c.id] {
+			w.mem.told[c.id] = true
+			w.a.event(w.pod, c.name, warning, "BackOff", "Back-off restarting failed container %s in pod %s", c.name, fullName(w.pod))
+		}
 	}
 	for _, k := range p.kill {
 		w.mem.killing[k.c.id] = in.now.Add(k.grace)
