@@ -35,9 +35,11 @@ func (s *system) startNetwork(ctx context.Context, p *plane, cidr netip.Prefix, 
 	if err := net.Start(); err != nil {
 		return err
 	}
-	s.parts.Go(func() { <-ctx.Done(); net.Close() })
 	s.releaseGone(ctx, net, m.rt)
-	s.part(ctx, "the pod network", net.Serve)
+	s.part(ctx, "the pod network", func(ctx context.Context) error {
+		defer net.Close()
+		return net.Serve(ctx)
+	})
 
 	handler := api.As(api.User{Name: "system:kube-proxy", Groups: []string{api.GroupAuthenticated}}, p.Server)
 	s.part(ctx, "the service proxy", func(ctx context.Context) error { return proxy.Run(ctx, handler, px) })
@@ -55,6 +57,9 @@ func (s *system) startNetwork(ctx context.Context, p *plane, cidr netip.Prefix, 
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if why := px.Blocked(); why != "" {
+		s.Say("Warning: %s", why)
 	}
 	s.Say("Network is up: pods %v, services %v, DNS at %v", cidr, s.id.ServiceCIDR, s.dnsAddress())
 	return nil

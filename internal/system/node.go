@@ -21,6 +21,7 @@ import (
 	"proa/internal/node/cri"
 	"proa/internal/node/steps"
 	"proa/internal/node/volumes"
+	"proa/internal/proxy"
 	"proa/internal/registry"
 )
 
@@ -35,7 +36,7 @@ type machine struct {
 
 // startMachine looks at the kernel, and begins to bring up the runtime.
 func (s *system) startMachine(ctx context.Context) (*machine, error) {
-	findings := steps.Check(steps.Machine{}, s.Places.Root)
+	findings := steps.Check(steps.Machine{NFT: proxy.Probe}, s.Places.Root)
 	if err := steps.Fatal(findings); err != nil {
 		return nil, err
 	}
@@ -156,6 +157,9 @@ func (s *system) startNode(ctx context.Context, p *plane, m *machine) error {
 		NetworkReady: func() (bool, string) { return network.Load(), "the node's network is being set up" },
 	}, vols.Close)
 	if err != nil {
+		return err
+	}
+	if err := s.serveNode(ctx, p.agents.get(s.id.NodeName)); err != nil {
 		return err
 	}
 	cidr, err := s.awaitRange(ctx, p)

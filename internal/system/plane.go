@@ -38,6 +38,7 @@ func (s *system) issuer() string { return "https://kubernetes.default.svc." + s.
 type plane struct {
 	*apiserver.Server
 	url     string
+	agents  agents
 	nodeTLS *tls.Config // how the API server reaches the nodes' agents
 }
 
@@ -65,6 +66,7 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	authn := &access.Authenticator{Signer: signer, Audiences: []string{s.issuer()}, Roots: roots, Now: s.now}
 	subs := authn.Subs()
 	maps.Copy(subs, rbac.Subs())
+	maps.Copy(subs, p.nodeSubs())
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
 		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: s.admission(), Log: s.Log,
 	})

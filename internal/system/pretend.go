@@ -48,6 +48,7 @@ func (s *system) startAgent(ctx context.Context, p *plane, c node.Config, after 
 	if err != nil {
 		return nil, err
 	}
+	p.agents.add(c.Name, agent)
 	s.part(ctx, "the agent of node "+c.Name, func(ctx context.Context) error {
 		defer after()
 		return agent.Run(ctx)

@@ -1,0 +1,89 @@
+package system
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/api"
+	"proa/internal/kinds/core"
+	"proa/internal/kubeletapi"
+	"proa/internal/pki"
+)
+
+// agents are the nodes of this process, which the API server asks without a connection.
+type agents struct {
+	mu     sync.Mutex
+	byNode map[string]http.Handler
+}
+
+func (a *agents) add(node string, agent kubeletapi.Agent) http.Handler {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.byNode == nil {
+		a.byNode = map[string]http.Handler{}
+	}
+	h := kubeletapi.Serve(agent)
+	a.byNode[node] = h
+	return h
+}
+
+func (a *agents) get(node string) http.Handler {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.byNode[node]
+}
+
+// nodeSubs answers what is asked of pods and nodes by asking the nodes.
+func (p *plane) nodeSubs() map[string]api.SubFunc {
+	return kubeletapi.Subs(&kubeletapi.Nodes{
+		Get: func(ctx context.Context, h api.Handler, name string) (*corev1.Node, error) {
+			return core.Node.Get(ctx, h, "", name)
+		},
+		TLS: p.nodeTLS, Local: p.agents.get,
+	})
+}
+
+// serveNode puts the node's own API on the wire, for those whose certificate
+// makes them masters: the API server, and metrics collectors that were given one.
+func (s *system) serveNode(ctx context.Context, h http.Handler) error {
+	l, err := s.listen("", s.Ports.Node, "the node's own API")
+	if err != nil {
+		return err
+	}
+	cert, err := s.keyPair("node", pki.Leaf{User: "system:node:" + s.id.NodeName, Groups: []string{api.GroupNodes}, Server: true,
+		Hosts: []string{s.id.NodeName, s.address.String(), "localhost", "127.0.0.1"}})
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(s.ca.Cert)
+	server := &http.Server{
+		Addr:    net.JoinHostPort("", strconv.Itoa(s.Ports.Node)),
+		Handler: mastersOnly(h),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: roots,
+			ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS12},
+	}
+	s.part(ctx, "the node's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })
+	return nil
+}
+
+func mastersOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case len(r.TLS.VerifiedChains) == 0:
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+		case !slices.Contains(r.TLS.VerifiedChains[0][0].Subject.Organization, api.GroupMasters):
+			http.Error(w, "Forbidden", http.StatusForbidden)
+		default:
+			h.ServeHTTP(w, r)
+		}
+	})
+}
