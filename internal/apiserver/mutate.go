@@ -256,8 +256,9 @@ func (w *writing) sameObject(obj, old api.Object) error {
 		return conflict(res, w.r.Name)
 	}
 	if uid := obj.GetUID(); uid != "" && uid != old.GetUID() {
-		return apierrors.NewConflict(res.GroupResource(), w.r.Name,
-			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())) //nolint:staticcheck // Kubernetes' text
+		//lint:ignore ST1005 the text is Kubernetes'
+		err := fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())
+		return apierrors.NewConflict(res.GroupResource(), w.r.Name, err)
 	}
 	return nil
 }
