@@ -45,19 +45,20 @@ const image = "proa-test:1"
 
 // a host is a node with everything real, and an API server.
 type host struct {
-	t      testing.TB
-	dir    string
-	bin    string
-	cgroup string
-	conf   containerd.Config
-	sup    *containerd.Supervisor
-	rt     *cri.Real
-	tree   *cgroups.Tree
-	api    *apiserver.Server
-	vols   *volumes.Manager
-	agent  *node.Agent
-	halt   func() // stops the agent
-	events *events
+	t       testing.TB
+	dir     string
+	bin     string
+	cgroup  string
+	conf    containerd.Config
+	sup     *containerd.Supervisor
+	rt      *cri.Real
+	runtime cri.Runtime // what the agent is given; rt if nil
+	tree    *cgroups.Tree
+	api     *apiserver.Server
+	vols    *volumes.Manager
+	agent   *node.Agent
+	halt    func() // stops the agent
+	events  *events
 }
 
 type events struct {
@@ -218,7 +219,11 @@ func (h *host) server() {
 func (h *host) boot() {
 	m := node.ReadMachine(h.dir)
 	h.vols = volumes.New(volumes.Options{Handler: h.api, Log: h.log(), Allocatable: m.Allocatable(110)})
-	a, err := node.New(node.Config{Name: "real", Handler: h.api, Runtime: h.rt, RootDir: h.dir + "/node", Events: h.events,
+	var rt cri.Runtime = h.rt
+	if h.runtime != nil {
+		rt = h.runtime
+	}
+	a, err := node.New(node.Config{Name: "real", Handler: h.api, Runtime: rt, RootDir: h.dir + "/node", Events: h.events,
 		Steps: steps.Real(h.tree, h.vols), Log: h.log(), Machine: m, ClusterDNS: []string{"10.43.0.10"},
 		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "127.0.0.1"}}})
 	if err != nil {
