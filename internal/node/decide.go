@@ -35,7 +35,6 @@ type kill struct {
 	c       *container
 	grace   time.Duration
 	message string // of the event
-	reason  string
 }
 
 // An input is all that a decision depends on.
@@ -328,9 +327,7 @@ func (in *input) takeDown(p *plan) {
 		return
 	}
 	p.down = true
-	for _, s := range in.view.sandboxes {
-		p.stop = append(p.stop, s)
-	}
+	p.stop = append(p.stop, in.view.sandboxes...)
 }
 
 // deadline returns how long containers have left when the pod goes down now.

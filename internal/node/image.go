@@ -35,7 +35,8 @@ func tagged(image string) (string, error) {
 		if imageName.MatchString(strings.ToLower(image)) {
 			detail = "invalid reference format: repository name must be lowercase"
 		}
-		return "", fmt.Errorf("Failed to apply default image tag %q: couldn't parse image name %q: %s", image, image, detail) //nolint:staticcheck // the text users know
+		//lint:ignore ST1005 the text that users know
+		return "", fmt.Errorf("Failed to apply default image tag %q: couldn't parse image name %q: %s", image, image, detail)
 	}
 	if m[1] == "" && m[2] == "" {
 		image += ":latest"

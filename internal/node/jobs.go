@@ -86,7 +86,7 @@ func (w *worker) buildSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 			return fmt.Errorf("stop the sandbox before: %w", err)
 		}
 	}
-	if len(old) > 0 && old[0].ready != true {
+	if len(old) > 0 && !old[0].ready {
 		w.a.event(pod, "", normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}
 	run := w.newRun(pod)

@@ -113,7 +113,7 @@ func (a *Agent) seccomp(p *corev1.SeccompProfile, privileged bool) (*v1.Security
 		return &v1.SecurityProfile{ProfileType: v1.SecurityProfile_RuntimeDefault}, nil
 	case corev1.SeccompProfileTypeLocalhost:
 		if p.LocalhostProfile == nil || *p.LocalhostProfile == "" {
-			return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.")
+			return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost")
 		}
 		if !filepath.IsLocal(*p.LocalhostProfile) {
 			return nil, fmt.Errorf("seccomp profile %q must be a path below the profile folder", *p.LocalhostProfile)
