@@ -18,6 +18,18 @@ import (
 var pretendMachine = node.Machine{MilliCPU: 32_000, Memory: 256 << 30, Storage: 1 << 40,
 	Info: corev1.NodeSystemInfo{OSImage: "Pretend", KernelVersion: "pretend"}}
 
+// pretendVolumes gives every volume a path without making anything there:
+// nothing will ever read it.
+var pretendVolumes = &node.Step{Name: "volumes", Start: func(_ context.Context, r *node.Run) error {
+	if r.Volumes == nil {
+		r.Volumes = map[string]node.Volume{}
+	}
+	for _, v := range r.Pod.Spec.Volumes {
+		r.Volumes[v.Name] = node.Volume{Path: filepath.Join(r.Dir, "volumes", v.Name)}
+	}
+	return nil
+}}
+
 // startPretend starts nodes whose containers exist in memory only.
 func (s *system) startPretend(ctx context.Context, p *plane) error {
 	for i, name := range s.nodeNames() {
@@ -26,6 +38,7 @@ func (s *system) startPretend(ctx context.Context, p *plane) error {
 			Runtime: pretend.New(pretend.Options{Seed: name}),
 			RootDir: filepath.Join(s.Places.Node(), name),
 			Machine: pretendMachine,
+			Steps:   []*node.Step{pretendVolumes},
 			Addresses: []corev1.NodeAddress{
 				{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.%d.%d.%d", 16+i>>16, i>>8&255, i&255)},
 				{Type: corev1.NodeHostName, Address: name},
