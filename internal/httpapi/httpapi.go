@@ -219,7 +219,7 @@ func (x *exchange) authenticate() bool {
 	if err != nil {
 		x.s.Log.Warn("a client's credentials were refused", "from", x.req.RemoteAddr, "path", x.req.URL.Path, "err", err)
 	}
-	x.fail(apierrors.NewUnauthorized(""))
+	x.fail(apierrors.NewUnauthorized("Unauthorized"))
 	return false
 }
 
