@@ -354,17 +354,16 @@ func (p *pending) take(ev *store.Event) api.Object {
 	return nil
 }
 
-// drop forgets a write that failed; false if its object is already taken.
-func (p *pending) drop(key string, obj api.Object) bool {
+// drop forgets an object that nobody has taken.
+func (p *pending) drop(key string, obj api.Object) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, h := range p.by[key] {
 		if h.obj == obj {
 			p.remove(key, i)
-			return true
+			return
 		}
 	}
-	return false
 }
 
 func (p *pending) remove(key string, i int) {
@@ -401,7 +400,11 @@ func (s *Server) write(ctx context.Context, t *table, key string, op store.Op, o
 		}
 		return nil, err
 	}
-	if err := s.reach(ctx, rev); err != nil {
+	err = s.reach(ctx, rev)
+	if obj != nil {
+		s.pending.drop(op.Key, obj) // a reload may have passed it over
+	}
+	if err != nil {
 		return nil, fmt.Errorf("wait for revision %d: %w", rev, err)
 	}
 	s.mu.RLock()
