@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +44,21 @@ type checker struct {
 
 func newProber(a *Agent) *prober {
 	return &prober{a: a, probes: map[probeKey]*checker{}, byPod: map[*worker]map[probeKey]bool{}}
+}
+
+// resume takes over what an earlier run of the agent found out about a container
+// and said in the pod's status: it does not become unready because the agent is
+// started again.
+func resume(m *memory, pod *corev1.Pod, v *view) {
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for _, st := range list {
+			c, _ := v.newest(st.Name)
+			if c != nil && c.state == running && strings.HasSuffix(st.ContainerID, "://"+c.id) && m.probes[c.id] == nil &&
+				st.State.Running != nil && st.Started != nil && *st.Started {
+				m.probes[c.id] = &probed{started: true, ready: st.Ready}
+			}
+		}
+	}
 }
 
 // watch makes the probes of a pod's running containers run, and no others. The
@@ -96,7 +112,8 @@ func (p *prober) ensure(w *worker, k probeKey, pod *corev1.Pod, spec *corev1.Con
 	if p.closed || p.probes[k] != nil {
 		return
 	}
-	c := &checker{p: p, w: w, key: k, pod: pod, spec: spec, conf: conf, ips: ips, state: k.kind == "liveness"}
+	c := &checker{p: p, w: w, key: k, pod: pod, spec: spec, conf: conf, ips: ips,
+		state: k.kind == "liveness" || k.kind == "readiness" && w.mem.probes[k.id].ready}
 	p.probes[k] = c
 	if p.byPod[w] == nil {
 		p.byPod[w] = map[probeKey]bool{}

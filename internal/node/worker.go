@@ -212,6 +212,7 @@ func (w *worker) clear(in *input) {
 			delete(w.mem.probes, id)
 		}
 	}
+	resume(w.mem, in.pod, in.view)
 }
 
 func (in *input) pastDeadline() *ending {
