@@ -105,6 +105,7 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *acce
 		return err
 	}
 	registry := prometheus.NewRegistry()
+	s.measureStore(registry)
 	resources := make([]*api.Resource, len(kinds.All))
 	for i, k := range kinds.All {
 		resources[i] = k.Def()
@@ -129,6 +130,19 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *acce
 		return err
 	}
 	return pki.Kubeconfig{Cluster: "proa" + s.Places.Suffix, Server: p.url, CA: s.ca.PEM, Client: admin}.Write(s.Places.Kubeconfig())
+}
+
+// measureStore shows how much of the disk's time the store takes.
+func (s *system) measureStore(r prometheus.Registerer) {
+	e, ok := s.engine.(interface{ Syncs() int64 })
+	if !ok {
+		return
+	}
+	r.MustRegister(
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "proa_store_syncs_total", Help: "Syncs of the store's files since the start."},
+			func() float64 { return float64(e.Syncs()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "proa_store_revision", Help: "Revision of the last durable write."},
+			func() float64 { return float64(s.engine.Revision()) }))
 }
 
 // startControllers starts what drives what is towards what is declared.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -24,6 +25,7 @@ type guard struct {
 	vfs.FS
 	trippedC chan struct{} // closed by trip
 	released chan struct{} // closed by release
+	syncs    *atomic.Int64 // of files and folders, counted for the engine
 
 	once    sync.Once
 	relOnce sync.Once
@@ -32,8 +34,8 @@ type guard struct {
 
 var errFrozen = errors.New("nothing is written after an I/O error")
 
-func newGuard(fs vfs.FS) *guard {
-	return &guard{FS: fs, trippedC: make(chan struct{}), released: make(chan struct{})}
+func newGuard(fs vfs.FS, syncs *atomic.Int64) *guard {
+	return &guard{FS: fs, syncs: syncs, trippedC: make(chan struct{}), released: make(chan struct{})}
 }
 
 func (g *guard) trip(err error) {
@@ -244,11 +246,18 @@ func (f *guardedFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-func (f *guardedFile) Sync() error { return f.do("sync", f.File.Sync) }
+func (f *guardedFile) Sync() error {
+	f.g.syncs.Add(1)
+	return f.do("sync", f.File.Sync)
+}
 
-func (f *guardedFile) SyncData() error { return f.do("sync", f.File.SyncData) }
+func (f *guardedFile) SyncData() error {
+	f.g.syncs.Add(1)
+	return f.do("sync", f.File.SyncData)
+}
 
 func (f *guardedFile) SyncTo(n int64) (full bool, err error) {
+	f.g.syncs.Add(1)
 	err = f.do("sync", func() (err error) {
 		full, err = f.File.SyncTo(n)
 		return err

@@ -62,6 +62,7 @@ type Engine struct {
 
 	newest    atomic.Int64 // of what is durable
 	horizon   atomic.Int64
+	syncs     atomic.Int64
 	compactMu sync.Mutex
 
 	mu     sync.RWMutex // guards ses and closed; read-locked while the database is used
@@ -142,7 +143,7 @@ func (e *Engine) take() (err error) {
 
 // open opens the database and reads what the engine keeps in memory.
 func (e *Engine) open() (*session, loaded, error) {
-	s := &session{e: e, guard: newGuard(e.fs), done: make(chan struct{})}
+	s := &session{e: e, guard: newGuard(e.fs, &e.syncs), done: make(chan struct{})}
 	s.arrived.L = &s.mu
 	dir := e.fs.PathJoin(e.dir, "db")
 	db, err := openPebble(dir, s.guard, e.logger, e.opts.tune)
@@ -322,6 +323,10 @@ func (e *Engine) use(f func(*session) error) (err error) {
 	}
 	return f(e.ses)
 }
+
+// Syncs is how often this engine has made the disk sync a file or a folder since
+// it was opened: what a write costs a disk.
+func (e *Engine) Syncs() int64 { return e.syncs.Load() }
 
 // Revision is store.Engine's.
 func (e *Engine) Revision() store.Revision { return e.newest.Load() }
