@@ -56,14 +56,15 @@ type Claim struct {
 	Unit      string // and what it is of
 	Ratio     float64
 	Reference string
-	Target    float64 // of the ratio if Ratio is not 0, else of the figure
+	Target    float64 // of the ratio, or, if In is set, of the figure
+	In        string  // unit of a target for the figure
 	Less      bool    // less is better
 }
 
 // Share is how much of the target is reached; 1 or more is all of it.
 func (c Claim) Share() float64 {
 	have := c.Ratio
-	if have == 0 {
+	if c.In != "" {
 		have = c.Figure
 	}
 	if c.Less {
@@ -74,14 +75,18 @@ func (c Claim) Share() float64 {
 
 // String is the claim as a benchmark prints it.
 func (c Claim) String() string {
-	verdict := "met"
+	verdict, unit := "met", "x"
 	if c.Share() < 1 {
 		verdict = "short"
 	}
-	if c.Ratio == 0 {
-		return fmt.Sprintf("%s %s (target %s %s: %s)", figure(c.Figure), c.Unit, figure(c.Target), c.Unit, verdict)
+	if c.In != "" {
+		unit = " " + c.In
 	}
-	return fmt.Sprintf("%s %s, ratio %.2fx of %s (target %sx: %s)", figure(c.Figure), c.Unit, c.Ratio, c.Reference, figure(c.Target), verdict)
+	s := fmt.Sprintf("%s %s", figure(c.Figure), c.Unit)
+	if c.Reference != "" {
+		s += fmt.Sprintf(", ratio %.2fx of %s", c.Ratio, c.Reference)
+	}
+	return fmt.Sprintf("%s (target %s%s: %s)", s, figure(c.Target), unit, verdict)
 }
 
 func figure(v float64) string {
