@@ -134,13 +134,9 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *acce
 
 // measureStore shows how much of the disk's time the store takes.
 func (s *system) measureStore(r prometheus.Registerer) {
-	e, ok := s.engine.(interface{ Syncs() int64 })
-	if !ok {
-		return
-	}
 	r.MustRegister(
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "proa_store_syncs_total", Help: "Syncs of the store's files since the start."},
-			func() float64 { return float64(e.Syncs()) }),
+			func() float64 { return float64(s.engine.Syncs()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "proa_store_revision", Help: "Revision of the last durable write."},
 			func() float64 { return float64(s.engine.Revision()) }))
 }
