@@ -15,8 +15,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -365,24 +365,35 @@ func removeTree(dir string) error {
 	return nil
 }
 
-// rmdir removes one cgroup; processes that are left in it are killed, and the
-// kernel takes a moment to let go of dead ones.
+// rmdir removes one cgroup. Processes that are left in it are killed, and their
+// ends awaited; they may have borne others meanwhile, so this is done a few times.
 func rmdir(dir string) error {
 	var err error
-	for wait := time.Millisecond; wait < time.Second; wait *= 2 {
+	for range 10 {
 		if err = syscall.Rmdir(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if !errors.Is(err, syscall.EBUSY) {
-			return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+			break
 		}
 		b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		for _, f := range strings.Fields(string(b)) {
 			if pid, err := strconv.Atoi(f); err == nil && pid > 1 {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+				killed(pid)
 			}
 		}
-		time.Sleep(wait) // there is no event for the death of a cgroup's last process on v1
 	}
 	return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+}
+
+// killed kills a process and waits until it has ended, a second at most.
+func killed(pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return // it has ended
+	}
+	defer unix.Close(fd)
+	if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
+	}
 }
