@@ -171,7 +171,8 @@ func StartEtcd(core int, bin, dir string, id *Identity) (*Etcd, error) {
 		return nil, err
 	}
 	err = e.Await("etcd", 2*time.Millisecond, func(ctx context.Context) error {
-		return plainGet(ctx, e.Metrics+"/health")
+		_, err := Plain(ctx, e.Metrics+"/health")
+		return err
 	})
 	if err != nil {
 		e.Stop()
@@ -180,20 +181,21 @@ func StartEtcd(core int, bin, dir string, id *Identity) (*Etcd, error) {
 	return e, nil
 }
 
-func plainGet(ctx context.Context, url string) error {
+// Plain asks an HTTP server without TLS; anything but 200 is an error.
+func Plain(ctx context.Context, url string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, resp.Status)
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
 	}
-	return nil
+	return io.ReadAll(resp.Body)
 }
 
 // CRD is Kubernetes' own API machinery as a program on etcd: the server of
