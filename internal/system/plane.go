@@ -120,7 +120,7 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *acce
 		},
 		Register: registry,
 		Metrics:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
-		Paths:    identityPaths(s.issuer(), authn.Signer),
+		Paths:    withProfiles(identityPaths(s.issuer(), authn.Signer)),
 	})
 	server := httpapi.Server("", &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, handler)
 	s.part(ctx, "the API's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })

@@ -66,6 +66,7 @@ type level struct {
 	clients int
 	rates   map[string][]float64
 	p99     map[string][]float64 // ms
+	cpu     map[string][]float64 // µs of the servers' processor time per create
 	syncs   map[string]float64   // per create
 }
 
@@ -77,7 +78,7 @@ func run(s settings) error {
 	if err := measure.PinSelf(loadCore); err != nil {
 		return err
 	}
-	raw := measure.NewRaw("contestant", "round", "clients", "creates_per_s", "p50_ms", "p99_ms")
+	raw := measure.NewRaw("contestant", "round", "clients", "creates_per_s", "p50_ms", "p99_ms", "cpu_us_each")
 	var levels []*level
 	var half float64
 	for _, clients := range s.clients {
@@ -112,7 +113,7 @@ func runLevel(s settings, refs string, clients int, raw *measure.Raw) (*level, e
 	if err != nil {
 		return nil, err
 	}
-	l := &level{clients, map[string][]float64{}, map[string][]float64{}, map[string]float64{}}
+	l := &level{clients, map[string][]float64{}, map[string][]float64{}, map[string][]float64{}, map[string]float64{}}
 	for round := range s.rounds + 1 {
 		for _, name := range names {
 			if s.only != "" && s.only != name {
@@ -122,6 +123,7 @@ func runLevel(s settings, refs string, clients int, raw *measure.Raw) (*level, e
 			if err != nil {
 				return nil, err
 			}
+			cpu := a.cpu(name)
 			r, err := a.one(name, clients, fmt.Sprintf("p%d-%d", clients, round), s.length)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
@@ -134,7 +136,12 @@ func runLevel(s settings, refs string, clients int, raw *measure.Raw) (*level, e
 				continue
 			}
 			p99 := measure.Millis(measure.Quantile(r.latency, 0.99))
-			raw.Add(name, round, float64(clients), r.perSecond, measure.Millis(measure.Median(r.latency)), p99)
+			each := 0.0
+			if used := a.cpu(name) - cpu; used > 0 {
+				each = float64(used.Microseconds()) / float64(len(r.latency)+clients)
+				l.cpu[name] = append(l.cpu[name], each)
+			}
+			raw.Add(name, round, float64(clients), r.perSecond, measure.Millis(measure.Median(r.latency)), p99, each)
 			l.rates[name] = append(l.rates[name], r.perSecond)
 			l.p99[name] = append(l.p99[name], p99)
 			if after > before {
@@ -154,6 +161,9 @@ func (l *level) print() {
 		fmt.Printf("  %s %.0f/s", name, measure.Median(l.rates[name]))
 		if len(l.p99[name]) > 0 && measure.Median(l.p99[name]) > 0 {
 			fmt.Printf(" (p99 %.1f ms", measure.Median(l.p99[name]))
+			if used := l.cpu[name]; len(used) > 0 {
+				fmt.Printf(", %.0f µs of CPU", measure.Median(used))
+			}
 			if n, ok := l.syncs[name]; ok {
 				fmt.Printf(", %.2f syncs each", n)
 			}
@@ -207,7 +217,7 @@ func (a *arena) halfLoad(s settings, l *level, raw *measure.Raw) error {
 		}
 		p99 := measure.Millis(measure.Quantile(r.latency, 0.99))
 		l.p99["proa at half load"] = append(l.p99["proa at half load"], p99)
-		raw.Add("proa-half-load", round, 64, r.perSecond, measure.Millis(measure.Median(r.latency)), p99)
+		raw.Add("proa-half-load", round, 64, r.perSecond, measure.Millis(measure.Median(r.latency)), p99, 0)
 	}
 	fmt.Printf("  proa at half load, %.0f creates/s at even intervals: p99 %s ms\n", rate, measure.Spread(l.p99["proa at half load"]))
 	return nil
@@ -221,6 +231,7 @@ type arena struct {
 	crd     poster
 	etcd    putter
 	metrics string // etcd's
+	servers map[string][]*measure.Process
 	stops   []func()
 }
 
@@ -231,7 +242,7 @@ func (a *arena) stop() {
 }
 
 func startAll(s settings, refs, dir string) (*arena, error) {
-	a := &arena{dir: dir}
+	a := &arena{dir: dir, servers: map[string][]*measure.Process{}}
 	id, err := measure.NewIdentity(dir)
 	if err != nil {
 		return a, err
@@ -243,7 +254,7 @@ func startAll(s settings, refs, dir string) (*arena, error) {
 	if err != nil {
 		return a, err
 	}
-	a.stops = append(a.stops, p.Stop)
+	a.stops, a.servers["server"] = append(a.stops, p.Stop), []*measure.Process{p}
 	a.server = poster{t, "/api/v1/namespaces/default/pods", podBody("bench")}
 	if s.only == "proa" {
 		return a, nil
@@ -252,7 +263,7 @@ func startAll(s settings, refs, dir string) (*arena, error) {
 	if err != nil {
 		return a, err
 	}
-	a.stops, a.metrics = append(a.stops, e.Stop), e.Metrics
+	a.stops, a.metrics, a.servers["etcd"] = append(a.stops, e.Stop), e.Metrics, []*measure.Process{e.Process}
 	config, err := id.TLS()
 	if err != nil {
 		return a, err
@@ -277,7 +288,7 @@ func (a *arena) startProa() error {
 	if err != nil {
 		return err
 	}
-	a.stops = append(a.stops, p.Stop)
+	a.stops, a.servers["proa"] = append(a.stops, p.Stop), []*measure.Process{p}
 	path := "/api/v1/namespaces/default/pods"
 	return p.Await("proa", 10*time.Millisecond, func(ctx context.Context) error {
 		t, err := measure.TargetOf(filepath.Join(root, "etc", "kubeconfig"))
@@ -300,7 +311,7 @@ func (a *arena) startCRD(refs string, id *measure.Identity, e *measure.Etcd) err
 	if err != nil {
 		return err
 	}
-	a.stops = append(a.stops, c.Stop)
+	a.stops, a.servers["crd"] = append(a.stops, c.Stop), []*measure.Process{c.Process, e.Process}
 	a.crd = poster{c.Target, crdPath, strings.Replace(podBody("bench"), `"apiVersion":"v1"`, `"apiVersion":"bench.proa.local/v1"`, 1)}
 	client := c.Client()
 	_, err = c.Do(context.Background(), client, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crdManifest)
@@ -346,6 +357,18 @@ func (a *arena) pebble(clients int, prefix string, length time.Duration) (result
 	}
 	n, err := strconv.ParseFloat(strings.TrimSpace(string(b)), 64)
 	return result{perSecond: n}, errors.Join(err, os.RemoveAll(log+".db"))
+}
+
+// cpu is the processor time that a contestant's servers have used.
+func (a *arena) cpu(name string) (sum time.Duration) {
+	for _, p := range a.servers[name] {
+		used, err := measure.CPU(p.PID())
+		if err != nil {
+			return 0 // it has ended: the next request will say so
+		}
+		sum += used
+	}
+	return sum
 }
 
 // syncs is how often a contestant's store has synced, as it says itself; 0 if
