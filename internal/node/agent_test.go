@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,13 +50,15 @@ func (e *events) timed() []told {
 
 // a world is one API server and one node with a pretend runtime.
 type world struct {
-	t      *testing.T
-	api    *apiserver.Server
-	rt     *pretend.Runtime
-	agent  *node.Agent
-	events *events
-	stop   func()
-	writes *counter
+	t       *testing.T
+	api     *apiserver.Server
+	rt      *pretend.Runtime
+	agent   *node.Agent
+	events  *events
+	began   time.Time
+	network func() (bool, string)
+	stop    func()
+	writes  *counter
 }
 
 // counter counts the writes on pods that pass through it.
@@ -96,12 +100,50 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// A new run of the agent sets up the network anew; the node was ready and stays
+// so meanwhile, because its pods run and are reached. But not for ever.
+func TestNodeStaysReadyOverRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		is := func(want corev1.ConditionStatus, message string) {
+			t.Helper()
+			synctest.Wait()
+			n, err := core.Node.Get(t.Context(), w.api, "", "n1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
+			if i < 0 || n.Status.Conditions[i].Status != want || !strings.Contains(n.Status.Conditions[i].Message, message) {
+				t.Errorf("after %s: %v, want Ready=%s %q", time.Since(w.began), n.Status.Conditions, want, message)
+			}
+		}
+		w.began = time.Now()
+		is(corev1.ConditionTrue, "")
+		w.stop()
+		var up atomic.Bool
+		w.network = func() (bool, string) { return up.Load(), "the network is being set up" }
+		w.boot()
+		is(corev1.ConditionTrue, "")
+		time.Sleep(10 * time.Second)
+		is(corev1.ConditionTrue, "")
+		time.Sleep(15 * time.Second)
+		is(corev1.ConditionFalse, "the network is being set up")
+		up.Store(true)
+		w.agent.NetworkChanged()
+		is(corev1.ConditionTrue, "")
+		// What breaks later is said at once.
+		up.Store(false)
+		w.agent.NetworkChanged()
+		is(corev1.ConditionFalse, "the network is being set up")
+	})
+}
+
 // boot starts an agent; the world is as the last one left it.
 func (w *world) boot() {
 	a, err := node.New(node.Config{Name: "n1", Handler: w.writes, Runtime: w.rt, Events: w.events, RootDir: w.t.TempDir(),
 		Log:       slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.168.7.1"}},
-		Machine:   node.Machine{MilliCPU: 4000, Memory: 8 << 30}})
+		Machine:   node.Machine{MilliCPU: 4000, Memory: 8 << 30}, NetworkReady: w.network})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ const (
 	statusEvery = 5 * time.Minute  // a status without news
 	lookEvery   = 30 * time.Second // at the runtime, if it has nothing to tell
 	mostImages  = 50               // in the status
+	settling    = 20 * time.Second // a new run of the agent may need for the network
 )
 
 // nodeState keeps the node's own objects: the Node, its status, its Lease.
@@ -44,12 +45,14 @@ type nodeState struct {
 	full  string       // with its version
 	stale bool         // the list of images
 	wrote time.Time
+	began time.Time
+	was   bool // the network was ready since
 	cidr  string
 	lease *coordinationv1.Lease
 }
 
 func newNodeState(a *Agent) *nodeState {
-	return &nodeState{a: a, bell: make(chan struct{}, 1), stale: true, name: "containerd"}
+	return &nodeState{began: a.Clock.Now(), a: a, bell: make(chan struct{}, 1), stale: true, name: "containerd"}
 }
 
 // wake makes the node look at itself.
@@ -111,7 +114,7 @@ func (n *nodeState) run(ctx context.Context) {
 			pause = min(max(2*pause, 50*time.Millisecond), 5*time.Second)
 		} else {
 			pause = lookEvery
-			if c := n.current(); c == nil || !isReady(c) {
+			if c := n.current(); c == nil || !isReady(c) || !n.waited() {
 				pause = time.Second
 			}
 		}
@@ -124,6 +127,13 @@ func (n *nodeState) run(ctx context.Context) {
 		}
 		stop()
 	}
+}
+
+// waited says whether the network has been ready in this run.
+func (n *nodeState) waited() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.was
 }
 
 func isReady(n *corev1.Node) bool {
@@ -205,7 +215,7 @@ func (n *nodeState) look(ctx context.Context) (runtimeErr string) {
 	}
 	n.mu.Lock()
 	came := ready && !n.ready
-	n.ready, n.why = ready, why
+	n.ready, n.why, n.was = ready, why, n.was || ready
 	n.mu.Unlock()
 	if came {
 		n.a.mu.Lock()
@@ -332,6 +342,7 @@ func (n *nodeState) status(ctx context.Context, node *corev1.Node, problem strin
 	n.mu.Lock()
 	st.NodeInfo.ContainerRuntimeVersion = n.full
 	stale, network, why := n.stale, n.ready, n.why
+	settles := !n.was && now.Sub(n.began) < settling
 	n.mu.Unlock()
 	if stale {
 		if list, err := a.Runtime.ListImages(ctx); err == nil {
@@ -360,6 +371,9 @@ func (n *nodeState) status(ctx context.Context, node *corev1.Node, problem strin
 	switch {
 	case problem != "":
 		set(corev1.NodeReady, corev1.ConditionFalse, "KubeletNotReady", problem)
+	case !network && settles && isReady(node):
+		// Only this run of the agent is new: the node's pods run, and what reaches
+		// them is in the kernel. Were it unready for a moment, so were all of them.
 	case !network:
 		set(corev1.NodeReady, corev1.ConditionFalse, "KubeletNotReady", why)
 	default:
