@@ -6,8 +6,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -378,21 +376,10 @@ func (a *arena) syncs(name string) (float64, error) {
 	switch name {
 	case "proa":
 		b, err := a.proa.Get(ctx, a.proa.Client(), "/metrics")
-		return metric(b, "proa_store_syncs_total"), err
+		return measure.Metric(b, "proa_store_syncs_total"), err
 	case "etcd", "crd":
 		b, err := measure.Plain(ctx, a.metrics+"/metrics")
-		return metric(b, "etcd_disk_wal_fsync_duration_seconds_count"), err
+		return measure.Metric(b, "etcd_disk_wal_fsync_duration_seconds_count"), err
 	}
 	return 0, nil
-}
-
-func metric(b []byte, name string) float64 {
-	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		if v, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			if f, err := strconv.ParseFloat(v, 64); err == nil {
-				return f
-			}
-		}
-	}
-	return 0
 }

@@ -242,3 +242,16 @@ func StartCRD(core int, bin, dir string, id *Identity, e *Etcd) (*CRD, error) {
 	}
 	return c, nil
 }
+
+// Metric is the value of a metric without labels in Prometheus' text format, 0
+// if it is not there.
+func Metric(b []byte, name string) float64 {
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, name+" "); ok {
+			if f, err := strconv.ParseFloat(strings.TrimSpace(v), 64); err == nil {
+				return f
+			}
+		}
+	}
+	return 0
+}
