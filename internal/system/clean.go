@@ -63,7 +63,11 @@ func withRuntime(ctx context.Context, p Places, f func(*cri.Real) error) error {
 		err = f(rt)
 		rt.Close()
 	}
-	return errors.Join(err, sup.Stop(ctx))
+	if err = errors.Join(err, sup.Stop(ctx)); err == nil {
+		// Nothing runs any more that a shim could be for.
+		_, err = containerd.EndShims(ctx, p.Socket())
+	}
+	return err
 }
 
 // serveNetwork answers the runtime's calls to disconnect pods, until stop is called.
