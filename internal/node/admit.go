@@ -2,6 +2,8 @@ package node
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -13,6 +15,12 @@ import (
 func (a *Agent) refuse(w *worker, in *input) *ending {
 	if in.pod.Status.StartTime != nil || len(in.view.sandboxes) > 0 || w.run != nil {
 		return nil
+	}
+	if e := a.starved(in.pod); e != nil {
+		return e
+	}
+	if e := a.forbidden(in.pod); e != nil {
+		return e
 	}
 	n := a.node.current()
 	if n == nil {
@@ -49,6 +57,46 @@ func (a *Agent) refuse(w *worker, in *input) *ending {
 	}
 	return nil
 }
+
+// safeSysctls are those that every pod may set: each is the pod's own, and none
+// can harm the node or another pod.
+var safeSysctls = []string{"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies",
+	"net.ipv4.ping_group_range", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports",
+	"net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
+	"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"}
+
+// forbidden refuses sysctls that are neither known to be safe nor allowed by the
+// node's settings. Those of a namespace that is the host's the server refuses.
+func (a *Agent) forbidden(pod *corev1.Pod) *ending {
+	if pod.Spec.SecurityContext == nil {
+		return nil
+	}
+	for _, s := range pod.Spec.SecurityContext.Sysctls {
+		name := strings.ReplaceAll(s.Name, "/", ".")
+		if !slices.Contains(safeSysctls, name) && !a.allowed(name) {
+			return a.reject(pod, "SysctlForbidden", fmt.Sprintf("Pod was rejected: forbidden sysctl: %q not allowlisted", s.Name))
+		}
+	}
+	return nil
+}
+
+// allowed says whether the node's settings name a sysctl: the whole of it, or how
+// it begins, with a star. Only what has a namespace of its own can be allowed.
+func (a *Agent) allowed(name string) bool {
+	if !slices.ContainsFunc(ownSysctls, func(begin string) bool { return strings.HasPrefix(name, begin) }) {
+		return false
+	}
+	for pattern, is := range a.Sysctls {
+		if begin, star := strings.CutSuffix(pattern, "*"); is && (pattern == name || star && strings.HasPrefix(name, begin)) {
+			return true
+		}
+	}
+	return false
+}
+
+// ownSysctls are how the names of sysctls begin that a pod has for itself, in its
+// IPC or network namespace.
+var ownSysctls = []string{"kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.", "net."}
 
 func (a *Agent) reject(pod *corev1.Pod, reason, message string) *ending {
 	a.event(pod, "", warning, reason, "%s", message)

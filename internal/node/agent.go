@@ -59,6 +59,9 @@ type Config struct {
 	Sysctls     map[string]bool // unsafe sysctls that pods may set
 	NoCPULimits bool
 
+	// Measure, if set, says what the node has left; it is asked every 10 s. See [Gauge].
+	Measure func(context.Context) Signals
+
 	// NetworkReady, if set, says besides the runtime whether pods can have a network.
 	NetworkReady func() (ready bool, message string)
 

@@ -59,6 +59,7 @@ type world struct {
 	network func() (bool, string)
 	stop    func()
 	writes  *counter
+	tune    []func(*node.Config)
 }
 
 // counter counts the writes on pods that pass through it.
@@ -77,7 +78,7 @@ func (c *counter) Handle(ctx context.Context, r *api.Request) (*api.Response, er
 	return c.Handler.Handle(ctx, r)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, tune ...func(*node.Config)) *world {
 	t.Helper()
 	e := memory.New(nil)
 	s, err := apiserver.New(t.Context(), apiserver.Config{Engine: e, Kinds: kinds.All, Log: slog.New(slog.DiscardHandler)})
@@ -89,7 +90,7 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	w := &world{t: t, api: s, events: &events{}, writes: &counter{Handler: s, n: map[string]int{}},
+	w := &world{t: t, tune: tune, api: s, events: &events{}, writes: &counter{Handler: s, n: map[string]int{}},
 		rt: pretend.New(pretend.Options{CIDR: netip.MustParsePrefix("10.42.0.0/24")})}
 	w.boot()
 	t.Cleanup(func() {
@@ -140,10 +141,14 @@ func TestNodeStaysReadyOverRestart(t *testing.T) {
 
 // boot starts an agent; the world is as the last one left it.
 func (w *world) boot() {
-	a, err := node.New(node.Config{Name: "n1", Handler: w.writes, Runtime: w.rt, Events: w.events, RootDir: w.t.TempDir(),
+	c := node.Config{Name: "n1", Handler: w.writes, Runtime: w.rt, Events: w.events, RootDir: w.t.TempDir(),
 		Log:       slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.168.7.1"}},
-		Machine:   node.Machine{MilliCPU: 4000, Memory: 8 << 30}, NetworkReady: w.network})
+		Machine:   node.Machine{MilliCPU: 4000, Memory: 8 << 30}, NetworkReady: w.network}
+	for _, f := range w.tune {
+		f(&c)
+	}
+	a, err := node.New(c)
 	if err != nil {
 		w.t.Fatal(err)
 	}

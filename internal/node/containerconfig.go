@@ -290,7 +290,7 @@ func CPUQuota(milli int64) int64 {
 // use more than they asked for, relative to the machine.
 func oomScore(pod *corev1.Pod, c *corev1.Container, memory int64) int64 {
 	switch {
-	case pod.Spec.Priority != nil && *pod.Spec.Priority >= 2_000_000_000, qos(pod) == corev1.PodQOSGuaranteed:
+	case pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical, qos(pod) == corev1.PodQOSGuaranteed:
 		return -997
 	case qos(pod) == corev1.PodQOSBestEffort || memory <= 0:
 		return 1000

@@ -49,10 +49,14 @@ type nodeState struct {
 	was   bool // the network was ready since
 	cidr  string
 	lease *coordinationv1.Lease
+
+	met     map[corev1.NodeConditionType]time.Time // when a threshold was last found met
+	pressed map[corev1.NodeConditionType]bool      // what is said
 }
 
 func newNodeState(a *Agent) *nodeState {
-	return &nodeState{began: a.Clock.Now(), a: a, bell: make(chan struct{}, 1), stale: true, name: "containerd"}
+	return &nodeState{began: a.Clock.Now(), a: a, bell: make(chan struct{}, 1), stale: true, name: "containerd",
+		met: map[corev1.NodeConditionType]time.Time{}, pressed: map[corev1.NodeConditionType]bool{}}
 }
 
 // wake makes the node look at itself.
@@ -105,6 +109,7 @@ func (n *nodeState) waitNetwork(ctx context.Context) bool {
 func (n *nodeState) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	n.measure(ctx)
 	wg.Go(func() { n.follow(ctx) })
 	wg.Go(func() { n.renewals(ctx) })
 	pause := time.Duration(0)
@@ -365,9 +370,14 @@ func (n *nodeState) status(ctx context.Context, node *corev1.Node, problem strin
 		}
 		st.Conditions[i] = c
 	}
-	set(corev1.NodeMemoryPressure, corev1.ConditionFalse, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
-	set(corev1.NodeDiskPressure, corev1.ConditionFalse, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
-	set(corev1.NodePIDPressure, corev1.ConditionFalse, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+	under := n.under()
+	for i := range pressures {
+		if p := &pressures[i]; slices.Contains(under, p.condition) {
+			set(p.condition, corev1.ConditionTrue, p.yes, p.yesText)
+		} else {
+			set(p.condition, corev1.ConditionFalse, p.no, p.noText)
+		}
+	}
 	switch {
 	case problem != "":
 		set(corev1.NodeReady, corev1.ConditionFalse, "KubeletNotReady", problem)
@@ -394,7 +404,8 @@ func images(list []*v1.Image) (out []corev1.ContainerImage) {
 	return out
 }
 
-// renewals renews the node's lease for as long as the agent runs.
+// renewals renews the node's lease, and measures what the node has left, for as
+// long as the agent runs.
 func (n *nodeState) renewals(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause := leaseEvery
@@ -407,6 +418,9 @@ func (n *nodeState) renewals(ctx context.Context) {
 			}
 		}
 		n.a.sleep(ctx, pause)
+		if pause == leaseEvery {
+			n.measure(ctx)
+		}
 	}
 }
 
