@@ -132,7 +132,7 @@ func (s *shelf) watch(ctx context.Context, r *api.Request) func(func(api.Event, 
 		}
 		for at := 0; ; {
 			s.mu.Lock()
-			events, wake := s.log[at:], s.wake
+			events, wake, now := s.log[at:], s.wake, s.rev
 			s.mu.Unlock()
 			at += len(events)
 			for i, e := range events {
@@ -145,7 +145,7 @@ func (s *shelf) watch(ctx context.Context, r *api.Request) func(func(api.Event, 
 			}
 			if bookmarks {
 				bookmarks = false
-				if !yield(api.Event{Type: kwatch.Bookmark, Revision: s.rev, InitialEnd: true}, nil) {
+				if !yield(api.Event{Type: kwatch.Bookmark, Revision: now, InitialEnd: true}, nil) {
 					return
 				}
 			}
