@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"proa/internal/host"
 	"proa/internal/system"
 )
 
@@ -60,7 +61,7 @@ func detach(ctx context.Context, c *Call, places system.Places) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("the cluster did not start (%v):\n%s\nthe whole log is in %s", err, lastLines(places.Log(), 5), places.Log())
+	return fmt.Errorf("the cluster did not start (%v):\n%s\nthe whole log is in %s", err, host.LastLines(places.Log(), 5), places.Log())
 }
 
 // follow prints progress lines until the child is ready or its end is closed.
@@ -91,16 +92,6 @@ func childArgs(c *Call) (args []string) {
 		args = append(args, "--pretend")
 	}
 	return args
-}
-
-// lastLines reads the end of a log for an error message.
-func lastLines(file string, n int) string {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // parentPipe is where 'proa up -d' reads progress, or nil.

@@ -9,10 +9,10 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"proa/internal/host"
 	"proa/internal/system"
 )
 
@@ -94,29 +94,25 @@ func stopProa(ctx context.Context, p system.Places) (int, error) {
 	if err != nil || !system.Running(p, pid) {
 		return 0, nil
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	proc, err := host.Find(pid)
+	if errors.Is(err, os.ErrProcessDone) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("process %d: %w", pid, err)
+		return 0, err
 	}
-	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil {
-		return 0, fmt.Errorf("stop process %d: %w", pid, err)
+	defer proc.Close()
+	if err := proc.Signal(syscall.SIGTERM); err != nil {
+		return 0, err
 	}
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	for end := time.Now().Add(stopTimeout); ctx.Err() == nil; {
-		n, err := unix.Poll(fds, int(max(0, time.Until(end).Milliseconds())))
-		if n > 0 {
-			return pid, nil
-		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return 0, err
-		}
-		if time.Now().After(end) {
-			return 0, fmt.Errorf("process %d has not ended after %v: look into %s", pid, stopTimeout, p.Log())
-		}
+	limit, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	err = proc.Wait(limit)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = fmt.Errorf("process %d has not ended after %v: look into %s", pid, stopTimeout, p.Log())
 	}
-	return 0, ctx.Err()
+	if err != nil {
+		return 0, err
+	}
+	return pid, nil
 }

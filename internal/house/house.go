@@ -8,7 +8,7 @@ package house
 // lines above its own and from inside its own folder, never a neighbour. What it
 // needs from elsewhere it asks for as an interface that system hands in.
 const Law = `
-api
+api host
 kinds store kubeletapi pki registry bundle
 cache httpapi apiserver
 control sched

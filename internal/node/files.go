@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"proa/internal/host"
 	"proa/internal/node/cri"
 	"proa/internal/node/logs"
 )
@@ -25,8 +25,8 @@ const longestMessage = 4096
 func (w *worker) terminationMessage(c *container, annotations map[string]string) string {
 	dir := w.a.podDir(w.uid)
 	if dir != "" && annotations[cri.AnnotationMessagePath] != "" {
-		if text := tail(messageFile(dir, c.name, c.attempt), longestMessage); text != "" {
-			return text
+		if text, err := host.End(messageFile(dir, c.name, c.attempt), longestMessage); err == nil && len(text) > 0 {
+			return string(text)
 		}
 	}
 	if c.code != 0 && annotations[cri.AnnotationMessagePol] == string(corev1.TerminationMessageFallbackToLogsOnError) && c.logPath != "" {
@@ -35,20 +35,6 @@ func (w *worker) terminationMessage(c *container, annotations map[string]string)
 		}
 	}
 	return c.message
-}
-
-// tail reads the last n bytes of a file; nothing if it cannot be read.
-func tail(path string, n int64) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err == nil && st.Size() > n {
-		_, _ = f.Seek(-n, io.SeekEnd)
-	}
-	b, _ := io.ReadAll(io.LimitReader(f, n))
-	return string(b)
 }
 
 // timedOut says whether a command in a container ran for too long.

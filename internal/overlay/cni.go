@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"proa/internal/host"
 	"proa/internal/overlay/cniwire"
 )
 
@@ -251,10 +252,7 @@ func (n *Network) writeConf() error {
 	if err := os.MkdirAll(n.c.ConfDir, 0o755); err != nil {
 		return err
 	}
-	// A runtime watches the folder and takes every file that ends in .conf, .conflist or .json.
-	tmp := filepath.Join(n.c.ConfDir, "."+confName+".tmp")
-	if err := os.WriteFile(tmp, append(body, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, confFile(n.c.ConfDir))
+	// A runtime watches the folder and takes every file that ends in .conf,
+	// .conflist or .json: what WriteFile makes before it is whole does not.
+	return host.WriteFile(confFile(n.c.ConfDir), append(body, '\n'), 0o600)
 }

@@ -51,7 +51,7 @@ func macOf(ip netip.Addr, side byte) net.HardwareAddr {
 	return net.HardwareAddr{0x0a, side, b[0], b[1], b[2], b[3]}
 }
 
-func host(ip netip.Addr) *net.IPNet {
+func single(ip netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())}
 }
 
@@ -91,7 +91,7 @@ func (k *kernel) setNode(gateway netip.Addr, local []netip.Addr, services []neti
 		return err
 	}
 	for _, ip := range append([]netip.Addr{gateway}, local...) {
-		if err := k.h.AddrReplace(dev, &netlink.Addr{IPNet: host(ip)}); err != nil {
+		if err := k.h.AddrReplace(dev, &netlink.Addr{IPNet: single(ip)}); err != nil {
 			return fmt.Errorf("give %s to %s: %w", ip, dev.Attrs().Name, err)
 		}
 	}
@@ -202,12 +202,12 @@ func (k *kernel) setPod(ns netns.NsHandle, l link) error {
 	}{
 		{"set the MTU", func() error { return h.LinkSetMTU(pod, l.mtu) }},
 		{"give the address", func() error {
-			return h.AddrAdd(pod, &netlink.Addr{IPNet: host(l.address), Flags: unix.IFA_F_NODAD})
+			return h.AddrAdd(pod, &netlink.Addr{IPNet: single(l.address), Flags: unix.IFA_F_NODAD})
 		}},
 		{"set it up", func() error { return h.LinkSetUp(pod) }},
 		{"name the neighbour", func() error { return h.NeighSet(neighbour(index, l.gateway, l.hostMAC)) }},
 		{"route to the gateway", func() error {
-			return h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: host(l.gateway), Scope: unix.RT_SCOPE_LINK, Src: l.address.AsSlice()})
+			return h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: single(l.gateway), Scope: unix.RT_SCOPE_LINK, Src: l.address.AsSlice()})
 		}},
 		{"route everything else", func() error {
 			return h.RouteAdd(&netlink.Route{LinkIndex: index, Gw: l.gateway.AsSlice(), Src: l.address.AsSlice()})
@@ -246,7 +246,7 @@ func (k *kernel) setHost(l netlink.Link, ip netip.Addr, mac net.HardwareAddr, ga
 	if err := k.h.NeighSet(neighbour(index, ip, mac)); err != nil {
 		return fmt.Errorf("%s: name the neighbour: %w", name, err)
 	}
-	r := &netlink.Route{LinkIndex: index, Dst: host(ip), Scope: unix.RT_SCOPE_LINK, Src: gateway.AsSlice()}
+	r := &netlink.Route{LinkIndex: index, Dst: single(ip), Scope: unix.RT_SCOPE_LINK, Src: gateway.AsSlice()}
 	if err := k.h.RouteReplace(r); err != nil {
 		return fmt.Errorf("route %s to %s: %w", ip, name, err)
 	}
@@ -385,7 +385,7 @@ func (k *kernel) clean(local []netip.Addr, podCIDR netip.Prefix) error {
 		local = append([]netip.Addr{gatewayOf(podCIDR)}, local...)
 	}
 	for _, ip := range local {
-		if err := k.h.AddrDel(lo, &netlink.Addr{IPNet: host(ip)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		if err := k.h.AddrDel(lo, &netlink.Addr{IPNet: single(ip)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			errs = append(errs, fmt.Errorf("remove %s from lo: %w", ip, err))
 		}
 	}

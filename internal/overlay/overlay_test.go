@@ -150,7 +150,7 @@ func TestPodCannotSpoof(t *testing.T) {
 				return err
 			}
 		}
-		gw := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: host(netip.MustParseAddr("10.42.0.1")), Scope: netlink.SCOPE_LINK}
+		gw := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: single(netip.MustParseAddr("10.42.0.1")), Scope: netlink.SCOPE_LINK}
 		return errors.Join(h.RouteReplace(gw), h.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gw.Dst.IP}))
 	})
 	if err != nil {
@@ -233,7 +233,7 @@ func delRoute(t *testing.T, c Config, sandbox string, ip netip.Addr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := netlink.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: host(ip), Scope: netlink.SCOPE_LINK}); err != nil {
+	if err := netlink.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: single(ip), Scope: netlink.SCOPE_LINK}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"proa/internal/host"
+
 	"sigs.k8s.io/yaml"
 )
 
@@ -23,7 +25,7 @@ func (k Kubeconfig) Write(file string) error {
 		return err
 	}
 	enc := base64.StdEncoding.EncodeToString
-	return WriteFile(file, fmt.Appendf(nil, `apiVersion: v1
+	return host.WriteFile(file, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 clusters:
 - name: %[1]s

@@ -19,6 +19,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"proa/internal/host"
 )
 
 // Lifetimes. Leaf certificates are renewed at a start when less than a third of
@@ -234,23 +236,8 @@ func writePair(crt, key string, p Pair) error {
 	if err := os.MkdirAll(filepath.Dir(crt), 0o700); err != nil {
 		return err
 	}
-	if err := WriteFile(key, p.Key, 0o600); err != nil {
+	if err := host.WriteFile(key, p.Key, 0o600); err != nil {
 		return err
 	}
-	return WriteFile(crt, p.Cert, 0o644)
-}
-
-// WriteFile replaces a file whole: readers see the old or the new one, also after a crash.
-func WriteFile(name string, b []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return os.Rename(f.Name(), name)
+	return host.WriteFile(crt, p.Cert, 0o644)
 }

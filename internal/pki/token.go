@@ -14,6 +14,8 @@ import (
 	"slices"
 	"time"
 
+	"proa/internal/host"
+
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 )
@@ -79,7 +81,7 @@ func newKeyFile(file string) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, err
 	}
-	return b, WriteFile(file, b, 0o600)
+	return b, host.WriteFile(file, b, 0o600)
 }
 
 // NewSigner returns a signer with the given P-256 key.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"proa/internal/host"
 )
 
 // WriteHosts makes certsDir (containerd's registry config_path) such that
@@ -17,10 +19,7 @@ func WriteHosts(certsDir, addr string) error {
 	}
 	text := fmt.Sprintf("# Written by proa at every start.\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", "http://"+addr)
 	path := filepath.Join(dir, "hosts.toml")
-	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
-		return fmt.Errorf("write the registry mirror: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := host.WriteFile(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write the registry mirror: %w", err)
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"proa/internal/pki"
+	"proa/internal/host"
 )
 
 // Ports are the ports a node listens on.
@@ -51,7 +51,7 @@ func (i identity) save(p Places) error {
 	if err != nil {
 		return err
 	}
-	return pki.WriteFile(identityFile(p), append(b, '\n'), 0o600)
+	return host.WriteFile(identityFile(p), append(b, '\n'), 0o600)
 }
 
 // settle reads the cluster's identity, or makes it from what was asked for,

@@ -5,6 +5,7 @@
 package cgroups
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,8 +16,10 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
-	"golang.org/x/sys/unix"
+	"proa/internal/host"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -388,12 +391,14 @@ func rmdir(dir string) error {
 
 // killed kills a process and waits until it has ended, a second at most.
 func killed(pid int) {
-	fd, err := unix.PidfdOpen(pid, 0)
+	p, err := host.Find(pid)
 	if err != nil {
 		return // it has ended
 	}
-	defer unix.Close(fd)
-	if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
+	defer p.Close()
+	if p.Signal(syscall.SIGKILL) == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = p.Wait(ctx)
 	}
 }

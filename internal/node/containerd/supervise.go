@@ -15,8 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"proa/internal/host"
 	"proa/internal/node/cri"
 )
 
@@ -107,11 +106,7 @@ func (s *Supervisor) configure() (same bool, err error) {
 	if have, err := os.ReadFile(s.configPath()); err == nil && bytes.Equal(have, text) {
 		return true, nil
 	}
-	tmp := s.configPath() + ".tmp"
-	if err := os.WriteFile(tmp, text, 0o600); err != nil {
-		return false, err
-	}
-	return false, os.Rename(tmp, s.configPath())
+	return false, host.WriteFile(s.configPath(), text, 0o600)
 }
 
 // running finds the containerd that an earlier process started; 0 if none runs.
@@ -178,7 +173,7 @@ func (s *Supervisor) keep(ctx context.Context) {
 	pause := firstPause
 	for {
 		began := time.Now()
-		if err := waitEnd(ctx, s.PID()); ctx.Err() != nil {
+		if err := host.Await(ctx, s.PID()); ctx.Err() != nil {
 			return
 		} else if err != nil {
 			s.log.Warn("cannot watch containerd", "err", err)
@@ -195,7 +190,7 @@ func (s *Supervisor) keep(ctx context.Context) {
 		if time.Since(began) > calm {
 			pause = firstPause
 		}
-		s.log.Warn("containerd has ended and is started again", "pid", s.PID(), "pause", pause, "log", s.c.Log, "last", lastLines(s.c.Log))
+		s.log.Warn("containerd has ended and is started again", "pid", s.PID(), "pause", pause, "log", s.c.Log, "last", host.LastLines(s.c.Log, 5))
 		select {
 		case <-ctx.Done():
 			return
@@ -228,7 +223,7 @@ func (s *Supervisor) wait(ctx context.Context) error {
 	}
 	defer rt.Close()
 	if err := rt.Wait(ctx); err != nil {
-		return fmt.Errorf("containerd does not answer: %w; the end of %s:\n%s", err, s.c.Log, lastLines(s.c.Log))
+		return fmt.Errorf("containerd does not answer: %w; the end of %s:\n%s", err, s.c.Log, host.LastLines(s.c.Log, 5))
 	}
 	return nil
 }
@@ -265,57 +260,26 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 
 // end asks a process to end and waits until it has, at most 15 s; then it is killed.
 func end(ctx context.Context, pid int) error {
-	if err := syscall.Kill(pid, syscall.SIGTERM); errors.Is(err, syscall.ESRCH) {
+	p, err := host.Find(pid)
+	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
-	soft, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	if err := waitEnd(soft, pid); err == nil {
-		return nil
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) {
-		return nil
-	}
-	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	return waitEnd(hard, pid)
-}
-
-// waitEnd returns nil when a process, which need not be a child, has ended.
-func waitEnd(ctx context.Context, pid int) error {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("pidfd of %d: %w", pid, err)
-	}
-	// Non-blocking: the runtime's poller waits for it, and no thread.
-	f := os.NewFile(uintptr(fd), "pidfd")
-	defer f.Close()
-	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	err = conn.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, 0)
-		return err == nil && n > 0
-	})
-	if ctx.Err() != nil {
-		return ctx.Err()
+	defer p.Close()
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return err
 	}
-	return err
-}
-
-// lastLines is the end of a log, for error messages.
-func lastLines(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
+	soft, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := p.Wait(soft); err == nil {
+		return nil
 	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.Join(lines[max(0, len(lines)-5):], "\n")
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return p.Wait(hard)
 }

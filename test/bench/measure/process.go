@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"proa/internal/host"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -101,20 +103,11 @@ func (p *Process) Await(what string, every time.Duration, try func(context.Conte
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer: %w\n%s", what, err, tail(p.log.Name()))
+			return fmt.Errorf("%s does not answer: %w\n%s", what, err, host.LastLines(p.log.Name(), 8))
 		case <-p.ended:
-			return fmt.Errorf("%s ended: %w\n%s", what, errors.Join(p.err, err), tail(p.log.Name()))
+			return fmt.Errorf("%s ended: %w\n%s", what, errors.Join(p.err, err), host.LastLines(p.log.Name(), 8))
 		}
 	}
-}
-
-func tail(file string) string {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.Join(lines[max(0, len(lines)-8):], "\n")
 }
 
 // PinSelf binds this program to a core, so that it takes no time from what it
