@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"proa/internal/host"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -68,5 +70,5 @@ func killShim(ctx context.Context, pid int, socket string) error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
-	return waitEnd(ctx, pid)
+	return host.Await(ctx, pid)
 }
