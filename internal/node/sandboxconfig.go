@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -214,7 +215,9 @@ func (a *Agent) dns(pod *corev1.Pod) (*v1.DNSConfig, error) {
 		out.Searches = append([]string{pod.Namespace + ".svc." + a.Domain, "svc." + a.Domain, a.Domain}, host.Searches...)
 		out.Options = []string{"ndots:5"}
 	default:
-		out = host
+		if out = host; !pod.Spec.HostNetwork {
+			out.Servers = a.fromPod(host.Servers)
+		}
 	}
 	if c := pod.Spec.DNSConfig; c != nil {
 		out.Servers = unique(append(out.Servers, c.Nameservers...))
@@ -229,6 +232,23 @@ func (a *Agent) dns(pod *corev1.Pod) (*v1.DNSConfig, error) {
 		}
 	}
 	return out, nil
+}
+
+// fromPod leaves out name servers on the node's loopback (systemd-resolved,
+// dnsmasq), which no pod can reach. If there is no other, the cluster's stands in
+// for them: it is on the node, and asks them.
+func (a *Agent) fromPod(servers []string) []string {
+	rest := slices.DeleteFunc(slices.Clone(servers), func(s string) bool {
+		ip, err := netip.ParseAddr(s)
+		return err == nil && ip.IsLoopback()
+	})
+	switch {
+	case len(rest) > 0:
+		return rest
+	case len(a.ClusterDNS) > 0:
+		return slices.Clone(a.ClusterDNS)
+	}
+	return servers
 }
 
 func unique(in []string) (out []string) {

@@ -14,7 +14,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -364,6 +363,9 @@ func pidIn(t *testing.T, file string) int {
 
 // scene is what a failure is understood from.
 func (c *cluster) scene() string {
+	if !exists(c.p.Kubeconfig()) {
+		return "the cluster is gone"
+	}
 	var b strings.Builder
 	for _, args := range [][]string{
 		{"get", "all,endpointslices", "-A", "-o", "wide"},
@@ -496,11 +498,12 @@ func answers(t *testing.T, cl *http.Client, method, url, body, want string) stri
 	}
 }
 
-func mustAddr(t *testing.T, s string) netip.Addr {
-	t.Helper()
-	a, err := netip.ParseAddr(s)
-	if err != nil {
-		t.Fatal(err)
+// gone waits until proa has ended.
+func (c *cluster) gone() {
+	c.t.Helper()
+	for end := time.Now().Add(20 * time.Second); c.pid() != 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			c.t.Fatal("proa does not end")
+		}
 	}
-	return a
 }
