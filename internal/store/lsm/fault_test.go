@@ -273,7 +273,7 @@ func ioError(t *testing.T, kind errorfs.OpKind, errno syscall.Errno, once bool) 
 	}
 	defer func() { e.Close() }()
 	watched := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // of a busy machine
 	defer cancel()
 	var seen atomic.Int64
 	go func() { watched <- follow(ctx, e, &seen) }()
