@@ -195,6 +195,9 @@ func fieldPath(pod *corev1.Pod, name string) string {
 	if _, init := containerOf(pod, name); init {
 		return "spec.initContainers{" + name + "}"
 	}
+	if ephemeral(pod, name) != nil {
+		return "spec.ephemeralContainers{" + name + "}"
+	}
 	return "spec.containers{" + name + "}"
 }
 

@@ -76,6 +76,20 @@ func (a *Agent) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1.
 	return cfg, nil
 }
 
+// aim lets an ephemeral container see the processes of the container that it names.
+func aim(cfg *v1.ContainerConfig, e *corev1.EphemeralContainer, target string) error {
+	if e == nil || e.TargetContainerName == "" {
+		return nil
+	}
+	if target == "" {
+		return fmt.Errorf("unable to find target container %s", e.TargetContainerName)
+	}
+	if o := cfg.Linux.SecurityContext.NamespaceOptions; o.Pid == v1.NamespaceMode_CONTAINER {
+		o.Pid, o.TargetId = v1.NamespaceMode_TARGET, target
+	}
+	return nil
+}
+
 // messageFile is where a container's termination message is on the host.
 func messageFile(dir, name string, attempt uint32) string {
 	return filepath.Join(dir, "containers", name, strconv.Itoa(int(attempt))+".message")

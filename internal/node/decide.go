@@ -29,6 +29,7 @@ type starting struct {
 	name    string
 	attempt uint32
 	failed  time.Time // when its predecessor ended; zero for the first
+	target  string    // whose processes an ephemeral container is to see, by ID
 }
 
 type kill struct {
@@ -131,8 +132,26 @@ func (in *input) run(p *plan) {
 	if in.mem.starting != "" {
 		return
 	}
+	in.ephemerals(p, s)
 	if in.initialize(p, s) {
 		in.containers(p, s)
+	}
+}
+
+// ephemerals starts the next ephemeral container that was never started.
+func (in *input) ephemerals(p *plan, s *sandbox) {
+	for i := range in.pod.Spec.EphemeralContainers {
+		e := &in.pod.Spec.EphemeralContainers[i]
+		last, _ := in.view.newest(e.Name)
+		if last != nil && last.state != created || last == nil && in.known(e.Name) > 0 {
+			continue
+		}
+		if !in.begin(p, asContainer(e), last) {
+			continue
+		}
+		if t := in.view.in(s, e.TargetContainerName); t != nil && t.state == running && p.start.name == e.Name {
+			p.start.target = t.id
+		}
 	}
 }
 
@@ -391,7 +410,7 @@ func (in *input) collect(p *plan) {
 
 // known is the attempt that follows the last one that the API knows of.
 func (in *input) known(name string) uint32 {
-	for _, list := range [][]corev1.ContainerStatus{in.pod.Status.InitContainerStatuses, in.pod.Status.ContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{in.pod.Status.InitContainerStatuses, in.pod.Status.ContainerStatuses, in.pod.Status.EphemeralContainerStatuses} {
 		for i := range list {
 			if list[i].Name == name && list[i].ContainerID != "" {
 				return uint32(list[i].RestartCount) + 1

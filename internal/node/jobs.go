@@ -188,11 +188,16 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, spec *core
 	w.with(func(m *memory) { delete(m.waiting, st.name); delete(m.pulls, st.name) })
 	later := w.a.Clock.Now().Add(retryStart)
 	cfg, err := w.a.containerConfig(ctx, pod, spec, st.attempt, image, run, s)
+	if err == nil {
+		err = aim(cfg, ephemeral(pod, st.name), st.target)
+	}
 	if err != nil {
 		w.a.event(pod, st.name, warning, "Failed", "Error: %s", err)
 		return &waiting{reason: "CreateContainerConfigError", message: err.Error(), until: later}
 	}
-	box, err := w.a.sandboxConfig(run, s.attempt)
+	now := *run // with the ephemeral containers that have come since
+	now.Pod = pod
+	box, err := w.a.sandboxConfig(&now, s.attempt)
 	if err != nil {
 		return &waiting{reason: "CreateContainerConfigError", message: err.Error(), until: later}
 	}

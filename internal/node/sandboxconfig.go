@@ -122,13 +122,19 @@ func sandboxSecurity(pod *corev1.Pod) *v1.LinuxSandboxSecurityContext {
 		// Where containers see it they could make it act for them, and it is filtered.
 		out.Seccomp.ProfileType = v1.SecurityProfile_Unconfined
 	}
+	privileged := func(sc *corev1.SecurityContext) {
+		if sc != nil && is(sc.Privileged) {
+			out.Privileged = true
+			out.Seccomp = &v1.SecurityProfile{ProfileType: v1.SecurityProfile_Unconfined}
+		}
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
-			if sc := list[i].SecurityContext; sc != nil && sc.Privileged != nil && *sc.Privileged {
-				out.Privileged = true
-				out.Seccomp = &v1.SecurityProfile{ProfileType: v1.SecurityProfile_Unconfined}
-			}
+			privileged(list[i].SecurityContext)
 		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		privileged(pod.Spec.EphemeralContainers[i].SecurityContext)
 	}
 	sc := pod.Spec.SecurityContext
 	if sc == nil {

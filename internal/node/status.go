@@ -24,9 +24,23 @@ func (in *input) status(p *plan) corev1.PodStatus {
 	}
 	st.InitContainerStatuses = in.containerStatuses(p, pod.Spec.InitContainers, true, pod.Status.InitContainerStatuses)
 	st.ContainerStatuses = in.containerStatuses(p, pod.Spec.Containers, false, pod.Status.ContainerStatuses)
+	in.ephemeralStatuses(&st, p)
 	in.phase(&st, p)
 	in.conditions(&st)
 	return st
+}
+
+// ephemeralStatuses fills in the ephemeral containers' states. They are never
+// ready and never count as started.
+func (in *input) ephemeralStatuses(st *corev1.PodStatus, p *plan) {
+	old := in.pod.Status.EphemeralContainerStatuses
+	st.EphemeralContainerStatuses = nil
+	for i := range in.pod.Spec.EphemeralContainers {
+		c := asContainer(&in.pod.Spec.EphemeralContainers[i])
+		list := in.containerStatuses(p, []corev1.Container{*c}, false, old)
+		list[0].Ready, list[0].Started = false, nil
+		st.EphemeralContainerStatuses = append(st.EphemeralContainerStatuses, list...)
+	}
 }
 
 func (in *input) addresses(st *corev1.PodStatus) {

@@ -221,7 +221,28 @@ func containerOf(pod *corev1.Pod, name string) (c *corev1.Container, init bool) 
 			return &pod.Spec.Containers[i], false
 		}
 	}
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			return asContainer(&pod.Spec.EphemeralContainers[i]), false
+		}
+	}
 	return nil, false
+}
+
+// asContainer is an ephemeral container as one that is never started again (KEP-277).
+func asContainer(e *corev1.EphemeralContainer) *corev1.Container {
+	c := corev1.Container(e.EphemeralContainerCommon)
+	c.RestartPolicy = new(corev1.ContainerRestartPolicyNever)
+	return &c
+}
+
+func ephemeral(pod *corev1.Pod, name string) *corev1.EphemeralContainer {
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			return &pod.Spec.EphemeralContainers[i]
+		}
+	}
+	return nil
 }
 
 // fullName is how messages name a pod.

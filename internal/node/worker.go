@@ -341,7 +341,7 @@ func (w *worker) keep(in *input, p *plan) {
 
 // quiet says whether a status holds no news that a user waits for.
 func (w *worker) quiet(st *corev1.PodStatus) bool {
-	for _, list := range [][]corev1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses} {
 		for i := range list {
 			if x := list[i].State.Waiting; x != nil && x.Reason != "ContainerCreating" && x.Reason != "PodInitializing" {
 				return false
