@@ -68,7 +68,7 @@ func show(w io.Writer, nodes []*corev1.Node, pods []*corev1.Pod) error {
 		for _, p := range pods {
 			if p.Spec.NodeName == n.Name {
 				all++
-				if podReady(p) {
+				if core.PodReady(p) {
 					ready++
 				}
 			}
@@ -94,15 +94,14 @@ func show(w io.Writer, nodes []*corev1.Node, pods []*corev1.Pod) error {
 }
 
 func nodeState(n *corev1.Node) string {
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			if c.Status == corev1.ConditionTrue {
-				return "Ready"
-			}
-			return "NotReady: " + c.Message
-		}
+	switch c := core.NodeCondition(n, corev1.NodeReady); {
+	case c == nil:
+		return "Unknown"
+	case c.Status == corev1.ConditionTrue:
+		return "Ready"
+	default:
+		return "NotReady: " + c.Message
 	}
-	return "Unknown"
 }
 
 func nodeAddress(n *corev1.Node) string {
@@ -112,13 +111,4 @@ func nodeAddress(n *corev1.Node) string {
 		}
 	}
 	return ""
-}
-
-func podReady(p *corev1.Pod) bool {
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }

@@ -235,7 +235,7 @@ func subsetsOf(c *control.Cluster, s *corev1.Service) (out []corev1.EndpointSubs
 			a.NodeName = &name
 		}
 		total++
-		if ready(p) || s.Spec.PublishNotReadyAddresses {
+		if core.PodReady(p) || s.Spec.PublishNotReadyAddresses {
 			out[i].Addresses = append(out[i].Addresses, a)
 		} else {
 			out[i].NotReadyAddresses = append(out[i].NotReadyAddresses, a)

@@ -119,7 +119,7 @@ func portKey(ports []discoveryv1.EndpointPort) string {
 }
 
 func endpointOf(c *control.Cluster, s *corev1.Service, p *corev1.Pod, ip string) discoveryv1.Endpoint {
-	serving, terminating := ready(p), p.DeletionTimestamp != nil
+	serving, terminating := core.PodReady(p), p.DeletionTimestamp != nil
 	isReady := s.Spec.PublishNotReadyAddresses || serving && !terminating
 	e := discoveryv1.Endpoint{
 		Addresses:  []string{ip},

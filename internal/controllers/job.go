@@ -164,7 +164,7 @@ func (r *run) look() {
 		switch {
 		case active(p):
 			r.active = append(r.active, p)
-			if ready(p) {
+			if core.PodReady(p) {
 				readyPods++
 			}
 		case p.DeletionTimestamp != nil && !finished(p):

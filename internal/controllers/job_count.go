@@ -190,7 +190,7 @@ func (r *run) failureRule(p *corev1.Pod) (n int, rule *batchv1.PodFailurePolicyR
 			return i, rule
 		}
 		for _, want := range rule.OnPodConditions {
-			if c := condition(p, want.Type); c != nil && c.Status == want.Status {
+			if c := core.PodCondition(p, want.Type); c != nil && c.Status == want.Status {
 				return i, rule
 			}
 		}

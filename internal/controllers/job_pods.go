@@ -13,6 +13,7 @@ import (
 
 	"proa/internal/control"
 	"proa/internal/kinds/batch"
+	"proa/internal/kinds/core"
 )
 
 // Pauses after a pod of a job has failed: the first, and the most.
@@ -41,7 +42,7 @@ func (r *run) policyFails() string {
 			}
 		}
 		for _, want := range rule.OnPodConditions {
-			if c := condition(p, want.Type); c != nil && c.Status == want.Status {
+			if c := core.PodCondition(p, want.Type); c != nil && c.Status == want.Status {
 				return fmt.Sprintf("Pod %s/%s has condition %s matching FailJob rule at index %d", p.Namespace, p.Name, want.Type, i)
 			}
 		}
@@ -167,7 +168,7 @@ func endOf(p *corev1.Pod) (end time.Time) {
 		}
 	}
 	if end.IsZero() {
-		if c := condition(p, corev1.PodReady); c != nil {
+		if c := core.PodCondition(p, corev1.PodReady); c != nil {
 			end = c.LastTransitionTime.Time
 		}
 	}

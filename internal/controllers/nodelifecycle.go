@@ -74,7 +74,7 @@ func (m *monitor) left(c *control.Cluster, n *corev1.Node) time.Duration {
 	if l, ok := control.Get(c, coordination.Lease, corev1.NamespaceNodeLease, n.Name); ok && l.Spec.RenewTime != nil {
 		h.renew = *l.Spec.RenewTime
 	}
-	if cond := nodeCondition(n, corev1.NodeReady); cond != nil && cond.Status != corev1.ConditionUnknown {
+	if cond := core.NodeCondition(n, corev1.NodeReady); cond != nil && cond.Status != corev1.ConditionUnknown {
 		h.post = cond.LastHeartbeatTime
 	}
 	m.mu.Lock()
@@ -82,7 +82,7 @@ func (m *monitor) left(c *control.Cluster, n *corev1.Node) time.Duration {
 	old, known := m.seen[n.Name]
 	switch {
 	case !known || old.uid != h.uid:
-		if nodeCondition(n, corev1.NodeReady) == nil {
+		if core.NodeCondition(n, corev1.NodeReady) == nil {
 			h.grace = nodeStartupGrace
 		}
 		m.seen[n.Name] = h
@@ -97,15 +97,6 @@ func (m *monitor) left(c *control.Cluster, n *corev1.Node) time.Duration {
 	return h.at.Add(h.grace).Sub(now)
 }
 
-func nodeCondition(n *corev1.Node, typ corev1.NodeConditionType) *corev1.NodeCondition {
-	for i := range n.Status.Conditions {
-		if n.Status.Conditions[i].Type == typ {
-			return &n.Status.Conditions[i]
-		}
-	}
-	return nil
-}
-
 func (m *monitor) reconcile(ctx context.Context, c *control.Cluster, n *corev1.Node) (again time.Duration, err error) {
 	left := m.left(c, n)
 	if left <= 0 {
@@ -118,7 +109,7 @@ func (m *monitor) reconcile(ctx context.Context, c *control.Cluster, n *corev1.N
 	if n, err = retaint(ctx, c, n); err != nil {
 		return 0, ignoreNotFound(err)
 	}
-	if cond := nodeCondition(n, corev1.NodeReady); cond != nil && cond.Status != corev1.ConditionTrue {
+	if cond := core.NodeCondition(n, corev1.NodeReady); cond != nil && cond.Status != corev1.ConditionTrue {
 		return again, markPods(ctx, c, n)
 	}
 	return again, nil
@@ -126,11 +117,11 @@ func (m *monitor) reconcile(ctx context.Context, c *control.Cluster, n *corev1.N
 
 // markLost says that nothing is known of the node any more.
 func markLost(ctx context.Context, c *control.Cluster, n *corev1.Node) (*corev1.Node, error) {
-	was := nodeCondition(n, corev1.NodeReady)
+	was := core.NodeCondition(n, corev1.NodeReady)
 	now := metav1.NewTime(c.Now()).Rfc3339Copy()
 	next, err := control.SetStatus(ctx, c, core.Node, n, func(n *corev1.Node) {
 		for _, typ := range []corev1.NodeConditionType{corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure} {
-			cond := nodeCondition(n, typ)
+			cond := core.NodeCondition(n, typ)
 			switch {
 			case cond == nil:
 				n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{
@@ -163,7 +154,7 @@ func wantedTaints(n *corev1.Node, anyReady bool) (out []corev1.Taint) {
 	if n.Spec.Unschedulable {
 		add(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule)
 	}
-	if cond := nodeCondition(n, corev1.NodeReady); cond != nil && cond.Status != corev1.ConditionTrue {
+	if cond := core.NodeCondition(n, corev1.NodeReady); cond != nil && cond.Status != corev1.ConditionTrue {
 		key := corev1.TaintNodeNotReady
 		if cond.Status == corev1.ConditionUnknown {
 			key = corev1.TaintNodeUnreachable
@@ -177,7 +168,7 @@ func wantedTaints(n *corev1.Node, anyReady bool) (out []corev1.Taint) {
 		corev1.NodeMemoryPressure: corev1.TaintNodeMemoryPressure, corev1.NodeDiskPressure: corev1.TaintNodeDiskPressure,
 		corev1.NodePIDPressure: corev1.TaintNodePIDPressure, corev1.NodeNetworkUnavailable: corev1.TaintNodeNetworkUnavailable,
 	} {
-		if cond := nodeCondition(n, typ); cond != nil && cond.Status == corev1.ConditionTrue {
+		if cond := core.NodeCondition(n, typ); cond != nil && cond.Status == corev1.ConditionTrue {
 			add(key, corev1.TaintEffectNoSchedule)
 		}
 	}
@@ -189,7 +180,7 @@ func wantedTaints(n *corev1.Node, anyReady bool) (out []corev1.Taint) {
 
 func retaint(ctx context.Context, c *control.Cluster, n *corev1.Node) (*corev1.Node, error) {
 	anyReady := slices.ContainsFunc(control.All(c, core.Node, ""), func(o *corev1.Node) bool {
-		cond := nodeCondition(o, corev1.NodeReady)
+		cond := core.NodeCondition(o, corev1.NodeReady)
 		return cond != nil && cond.Status == corev1.ConditionTrue
 	})
 	now := metav1.NewTime(c.Now()).Rfc3339Copy()
@@ -201,7 +192,7 @@ func retaint(ctx context.Context, c *control.Cluster, n *corev1.Node) (*corev1.N
 		case i >= 0:
 			taints = append(taints, t)
 			want = slices.Delete(want, i, i+1)
-		case !slices.Contains(ours, t.Key) || nodeCondition(n, corev1.NodeReady) == nil:
+		case !slices.Contains(ours, t.Key) || core.NodeCondition(n, corev1.NodeReady) == nil:
 			taints = append(taints, t)
 		}
 	}
@@ -221,13 +212,13 @@ func retaint(ctx context.Context, c *control.Cluster, n *corev1.Node) (*corev1.N
 func markPods(ctx context.Context, c *control.Cluster, n *corev1.Node) error {
 	var todo []*corev1.Pod
 	for _, p := range control.All(c, core.Pod, "") {
-		if p.Spec.NodeName == n.Name && ready(p) {
+		if p.Spec.NodeName == n.Name && core.PodReady(p) {
 			todo = append(todo, p)
 		}
 	}
 	return c.Each(len(todo), func(i int) error {
 		_, err := control.SetStatus(ctx, c, core.Pod, todo[i], func(p *corev1.Pod) {
-			cond := condition(p, corev1.PodReady)
+			cond := core.PodCondition(p, corev1.PodReady)
 			cond.Status, cond.LastTransitionTime = corev1.ConditionFalse, metav1.NewTime(c.Now()).Rfc3339Copy()
 		})
 		if err == nil {

@@ -18,30 +18,17 @@ import (
 )
 
 // condition returns a pod's condition of a type, or nil.
-func condition(p *corev1.Pod, typ corev1.PodConditionType) *corev1.PodCondition {
-	for i := range p.Status.Conditions {
-		if p.Status.Conditions[i].Type == typ {
-			return &p.Status.Conditions[i]
-		}
-	}
-	return nil
-}
-
-func ready(p *corev1.Pod) bool {
-	c := condition(p, corev1.PodReady)
-	return c != nil && c.Status == corev1.ConditionTrue
-}
 
 // available says whether a pod has been ready for min seconds, and if it is
 // ready but has not, how long that still takes.
 func available(p *corev1.Pod, min int32, now time.Time) (ok bool, wait time.Duration) {
-	if !ready(p) {
+	if !core.PodReady(p) {
 		return false, 0
 	}
 	if min == 0 {
 		return true, 0
 	}
-	since := condition(p, corev1.PodReady).LastTransitionTime
+	since := core.PodCondition(p, corev1.PodReady).LastTransitionTime
 	if since.IsZero() {
 		return false, 0
 	}
@@ -132,7 +119,7 @@ func leastUseful(pods []*corev1.Pod, crowd func(*corev1.Pod) int, now time.Time)
 		return cmp.Or(
 			cmp.Compare(truth(a.Spec.NodeName != ""), truth(b.Spec.NodeName != "")),
 			cmp.Compare(phaseRank(a), phaseRank(b)),
-			cmp.Compare(truth(ready(a)), truth(ready(b))),
+			cmp.Compare(truth(core.PodReady(a)), truth(core.PodReady(b))),
 			cmp.Compare(deletionCost(a), deletionCost(b)),
 			cmp.Compare(crowd(b), crowd(a)),
 			younger(readySince(a), readySince(b), a, b, now),
@@ -169,10 +156,10 @@ func deletionCost(p *corev1.Pod) int64 {
 }
 
 func readySince(p *corev1.Pod) metav1.Time {
-	if !ready(p) {
+	if !core.PodReady(p) {
 		return metav1.Time{}
 	}
-	return condition(p, corev1.PodReady).LastTransitionTime
+	return core.PodCondition(p, corev1.PodReady).LastTransitionTime
 }
 
 func restarts(p *corev1.Pod) (n int32) {

@@ -121,7 +121,7 @@ func replicaSetStatus(rs *appsv1.ReplicaSet, live []*corev1.Pod, terminating int
 		if template.Matches(labels.Set(p.Labels)) {
 			s.FullyLabeledReplicas++
 		}
-		if ready(p) {
+		if core.PodReady(p) {
 			s.ReadyReplicas++
 		}
 		ok, wait := available(p, rs.Spec.MinReadySeconds, now)

@@ -71,7 +71,7 @@ func toleratedUntil(p *corev1.Pod, taints []corev1.Taint, now time.Time) (end ti
 	forever = true
 	for i := range taints {
 		since := p.CreationTimestamp.Time
-		if cond := condition(p, corev1.PodScheduled); cond != nil && cond.Status == corev1.ConditionTrue {
+		if cond := core.PodCondition(p, corev1.PodScheduled); cond != nil && cond.Status == corev1.ConditionTrue {
 			since = cond.LastTransitionTime.Time
 		}
 		if t := taints[i].TimeAdded; t != nil && t.After(since) {
@@ -124,7 +124,7 @@ func disrupt(ctx context.Context, c *control.Cluster, p *corev1.Pod, reason, mes
 		}
 		next := corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: message,
 			ObservedGeneration: p.Generation, LastTransitionTime: metav1.NewTime(c.Now()).Rfc3339Copy()}
-		if old := condition(p, corev1.DisruptionTarget); old == nil {
+		if old := core.PodCondition(p, corev1.DisruptionTarget); old == nil {
 			p.Status.Conditions = append(p.Status.Conditions, next)
 		} else if old.Status != next.Status || old.Reason != reason {
 			*old = next

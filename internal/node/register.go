@@ -119,7 +119,7 @@ func (n *nodeState) run(ctx context.Context) {
 			pause = min(max(2*pause, 50*time.Millisecond), 5*time.Second)
 		} else {
 			pause = lookEvery
-			if c := n.current(); c == nil || !isReady(c) || !n.waited() {
+			if c := n.current(); c == nil || !core.NodeReady(c) || !n.waited() {
 				pause = time.Second
 			}
 		}
@@ -139,15 +139,6 @@ func (n *nodeState) waited() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.was
-}
-
-func isReady(n *corev1.Node) bool {
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 // follow watches the node's own object, for its subnet and its deletion.
@@ -381,7 +372,7 @@ func (n *nodeState) status(ctx context.Context, node *corev1.Node, problem strin
 	switch {
 	case problem != "":
 		set(corev1.NodeReady, corev1.ConditionFalse, "KubeletNotReady", problem)
-	case !network && settles && isReady(node):
+	case !network && settles && core.NodeReady(node):
 		// Only this run of the agent is new: the node's pods run, and what reaches
 		// them is in the kernel. Were it unready for a moment, so were all of them.
 	case !network:

@@ -38,14 +38,7 @@ func (w *world) eventually(what string, ok func() bool) {
 	}
 }
 
-func (w *world) ready(name string) bool {
-	for _, c := range w.pod(name).Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
+func (w *world) ready(name string) bool { return core.PodReady(w.pod(name)) }
 
 // wire is a node's server and an API server in front of it, both with TLS.
 func wire(t *testing.T) (w *world, node *httptest.Server, front *rest.Config) {

@@ -47,7 +47,7 @@ func (s *system) awaitNodes(ctx context.Context, p *plane) error {
 	}
 	total := len(waiting)
 	see := func(n *corev1.Node) {
-		if waiting[n.Name] && isReady(n) {
+		if waiting[n.Name] && core.NodeReady(n) {
 			delete(waiting, n.Name)
 			if total <= 10 {
 				s.Say("Node %s is Ready", n.Name)
@@ -66,15 +66,6 @@ func (s *system) awaitNodes(ctx context.Context, p *plane) error {
 		}
 	}
 	return ctx.Err()
-}
-
-func isReady(n *corev1.Node) bool {
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 func (s *system) nodeNames() []string {

@@ -45,12 +45,10 @@ var Node = &api.Kind[*corev1.Node]{
 
 func nodeStatus(n *corev1.Node) string {
 	s := "Unknown"
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			s = "NotReady"
-			if c.Status == corev1.ConditionTrue {
-				s = "Ready"
-			}
+	if c := NodeCondition(n, corev1.NodeReady); c != nil {
+		s = "NotReady"
+		if c.Status == corev1.ConditionTrue {
+			s = "Ready"
 		}
 	}
 	if n.Spec.Unschedulable {

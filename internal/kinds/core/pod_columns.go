@@ -38,20 +38,11 @@ func podGates(p *corev1.Pod) string {
 	}
 	n := 0
 	for _, g := range p.Spec.ReadinessGates {
-		if c := podCondition(p, g.ConditionType); c != nil && c.Status == corev1.ConditionTrue {
+		if c := PodCondition(p, g.ConditionType); c != nil && c.Status == corev1.ConditionTrue {
 			n++
 		}
 	}
 	return fmt.Sprintf("%d/%d", n, len(p.Spec.ReadinessGates))
-}
-
-func podCondition(p *corev1.Pod, t corev1.PodConditionType) *corev1.PodCondition {
-	for i := range p.Status.Conditions {
-		if p.Status.Conditions[i].Type == t {
-			return &p.Status.Conditions[i]
-		}
-	}
-	return nil
 }
 
 // A podSummary is what the table of pods says of one.
@@ -74,7 +65,7 @@ func summarize(p *corev1.Pod) podSummary {
 	if p.Status.Reason != "" {
 		s.reason = p.Status.Reason
 	}
-	if c := podCondition(p, corev1.PodScheduled); c != nil && c.Reason == corev1.PodReasonSchedulingGated {
+	if c := PodCondition(p, corev1.PodScheduled); c != nil && c.Reason == corev1.PodReasonSchedulingGated {
 		s.reason = corev1.PodReasonSchedulingGated
 	}
 	sidecars := map[string]bool{}
@@ -99,7 +90,7 @@ func summarize(p *corev1.Pod) podSummary {
 }
 
 func initialized(p *corev1.Pod) bool {
-	c := podCondition(p, corev1.PodInitialized)
+	c := PodCondition(p, corev1.PodInitialized)
 	return c != nil && c.Status == corev1.ConditionTrue
 }
 
@@ -156,7 +147,7 @@ func (s *podSummary) running(p *corev1.Pod, sidecars map[string]bool) {
 	}
 	if s.reason == "Completed" && hasRunning {
 		s.reason = "NotReady"
-		if c := podCondition(p, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
+		if PodReady(p) {
 			s.reason = "Running"
 		}
 	}

@@ -8,10 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"proa/internal/host"
-
-	"golang.org/x/sys/unix"
 )
 
 // EndShims ends the shims that were started for the containerd at socket, and
@@ -56,19 +55,19 @@ func isShim(pid int, socket string) bool {
 
 // killShim ends a shim at once: it does not heed SIGTERM.
 func killShim(ctx context.Context, pid int, socket string) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	p, err := host.Find(pid)
+	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer p.Close()
 	if !isShim(pid, socket) {
 		return nil // the number is another process's by now
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
-	return host.Await(ctx, pid)
+	return p.Wait(ctx)
 }

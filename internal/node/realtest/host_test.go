@@ -334,17 +334,7 @@ func (h *host) until(name, what string, ok func(*corev1.Pod) bool) *corev1.Pod {
 	return nil
 }
 
-func ready(p *corev1.Pod) bool {
-	if p == nil {
-		return false
-	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
+func ready(p *corev1.Pod) bool { return p != nil && core.PodReady(p) }
 
 func gone(p *corev1.Pod) bool { return p == nil }
 

@@ -14,12 +14,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 
 	"proa/internal/bundle"
+	"proa/internal/kinds/core"
 	"proa/test/bench/measure"
 )
 
@@ -150,12 +152,8 @@ func nodesReady(b []byte) error {
 	if err := json.Unmarshal(b, &list); err != nil {
 		return err
 	}
-	for _, n := range list.Items {
-		for _, c := range n.Status.Conditions {
-			if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
-				return nil
-			}
-		}
+	if slices.ContainsFunc(list.Items, func(n corev1.Node) bool { return core.NodeReady(&n) }) {
+		return nil
 	}
 	return errors.New("no node is Ready")
 }
