@@ -155,3 +155,33 @@ func TestKubeconfigRoundTrip(t *testing.T) {
 		t.Errorf("mode %v", st.Mode())
 	}
 }
+
+func TestRenewer(t *testing.T) {
+	ca, err := OpenCA(t.TempDir(), "ca", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, dir := now, t.TempDir()
+	r, err := ca.Renewer(dir, "server", Leaf{User: "s", Server: true, Hosts: []string{"localhost"}}, func() time.Time { return at })
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := r.Server(nil)
+	for _, tt := range []struct {
+		later time.Duration
+		same  bool
+	}{{time.Hour, true}, {leafLife / 2, true}, {leafLife * 9 / 10, false}} {
+		at = now.Add(tt.later)
+		c, err := r.Server(nil)
+		if err != nil || (string(c.Certificate[0]) == string(first.Certificate[0])) != tt.same {
+			t.Errorf("after %v: same = %v, want %v (%v)", tt.later, !tt.same, tt.same, err)
+		}
+	}
+	// A disk that fails does not take the certificate in use away.
+	os.RemoveAll(dir)
+	os.WriteFile(dir, nil, 0o600)
+	at = at.Add(leafLife * 9 / 10)
+	if c, err := r.Server(nil); err != nil || c == nil {
+		t.Errorf("without a disk: %v", err)
+	}
+}

@@ -58,7 +58,7 @@ func (s *system) serveNode(ctx context.Context, h http.Handler) error {
 	if err != nil {
 		return err
 	}
-	cert, err := s.keyPair("node", pki.Leaf{User: "system:node:" + s.id.NodeName, Groups: []string{api.GroupNodes}, Server: true,
+	cert, err := s.certificate("node", pki.Leaf{User: "system:node:" + s.id.NodeName, Groups: []string{api.GroupNodes}, Server: true,
 		Hosts: []string{s.id.NodeName, s.address.String(), "localhost", "127.0.0.1"}})
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func (s *system) serveNode(ctx context.Context, h http.Handler) error {
 	server := &http.Server{
 		Addr:    net.JoinHostPort("", strconv.Itoa(s.Ports.Node)),
 		Handler: mastersOnly(h),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: roots,
+		TLSConfig: &tls.Config{GetCertificate: cert.Server, ClientCAs: roots,
 			ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS12},
 	}
 	s.part(ctx, "the node's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })

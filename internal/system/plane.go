@@ -100,7 +100,7 @@ func (s *system) admission() []*admit.Step {
 func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *access.RBAC, authn *access.Authenticator) error {
 	hosts := append([]string{"localhost", "127.0.0.1", s.address.String(), s.id.NodeName, nth(s.id.ServiceCIDR, 1).String(),
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.id.Domain}, s.SANs...)
-	cert, err := s.keyPair("apiserver", pki.Leaf{User: "kube-apiserver", Server: true, Hosts: hosts})
+	cert, err := s.certificate("apiserver", pki.Leaf{User: "kube-apiserver", Server: true, Hosts: hosts})
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *acce
 		Metrics:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		Paths:    withProfiles(identityPaths(s.issuer(), authn.Signer)),
 	})
-	server := httpapi.Server("", &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, handler)
+	server := httpapi.Server("", &tls.Config{GetCertificate: cert.Server, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, handler)
 	s.part(ctx, "the API's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })
 
 	admin, err := s.ca.Keep(s.Places.PKI(), "admin", pki.Leaf{User: "proa-admin", Groups: []string{api.GroupMasters}}, s.now())
@@ -178,17 +178,21 @@ func (s *system) localAddress() string {
 	return "127.0.0.1"
 }
 
-func (s *system) keyPair(name string, l pki.Leaf) (tls.Certificate, error) {
-	p, err := s.ca.Keep(s.Places.PKI(), name, l, s.now())
+// certificate keeps one certificate of the cluster's authority, and renews it in time.
+func (s *system) certificate(name string, l pki.Leaf) (*pki.Renewer, error) {
+	r, err := s.ca.Renewer(s.Places.PKI(), name, l, s.now)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("certificate %s: %w", name, err)
+		return nil, fmt.Errorf("certificate %s: %w", name, err)
 	}
-	return tls.X509KeyPair(p.Cert, p.Key)
+	return r, nil
 }
 
 func (s *system) clientTLS(roots *x509.CertPool, name string, l pki.Leaf) (*tls.Config, error) {
-	cert, err := s.keyPair(name, l)
-	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, err
+	cert, err := s.certificate(name, l)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{RootCAs: roots, GetClientCertificate: cert.Client, MinVersion: tls.VersionTLS12}, nil
 }
 
 // serveUntil serves until ctx ends, then lets requests that are under way finish.
