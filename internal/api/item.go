@@ -139,15 +139,16 @@ func (i *Item) JSON() ([]byte, error) {
 }
 
 // Sweep lets go of the forms that nobody has asked for since the last Sweep and
-// that can be made again.
-func (i *Item) Sweep() {
+// that can be made again. It returns how many that was.
+func (i *Item) Sweep() (gone int) {
 	used := i.used.Swap(0)
-	if used&usedJSON == 0 {
-		i.json.Store(nil)
+	if used&usedJSON == 0 && i.json.Swap(nil) != nil {
+		gone++
 	}
-	if used&usedObject == 0 && i.body != nil {
-		i.obj.Store(nil)
+	if used&usedObject == 0 && i.body != nil && i.obj.Swap(nil) != nil {
+		gone++
 	}
+	return gone
 }
 
 // ProtobufMagic starts every protobuf message on the wire.

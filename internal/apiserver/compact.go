@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"time"
 
 	"proa/internal/api"
@@ -21,11 +22,12 @@ func (s *Server) compact(ctx context.Context) {
 	defer tick.Stop()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	var forms sweeper
 	var marks []mark
 	for {
 		select {
 		case <-sweep.C:
-			s.sweep()
+			forms.sweep(s)
 			continue
 		case <-tick.C:
 		case <-ctx.Done():
@@ -49,14 +51,32 @@ func (s *Server) compact(ctx context.Context) {
 
 // sweepEvery is how long a decoded or encoded form stays without being used, up
 // to twice as long.
-const sweepEvery = time.Minute
+const sweepEvery = 10 * time.Second
 
-// sweep lets go of the forms of objects that nobody reads.
-func (s *Server) sweep() {
+// Between busy and quiet: forms that one sweep lets go of.
+const (
+	quietSweep = 100
+	worthwhile = 1000 // forms whose memory is worth a collection
+)
+
+// A sweeper lets go of the forms of objects that nobody reads, and gives their
+// memory back once the server has become quiet: Go itself would wait for twice
+// the memory to be used, or for minutes.
+type sweeper struct{ gone int }
+
+func (w *sweeper) sweep(s *Server) (freed bool) {
+	n := 0
 	snap := s.Snapshot()
 	for i := range snap.views {
-		snap.views[i].items.Scan(func(_ string, item *api.Item) bool { item.Sweep(); return true })
+		snap.views[i].items.Scan(func(_ string, item *api.Item) bool { n += item.Sweep(); return true })
 	}
+	w.gone += n
+	if n > quietSweep || w.gone < worthwhile {
+		return false
+	}
+	w.gone = 0
+	debug.FreeOSMemory()
+	return true
 }
 
 // Verify returns an error for every shared object that somebody has changed

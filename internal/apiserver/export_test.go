@@ -10,8 +10,14 @@ var noContext = context.Background()
 // ForgetEvents empties the logs, as if everything in them were old.
 func (s *Server) ForgetEvents() { s.age(time.Now().Add(time.Hour)) }
 
-// Sweep is what happens once a minute.
-func (s *Server) Sweep() { s.sweep() }
+// Sweeper is what sweeps again and again.
+type Sweeper struct{ w sweeper }
+
+// Sweep says whether memory was given back.
+func (w *Sweeper) Sweep(s *Server) bool { return w.w.sweep(s) }
+
+// Sweep is what happens every ten seconds.
+func (s *Server) Sweep() { new(sweeper).sweep(s) }
 
 // ForgetLists lets go of the snapshots kept for limited lists.
 func (s *Server) ForgetLists() { s.recent.forget(1 << 62) }
