@@ -102,8 +102,8 @@ func (s *Settings) load() error {
 		file = filepath.Join(p.Etc, "config.yaml")
 	}
 	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) && !given {
-		return nil
+	if !given && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+		return nil // what may not be read is root's: a command that needs it says so itself
 	}
 	if err != nil {
 		return err

@@ -125,14 +125,32 @@ func (x *exchange) openapi3(v versionOf, name string) {
 		x.Header().Set("Cache-Control", "public, immutable")
 		x.Header().Set("Expires", "Fri, 31 Dec 2100 00:00:00 GMT")
 	}
-	x.openapi(name, hash, func() ([]byte, error) {
+	x.openapi(name, api.MediaJSON, hash, func() ([]byte, error) {
 		return openapi.V3(openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}, v.kinds())
 	})
 }
 
+// openapi2Proto is the OpenAPI v2 document in protobuf, which is what kubectl asks
+// for when it has to check an object itself. (The older name is with an @.)
+const openapi2Proto = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+
+// acceptsProto says whether the protobuf form is asked for, and by which name.
+func acceptsProto(req *http.Request) (media string, ok bool) {
+	for _, line := range req.Header.Values("Accept") {
+		for clause := range strings.SplitSeq(line, ",") {
+			typ, _, _ := strings.Cut(clause, ";")
+			if typ = strings.TrimSpace(typ); strings.Replace(typ, "@", ".", 1) == openapi2Proto {
+				return typ, true
+			}
+		}
+	}
+	return "", false
+}
+
 func (x *exchange) serveOpenAPI2() {
-	if !acceptsJSON(x.req) {
-		http.Error(x, "only application/json is served", http.StatusNotAcceptable)
+	proto, isProto := acceptsProto(x.req)
+	if !isProto && !acceptsJSON(x.req) {
+		http.Error(x, "only application/json and "+openapi2Proto+" are served", http.StatusNotAcceptable)
 		return
 	}
 	var all []versionOf
@@ -143,14 +161,20 @@ func (x *exchange) serveOpenAPI2() {
 			kinds = append(kinds, v.kinds()...)
 		}
 	}
-	x.openapi("", x.openapiHash(all...), func() ([]byte, error) {
-		return openapi.V2(openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}, kinds)
-	})
+	info := openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}
+	if isProto {
+		x.openapi("v2 protobuf", proto, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2Proto(info, kinds) })
+		return
+	}
+	x.openapi("", api.MediaJSON, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2(info, kinds) })
 }
 
 // openapi writes a document, as it is kept to a client that takes that.
-func (x *exchange) openapi(name, hash string, make func() ([]byte, error)) {
+func (x *exchange) openapi(name, media, hash string, make func() ([]byte, error)) {
 	h := x.Header()
+	if media != api.MediaJSON {
+		hash += "-protobuf" // another form is another entity
+	}
 	h.Set("ETag", `"`+hash+`"`)
 	h.Set("Vary", "Accept, Accept-Encoding")
 	if x.req.Header.Get("If-None-Match") == `"`+hash+`"` {
@@ -162,7 +186,7 @@ func (x *exchange) openapi(name, hash string, make func() ([]byte, error)) {
 		x.fail(err)
 		return
 	}
-	h.Set("Content-Type", api.MediaJSON)
+	h.Set("Content-Type", media)
 	if x.gzips() {
 		h.Set("Content-Encoding", "gzip")
 		x.Write(body)

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 
+	openapi_v2 "github.com/google/gnostic-models/openapiv2"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/api"
@@ -34,6 +37,19 @@ type builder struct {
 	names map[string]bool // definitions that paths name
 	extra map[string]json.RawMessage
 	paths map[string]map[string]any
+}
+
+// V2Proto is V2's document in protobuf (gnostic's openapi.v2.Document).
+func V2Proto(info Info, resources []*api.Resource) ([]byte, error) {
+	text, err := V2(info, resources)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := openapi_v2.ParseDocument(text)
+	if err != nil {
+		return nil, fmt.Errorf("OpenAPI v2 in protobuf: %w", err)
+	}
+	return proto.Marshal(doc)
 }
 
 func build(info Info, resources []*api.Resource, old bool) ([]byte, error) {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	openapi_v2 "github.com/google/gnostic-models/openapiv2"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
@@ -145,5 +147,24 @@ func BenchmarkV3(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(len(doc)), "bytes")
+	}
+}
+
+func TestV2Proto(t *testing.T) {
+	b, err := V2Proto(Info{"Kubernetes", "v1"}, all())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc openapi_v2.Document
+	if err := proto.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes", len(b))
+	found := false
+	for _, d := range doc.GetDefinitions().GetAdditionalProperties() {
+		found = found || d.Name == "io.k8s.api.core.v1.Pod" && len(d.Value.GetProperties().GetAdditionalProperties()) > 3
+	}
+	if doc.Swagger != "2.0" || doc.Info.Version != "v1" || !found || len(doc.GetPaths().GetPath()) < 10 {
+		t.Errorf("%s %v: %d paths, Pod defined: %v", doc.Swagger, doc.Info, len(doc.GetPaths().GetPath()), found)
 	}
 }

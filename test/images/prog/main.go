@@ -27,6 +27,7 @@ func commands() []command {
 		{"udp-echo", "ADDR", "answer every datagram with itself", udpEcho},
 		{"send", "tcp|udp ADDR TEXT", "send a line and print the answer", send},
 		{"fetch", "[-n 1] [-timeout 5s] [-method GET] [-data TEXT] URL", "print what a URL answers; status 1 unless 2xx", fetch},
+		{"api", "PATH", "print what the API server answers to the pod's service account; status 1 unless 2xx", askAPI},
 		{"lookup", "[-type host|a|aaaa|srv|txt|ptr|cname] NAME", "ask the DNS as resolv.conf says, one answer a line", lookup},
 		{"sleep", "DURATION", "wait; SIGTERM ends it with status 0", sleep},
 		{"trap", "[-for 0s]", "print every signal; end that long after the first SIGTERM", trap},
