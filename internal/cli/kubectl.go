@@ -39,16 +39,6 @@ func kubectl(ctx context.Context, c *Call) error {
 	if err != nil {
 		return err
 	}
-	bin := ""
-	if bundle.Present() {
-		if bin, err = bundle.Unpack(ctx, places.Root); err != nil {
-			return err
-		}
-	}
-	path, err := bundle.Find(bin, "kubectl")
-	if err != nil {
-		return err
-	}
 	env := os.Environ()
 	if os.Getenv("KUBECONFIG") == "" {
 		file := places.Kubeconfig()
@@ -61,6 +51,16 @@ func kubectl(ctx context.Context, c *Call) error {
 			return err
 		}
 		env = append(env, "KUBECONFIG="+file)
+	}
+	bin := ""
+	if bundle.Present() {
+		if bin, err = bundle.Unpack(ctx, places.Root); err != nil {
+			return err
+		}
+	}
+	path, err := bundle.Find(bin, "kubectl")
+	if err != nil {
+		return err
 	}
 	return syscall.Exec(path, append([]string{"kubectl"}, args...), env)
 }

@@ -147,6 +147,9 @@ func TestClientGo(t *testing.T) {
 	if doc, err := paths["apis/apps/v1"].Schema(api.MediaJSON); err != nil || !strings.Contains(string(doc), `"io.k8s.api.apps.v1.Deployment"`) {
 		t.Fatalf("OpenAPI document of %d bytes, %v", len(doc), err)
 	}
+	if doc, err := d.OpenAPISchema(); err != nil || doc.GetSwagger() != "2.0" { // in protobuf
+		t.Fatalf("OpenAPI v2: %v, %v", doc.GetSwagger(), err)
+	}
 }
 
 func mustREST(t *testing.T, rig *rig, typ string) rest.Interface {

@@ -131,25 +131,26 @@ func (x *exchange) openapi3(v versionOf, name string) {
 }
 
 // openapi2Proto is the OpenAPI v2 document in protobuf, which is what kubectl asks
-// for when it has to check an object itself. (The older name is with an @.)
+// for when it has to check an object itself. Its older name has an @, which is
+// not allowed there: it is asked for, but never answered with.
 const openapi2Proto = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
-// acceptsProto says whether the protobuf form is asked for, and by which name.
-func acceptsProto(req *http.Request) (media string, ok bool) {
+// acceptsProto says whether the protobuf form is asked for.
+func acceptsProto(req *http.Request) bool {
 	for _, line := range req.Header.Values("Accept") {
 		for clause := range strings.SplitSeq(line, ",") {
 			typ, _, _ := strings.Cut(clause, ";")
-			if typ = strings.TrimSpace(typ); strings.Replace(typ, "@", ".", 1) == openapi2Proto {
-				return typ, true
+			if strings.Replace(strings.TrimSpace(typ), "@", ".", 1) == openapi2Proto {
+				return true
 			}
 		}
 	}
-	return "", false
+	return false
 }
 
 func (x *exchange) serveOpenAPI2() {
-	proto, isProto := acceptsProto(x.req)
-	if !isProto && !acceptsJSON(x.req) {
+	proto := acceptsProto(x.req)
+	if !proto && !acceptsJSON(x.req) {
 		http.Error(x, "only application/json and "+openapi2Proto+" are served", http.StatusNotAcceptable)
 		return
 	}
@@ -162,8 +163,8 @@ func (x *exchange) serveOpenAPI2() {
 		}
 	}
 	info := openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}
-	if isProto {
-		x.openapi("v2 protobuf", proto, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2Proto(info, kinds) })
+	if proto {
+		x.openapi("v2 protobuf", openapi2Proto, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2Proto(info, kinds) })
 		return
 	}
 	x.openapi("", api.MediaJSON, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2(info, kinds) })

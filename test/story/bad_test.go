@@ -114,7 +114,7 @@ func badContainers(t *testing.T, c *cluster) {
 		{pod("no-command", `{name: c, image: "proa-test:1", command: [/bin/nothing]}`)},
 		{pod("fails", `{name: c, image: "proa-test:1", command: [/bin/proa-test, exit, "3"]}`)},
 		{pod("too-big", `{name: c, image: "proa-test:1", resources: {requests: {memory: 100Ti}}}`)},
-		{pod("no-config", `{name: c, image: "proa-test:1", envFrom: [{configMapRef: {name: nowhere}}]}`)},
+		{pod("no-config", `{name: c, image: "proa-test:1", command: [/bin/proa-test, sleep, 1000s], envFrom: [{configMapRef: {name: nowhere}}]}`)},
 		{pod("never-pull", `{name: c, image: "absent:1", imagePullPolicy: Never}`)},
 	} {
 		c.apply(x.manifest)
@@ -144,7 +144,7 @@ func badContainers(t *testing.T, c *cluster) {
 
 	// What was missing comes, and the pod runs.
 	c.k("create", "configmap", "nowhere")
-	c.until(90*time.Second, "Running", "get", "pod", "no-config")
+	c.until(30*time.Second, "Running", "get", "pod", "no-config")
 	c.k("delete", "pods", "--all", "--timeout=40s")
 }
 
