@@ -256,9 +256,9 @@ func (n *Nodes) portforward(ctx context.Context, env api.Env, r *api.Request) (*
 	return to(h, "/portForward/"+p.Namespace+"/"+p.Name, q), nil
 }
 
-// rest is what follows /proxy in the path of a request.
-func rest(r *http.Request, sub string) string {
-	_, after, _ := strings.Cut(r.URL.Path, "/"+sub)
+// rest is what follows NAME/proxy in the path of a request.
+func rest(r *api.Request) string {
+	_, after, _ := strings.Cut(r.HTTP.URL.Path, "/"+r.Name+"/"+r.Sub)
 	if after == "" {
 		return "/"
 	}
@@ -301,9 +301,9 @@ func podProxy(ctx context.Context, env api.Env, r *api.Request) (*api.Response, 
 		return nil, apierrors.NewBadRequest("address not allowed")
 	}
 	addr := net.JoinHostPort(p.Status.PodIP, port)
-	sub, prefix := r.Sub, ""
+	prefix := ""
 	if r.HTTP != nil {
-		prefix = strings.TrimSuffix(r.HTTP.URL.Path, rest(r.HTTP, sub))
+		prefix = strings.TrimSuffix(r.HTTP.URL.Path, rest(r))
 	}
 	return &api.Response{Connect: http.StripPrefix(prefix, proxy(scheme, addr, podTransport))}, nil
 }
@@ -321,7 +321,7 @@ func (n *Nodes) nodeProxy(ctx context.Context, env api.Env, r *api.Request) (*ap
 	}
 	path := "/"
 	if r.HTTP != nil {
-		path = rest(r.HTTP, r.Sub)
+		path = rest(r)
 	}
 	return to(h, path, query(r)), nil
 }

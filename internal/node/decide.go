@@ -36,6 +36,7 @@ type kill struct {
 	c       *container
 	grace   time.Duration
 	message string // of the event
+	again   bool   // it is being ended already, but not soon enough
 }
 
 // An input is all that a decision depends on.
@@ -378,7 +379,7 @@ func (in *input) killAll(p *plan, alive []*container, g time.Duration) {
 		if !dead.IsZero() && !in.now.Add(g).Before(dead.Add(-time.Second)) {
 			continue // on its way, and no sooner than it would be now
 		}
-		p.kill = append(p.kill, kill{c: c, grace: g, message: fmt.Sprintf("Stopping container %s", c.name)})
+		p.kill = append(p.kill, kill{c: c, grace: g, message: fmt.Sprintf("Stopping container %s", c.name), again: !dead.IsZero()})
 	}
 	if lastSidecar >= 0 && g > 0 {
 		p.later(in.now.Add(g))

@@ -246,9 +246,11 @@ func (w *worker) kill(k kill) {
 	}
 	w.mu.Unlock()
 	ctx := w.a.ctx
-	w.a.event(pod, k.c.name, normal, "Killing", "%s", k.message)
+	if !k.again {
+		w.a.event(pod, k.c.name, normal, "Killing", "%s", k.message)
+	}
 	left := k.grace
-	if spec, _ := containerOf(pod, k.c.name); spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil && left > 0 && k.c.state == running {
+	if spec, _ := containerOf(pod, k.c.name); spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil && left > 0 && !k.again && k.c.state == running {
 		began := w.a.Clock.Now()
 		hctx, cancel := withTimeout(ctx, w.a.Clock, left)
 		if err := w.a.hook(hctx, pod, spec, spec.Lifecycle.PreStop, k.c.id, ips); err != nil && ctx.Err() == nil {

@@ -86,17 +86,24 @@ func (w *worker) down() {
 	w.goDown()
 }
 
+// forcedGrace is how long, at most, what still runs of a pod gets to end after the
+// API has let the pod go: whoever forced that counts on its being gone, and its
+// successor may be running.
+const forcedGrace = 2 * time.Second
+
 // vanish notes that the API does not have the pod any more.
 func (w *worker) vanish() {
 	w.mu.Lock()
 	if !w.gone {
 		w.gone = true
-		if w.pod.DeletionTimestamp == nil {
-			w.pod = api.Clone(w.pod)
-			now := metav1.NewTime(w.a.Clock.Now())
-			g := int64(grace(w.pod) / time.Second)
-			w.pod.DeletionTimestamp, w.pod.DeletionGracePeriodSeconds = &now, &g
+		now := w.a.Clock.Now()
+		in := &input{pod: w.pod, mem: w.mem, now: now}
+		left, _ := in.deadline()
+		if w.pod = api.Clone(w.pod); w.pod.DeletionTimestamp == nil {
+			w.pod.DeletionTimestamp = new(metav1.NewTime(now))
 		}
+		w.pod.DeletionGracePeriodSeconds = new(int64(min(left, forcedGrace) / time.Second))
+		w.mem.deleting = now
 		w.down()
 	}
 	w.mu.Unlock()
