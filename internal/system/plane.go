@@ -68,7 +68,7 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	maps.Copy(subs, rbac.Subs())
 	maps.Copy(subs, p.nodeSubs())
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
-		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: s.admission(), Log: s.Log,
+		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -32,12 +32,21 @@ type Authorizer interface {
 }
 
 // Authorize returns a Handler that passes on to h what may be done and answers
-// everything else with 403.
+// everything else with 403. What depends on the object is judged later, by
+// [RBAC.Steps].
 func Authorize(h api.Handler, by Authorizer) api.Handler {
 	return api.HandlerFunc(func(ctx context.Context, r *api.Request) (*api.Response, error) {
 		a := AttributesOf(r)
 		if ok, reason := by.Authorize(ctx, a); !ok {
 			return nil, a.forbidden(reason)
+		}
+		if a, into := upgradeVerb(a); into {
+			if ok, reason := by.Authorize(ctx, a); !ok {
+				return nil, a.forbidden(reason)
+			}
+		}
+		if r.Verb.Writes() {
+			ctx = context.WithValue(ctx, judgedKey{}, judged{r, by})
 		}
 		return h.Handle(ctx, r)
 	})

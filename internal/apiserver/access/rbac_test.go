@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -288,6 +289,25 @@ func BenchmarkAuthorize(b *testing.B) {
 	for b.Loop() {
 		if ok, _ := r.Authorize(b.Context(), a); !ok {
 			b.Fatal("refused")
+		}
+	}
+}
+
+// TestWebSocketIsNoReading refuses a GET that begins a WebSocket into a pod to
+// those who may only read.
+func TestWebSocketIsNoReading(t *testing.T) {
+	r := rbacOf(
+		&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "look"}, Rules: []rbacv1.PolicyRule{rule("get", "core", "pods pods/log pods/exec pods/attach pods/portforward")}},
+		&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "enter"}, Rules: []rbacv1.PolicyRule{rule("get create", "core", "pods/exec")}},
+		inNamespace("a", "look", "Role", "look", user("looker")), inNamespace("a", "enter", "Role", "enter", user("worker")))
+	h := Authorize(api.HandlerFunc(func(context.Context, *api.Request) (*api.Response, error) { return &api.Response{}, nil }), r)
+	for _, tt := range []struct {
+		user, sub string
+		want      bool
+	}{{"looker", "log", true}, {"looker", "exec", false}, {"looker", "attach", false}, {"looker", "portforward", false}, {"worker", "exec", true}} {
+		_, err := h.Handle(t.Context(), &api.Request{Verb: api.Get, Resource: core.Pod.Def(), Namespace: "a", Name: "p", Sub: tt.sub, User: api.User{Name: tt.user}})
+		if (err == nil) != tt.want || err != nil && !apierrors.IsForbidden(err) {
+			t.Errorf("%s: GET pods/%s: %v", tt.user, tt.sub, err)
 		}
 	}
 }
