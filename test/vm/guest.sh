@@ -10,6 +10,7 @@ mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup
 hostname guest
 echo 'root:x:0:0:root:/root:/bin/sh' >/etc/passwd
+echo '127.0.0.1 localhost' >/etc/hosts
 ip link set lo up
 ip addr add 10.0.2.15/24 dev eth0
 ip link set eth0 up
@@ -66,10 +67,11 @@ find /sys/fs/cgroup -type d -name "*$id*" | head -n 1 >/root/cgroup
 read -r group </root/cgroup || { say "no cgroup of container $id of pod $uid"; find /sys/fs/cgroup -type d | head -n 40; finish GUEST-FAIL; }
 expect "$group/memory.max" 67108864
 expect "$group/cpu.max" '25000 100000'
-expect "$group/cpu.weight" 4
+expect "$group/cpu.weight" 17 # of 102 shares
 pod=${group%/*}
 expect "$pod/memory.max" 67108864
 expect "$pod/cpu.max" '25000 100000'
+expect "$pod/cpu.weight" 17
 
 # A container that takes more memory than it may is killed, and says why.
 proa kubectl delete pod limited --now

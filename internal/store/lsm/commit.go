@@ -98,9 +98,7 @@ func (s *session) run() {
 	defer close(s.done)
 	before := 0
 	for {
-		if before > 1 {
-			s.gather(before)
-		}
+		s.gather(before)
 		group := s.take()
 		if group == nil {
 			return
@@ -110,21 +108,32 @@ func (s *session) run() {
 	}
 }
 
-// gather lets the writers that were just answered come back with their next
-// write, so that they do not fall apart into two groups that wait for each
+// gather waits for a write, and then lets others come along that are as good as
+// there: requests that wait for the processor, and the writers that were just
+// answered, so that they do not fall apart into two groups that wait for each
 // other's sync. It gives up the processor, never time.
 func (s *session) gather(before int) {
-	last := -1
+	last := s.arrive()
 	for range 8 {
+		runtime.Gosched()
 		s.mu.Lock()
 		n := len(s.queue)
 		s.mu.Unlock()
-		if n >= before || n == last {
+		if n == last || before > 1 && n >= before {
 			return
 		}
 		last = n
-		runtime.Gosched()
 	}
+}
+
+// arrive waits for a request, or the end, and returns how many there are.
+func (s *session) arrive() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.queue) == 0 && !s.ending {
+		s.arrived.Wait()
+	}
+	return len(s.queue)
 }
 
 // take waits for requests and returns the next group, nil at the end. A jump
