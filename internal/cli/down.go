@@ -5,10 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -83,16 +80,9 @@ const stopTimeout = 30 * time.Second
 // stopProa asks the running proa to end and waits until it has. It returns its
 // process id, or 0 if there was none.
 func stopProa(ctx context.Context, p system.Places) (int, error) {
-	b, err := os.ReadFile(p.PID())
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
+	pid, err := system.PID(p)
+	if err != nil || pid == 0 {
 		return 0, err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || !system.Running(p, pid) {
-		return 0, nil
 	}
 	proc, err := host.Find(pid)
 	if errors.Is(err, os.ErrProcessDone) {

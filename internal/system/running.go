@@ -36,14 +36,29 @@ func PID(p Places) (int, error) {
 	return pid, nil
 }
 
-// Running says whether process pid is a proa, and not another program that was
-// given its id since.
-func Running(_ Places, pid int) bool {
+// Running says whether process pid is the proa of these places, and not another
+// program, or the proa of another cluster, that was given its id since: it has
+// the store open.
+func Running(p Places, pid int) bool {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil || !strings.HasPrefix(filepath.Base(strings.TrimSuffix(exe, " (deleted)")), "proa") {
+		return false
+	}
+	store, err := filepath.EvalSymlinks(p.Store())
 	if err != nil {
 		return false
 	}
-	return strings.HasPrefix(filepath.Base(strings.TrimSuffix(exe, " (deleted)")), "proa")
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	open, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	for _, f := range open {
+		if file, err := os.Readlink(filepath.Join(dir, f.Name())); err == nil && strings.HasPrefix(file, store+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // Client returns a Handler that asks the cluster that a kubeconfig file names,

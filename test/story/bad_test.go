@@ -71,7 +71,6 @@ func TestBadInput(t *testing.T) {
 		{"no image", pod("new", "{name: c}"),
 			`The Pod "new" is invalid: spec.containers[0].image: Required value`},
 		{"no kind", "apiVersion: v1\nmetadata: {name: x}\n", `error validating data: kind not set`},
-		{"unknown kind", "apiVersion: v1\nkind: Pood\nmetadata: {name: x}\n", `no matches for kind "Pood" in version "v1"`},
 		{"invalid name", change(goodDeployment, "name: good", "name: Not_Good"),
 			`The Deployment "Not_Good" is invalid: metadata.name: Invalid value: "Not_Good": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`},
 		{"selector that matches nothing", change(change(goodDeployment, "name: good", "name: new"), "labels: {app: good}", "labels: {app: other}"),
@@ -93,6 +92,10 @@ func TestBadInput(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) { c.in(t).refused(x.manifest, x.want) })
 	}
+	t.Run("unknown kind", func(t *testing.T) {
+		c.in(t).refused("apiVersion: v1\nkind: Pood\nmetadata: {name: x}\n",
+			`resource mapping not found for name: "x" namespace: "" from "STDIN": no matches for kind "Pood" in version "v1"`, "apply", "--validate=false", "-f", "-")
+	})
 	t.Run("label selector of a list", func(t *testing.T) {
 		c.in(t).refused("", `unable to parse requirement`, "get", "pods", "-l", "a in (b")
 		c.in(t).refused("", `field label not supported: spec.colour`, "get", "pods", "--field-selector", "spec.colour=red")
