@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -113,7 +114,7 @@ func (s *system) startRegistry(ctx context.Context, bin string) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: r}
+	server := &http.Server{Handler: r, ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 90 * time.Second}
 	s.part(ctx, "the registry", func(ctx context.Context) error {
 		defer context.AfterFunc(ctx, func() { shutdown(server) })()
 		return server.Serve(l)

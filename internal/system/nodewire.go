@@ -4,15 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"proa/internal/api"
+	"proa/internal/httpapi"
 	"proa/internal/kinds/core"
 	"proa/internal/kubeletapi"
 	"proa/internal/pki"
@@ -65,12 +64,8 @@ func (s *system) serveNode(ctx context.Context, h http.Handler) error {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(s.ca.Cert)
-	server := &http.Server{
-		Addr:    net.JoinHostPort("", strconv.Itoa(s.Ports.Node)),
-		Handler: mastersOnly(h),
-		TLSConfig: &tls.Config{GetCertificate: cert.Server, ClientCAs: roots,
-			ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS12},
-	}
+	server := httpapi.Server("", &tls.Config{GetCertificate: cert.Server, ClientCAs: roots,
+		ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS12}, mastersOnly(h))
 	s.part(ctx, "the node's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })
 	return nil
 }
