@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strconv"
 	"sync"
 	"time"
+
+	v1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"proa/internal/bundle"
 	"proa/internal/node/cgroups"
@@ -20,19 +23,44 @@ import (
 )
 
 // stopLimit bounds the end of all containers: their own grace periods, and some.
-const stopLimit = 3 * time.Minute
+const stopLimit = 5 * time.Minute
 
 // StopContainers ends every container of the node and its containerd. proa must
 // not be running. Volumes, images and the cluster's data stay.
 func StopContainers(ctx context.Context, p Places, say func(string, ...any)) error {
 	return withRuntime(ctx, p, func(rt *cri.Real) error {
-		n, err := eachSandbox(ctx, rt, rt.StopSandbox)
+		n, err := eachSandbox(ctx, rt, func(ctx context.Context, id string) error { return end(ctx, rt, id) })
 		if n > 0 {
 			say("Stopped the containers of %d pods", n)
 		}
 		return err
 	})
 }
+
+// end asks the containers of a sandbox to end, and gives each the time its pod
+// has for that, before it ends the sandbox. Hooks do not run: they are the agent's.
+func end(ctx context.Context, rt cri.Runtime, id string) error {
+	list, err := rt.ListContainers(ctx, &v1.ContainerFilter{PodSandboxId: id,
+		State: &v1.ContainerStateValue{State: v1.ContainerState_CONTAINER_RUNNING}})
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(list)+1)
+	var wg sync.WaitGroup
+	for i, c := range list {
+		seconds, err := strconv.Atoi(c.Annotations[cri.AnnotationGrace])
+		if err != nil {
+			seconds = defaultGrace
+		}
+		wg.Go(func() { errs[i] = rt.StopContainer(ctx, c.Id, time.Duration(seconds)*time.Second) })
+	}
+	wg.Wait()
+	errs[len(list)] = rt.StopSandbox(ctx, id)
+	return errors.Join(errs...)
+}
+
+// defaultGrace is PodSpec.terminationGracePeriodSeconds where it is not known.
+const defaultGrace = 30
 
 // withRuntime calls f with the node's containerd, started if need be, and ends it after.
 func withRuntime(ctx context.Context, p Places, f func(*cri.Real) error) error {
@@ -106,7 +134,7 @@ func eachSandbox(ctx context.Context, rt *cri.Real, f func(context.Context, stri
 		return 0, err
 	}
 	errs := make([]error, len(list))
-	limit := make(chan struct{}, 8)
+	limit := make(chan struct{}, 64) // most of them only wait
 	var wg sync.WaitGroup
 	for i, sb := range list {
 		limit <- struct{}{}
