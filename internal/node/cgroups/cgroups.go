@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -299,10 +300,18 @@ func orMax(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// Weight is the cgroup v2 cpu.weight for cgroup v1 cpu.shares.
+// Weight is the cgroup v2 cpu.weight for cgroup v1 cpu.shares: the quadratic that
+// maps 2, 1024 and 262144 to 1, 100 and 10000, which is how runc computes it for
+// the containers inside.
 func Weight(shares int64) int64 {
-	shares = min(max(shares, 2), 262144)
-	return 1 + (shares-2)*9999/262142
+	switch {
+	case shares <= 2:
+		return 1
+	case shares >= 262144:
+		return 10000
+	}
+	l := math.Log2(float64(shares))
+	return int64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
 // Remove removes a pod's cgroup and all below it. What still runs in it is killed.

@@ -141,7 +141,7 @@ func TestV2(t *testing.T) {
 }
 
 func TestWeight(t *testing.T) {
-	for shares, want := range map[int64]int64{2: 1, 1024: 39, 262144: 10000, 0: 1} {
+	for shares, want := range map[int64]int64{0: 1, 2: 1, 102: 17, 1024: 100, 2048: 174, 262144: 10000, 1 << 20: 10000} {
 		if got := Weight(shares); got != want {
 			t.Errorf("Weight(%d) = %d; want %d", shares, got, want)
 		}
