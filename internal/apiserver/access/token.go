@@ -65,7 +65,7 @@ func (a *Authenticator) issue(ctx context.Context, env api.Env, r *api.Request) 
 			Subject:   "system:serviceaccount:" + sa.Namespace + ":" + sa.Name,
 			Audience:  spec.Audiences,
 			Expiry:    jwt.NewNumericDate(now.Add(time.Duration(life) * time.Second)),
-			NotBefore: jwt.NewNumericDate(now), IssuedAt: jwt.NewNumericDate(now),
+			NotBefore: jwt.NewNumericDate(now.Add(-backdate)), IssuedAt: jwt.NewNumericDate(now),
 			ID: uuid.NewString(),
 		},
 		Kube: pki.KubeClaims{Namespace: sa.Namespace, Account: pki.Ref{Name: sa.Name, UID: string(sa.UID)}},
@@ -82,6 +82,10 @@ func (a *Authenticator) issue(ctx context.Context, env api.Env, r *api.Request) 
 	out.Status = authenticationv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(claims.Expiry.Time())}
 	return &api.Response{Code: 201, Object: out}, nil
 }
+
+// backdate is how far back a token's NotBefore lies, as that of certificates: a
+// clock that is set back does not shut the pods out.
+const backdate = 24 * time.Hour
 
 func checkLife(seconds int64) (errs field.ErrorList) {
 	path := field.NewPath("spec", "expirationSeconds")

@@ -110,24 +110,30 @@ func (s *Supervisor) configure() (same bool, err error) {
 }
 
 // running finds the containerd that an earlier process started; 0 if none runs.
-// A recycled process ID is told apart by the command line.
+// The file with its process ID may be missing: that process may have been killed
+// before it wrote it. A recycled process ID is told apart by the command line.
 func (s *Supervisor) running() int {
-	b, err := os.ReadFile(s.pidPath())
-	if err != nil {
-		return 0
+	if b, err := os.ReadFile(s.pidPath()); err == nil {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && s.isOurs(pid) {
+			return pid
+		}
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid < 2 {
-		return 0
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
+	for _, d := range dirs {
+		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil && s.isOurs(pid) {
+			return pid
+		}
 	}
+	return 0
+}
+
+func (s *Supervisor) isOurs(pid int) bool {
 	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || !bytes.Contains(args, []byte("\x00"+s.configPath()+"\x00")) {
-		return 0
+		return false
 	}
-	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || filepath.Base(strings.TrimSuffix(exe, " (deleted)")) != "containerd" {
-		return 0
-	}
-	return pid
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "containerd"
 }
 
 // launch starts containerd in a session of its own, so that no signal to this
@@ -160,7 +166,11 @@ func (s *Supervisor) launch() error {
 	s.mu.Lock()
 	s.pid = pid
 	s.mu.Unlock()
-	if err := os.WriteFile(s.pidPath(), []byte(strconv.Itoa(pid)+"\n"), 0o600); err != nil {
+	tmp := s.pidPath() + ".tmp"
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, s.pidPath()); err != nil {
 		return err
 	}
 	s.log.Info("containerd started", "pid", pid, "log", s.c.Log)

@@ -182,7 +182,7 @@ func (p *podVolumes) token(ctx context.Context, out *payload, s *corev1.ServiceA
 	p.m.mu.Lock()
 	have := p.m.tokens[tokenKey{string(pod.UID), dir, key}]
 	p.m.mu.Unlock()
-	now := p.m.Clock.Now()
+	now := p.m.Clock.Now().Round(0) // by the time of day, which is what tokens end by
 	if have == nil || !now.Before(have.renew) {
 		name := pod.Spec.ServiceAccountName
 		if name == "" {
@@ -229,15 +229,41 @@ type token struct {
 	ends, renew time.Time
 }
 
-// renewAt has the volumes written again at t.
+// clockLook is how often a wait for a time of day looks at the clock: a timer
+// does not know that the clock was set, or that the machine slept.
+const clockLook = time.Minute
+
+// renewAt has the volumes written again at t, if not before. The pod is locked.
 func (p *podVolumes) renewAt(t time.Time) {
-	if t.IsZero() {
+	if t = t.Round(0); t.IsZero() || !p.due.IsZero() && !t.Before(p.due) {
 		return
 	}
+	p.due = t
+	p.arm()
+}
+
+func (p *podVolumes) arm() {
 	if p.unset != nil {
 		p.unset()
 	}
-	p.unset = p.m.Clock.AfterFunc(max(t.Sub(p.m.Clock.Now()), time.Second), func() { p.refresh("token") })
+	p.unset = p.m.Clock.AfterFunc(min(max(p.due.Sub(p.m.Clock.Now()), time.Second), clockLook), p.look)
+}
+
+// look has the volumes written if it is time.
+func (p *podVolumes) look() {
+	p.mu.Lock()
+	if p.closed || p.due.IsZero() {
+		p.mu.Unlock()
+		return
+	}
+	if p.m.Clock.Now().Round(0).Before(p.due) {
+		p.arm()
+		p.mu.Unlock()
+		return
+	}
+	p.due = time.Time{}
+	p.mu.Unlock()
+	p.refresh("token")
 }
 
 // commonUser is the user that all containers run as, if the pod says so.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"proa/internal/kinds/core"
 	"proa/internal/node"
 	"proa/internal/node/volumes"
+	"proa/internal/store"
 	"proa/internal/store/memory"
 )
 
@@ -113,5 +115,59 @@ func TestProjected(t *testing.T) {
 		if err := step.Stop(t.Context(), run); err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// jumpy is a clock that can be set; its timers know nothing of that, as real ones.
+type jumpy struct {
+	store.SystemClock
+	by atomic.Int64
+}
+
+func (j *jumpy) Now() time.Time { return time.Now().Add(time.Duration(j.by.Load())) }
+
+// After the machine slept, or its clock was set, tokens that have ended meanwhile
+// are fetched anew soon. The older of two tokens counts.
+func TestTokensAndClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clock := &jumpy{}
+		var asked atomic.Int32
+		h := api.HandlerFunc(func(_ context.Context, r *api.Request) (*api.Response, error) {
+			tr := api.Clone(r.Object.(*authenticationv1.TokenRequest))
+			tr.Status = authenticationv1.TokenRequestStatus{Token: fmt.Sprint("token-", asked.Add(1)),
+				ExpirationTimestamp: metav1.NewTime(clock.Now().Add(time.Duration(*tr.Spec.ExpirationSeconds) * time.Second))}
+			return &api.Response{Object: tr}, nil
+		})
+		m := volumes.New(volumes.Options{Handler: h, Plain: true, Clock: clock})
+		defer m.Close()
+		projected := func(name string, life int64) corev1.Volume {
+			return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{DefaultMode: new(int32(0o644)), Sources: []corev1.VolumeProjection{
+				{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: &life}}}}}}
+		}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1"},
+			Spec: corev1.PodSpec{Volumes: []corev1.Volume{projected("short", 1000), projected("long", 100_000)}}}
+		run := &node.Run{Pod: pod, Dir: t.TempDir(), Volumes: map[string]node.Volume{}, Changed: func() {}}
+		step := m.Step()
+		if err := step.Start(t.Context(), run); err != nil {
+			t.Fatal(err)
+		}
+		is := func(when string, want int32) {
+			t.Helper()
+			synctest.Wait()
+			if got := asked.Load(); got != want {
+				t.Errorf("%s: %d tokens were asked for, want %d", when, got, want)
+			}
+		}
+		is("at the start", 2)
+		time.Sleep(790 * time.Second)
+		is("before its time", 2)
+		time.Sleep(20 * time.Second)
+		is("at 80 % of the shorter", 3)
+		clock.by.Store(int64(48 * time.Hour))
+		time.Sleep(61 * time.Second)
+		is("after a jump of two days", 5)
+		clock.by.Store(0)
+		time.Sleep(10 * time.Minute)
+		is("after the clock was set back", 5)
 	})
 }

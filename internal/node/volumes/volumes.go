@@ -81,6 +81,7 @@ type podVolumes struct {
 	mu      sync.Mutex // one rendering at a time
 	ready   bool       // all volumes are there
 	closed  bool
+	due     time.Time // of the next writing, because a token gets old
 	unset   func()
 	running bool
 	again   bool
@@ -177,7 +178,7 @@ func (p *podVolumes) rewrite(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.again && !p.closed {
-		p.again = false
+		p.again, p.due = false, time.Time{}
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		for i := range p.run.Pod.Spec.Volumes {
 			v := &p.run.Pod.Spec.Volumes[i]
