@@ -129,6 +129,73 @@ func TestExec(t *testing.T) {
 	}
 }
 
+// Attach over the same three ways: what is typed comes back while the client's
+// input is open, and the end of the container is the end of the attachment.
+func TestAttach(t *testing.T) {
+	w, node, front := wire(t)
+	q := url.Values{"stdin": {"true"}, "stdout": {"true"}, "container": {"c"}}
+	type run func(name string, in io.Reader, out io.Writer) error
+	with := func(make func(*url.URL) (remotecommand.Executor, error)) run {
+		return func(name string, in io.Reader, out io.Writer) error {
+			x, err := make(podURL(t, front, name, "attach", q))
+			if err != nil {
+				return err
+			}
+			return x.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: in, Stdout: out})
+		}
+	}
+	for how, f := range map[string]run{
+		"websocket": with(func(u *url.URL) (remotecommand.Executor, error) {
+			return remotecommand.NewWebSocketExecutor(front, "GET", u.String())
+		}),
+		"spdy": with(func(u *url.URL) (remotecommand.Executor, error) {
+			return remotecommand.NewSPDYExecutor(front, "POST", u)
+		}),
+		"node": func(name string, in io.Reader, out io.Writer) error {
+			return kubeletapi.Dial(node.Listener.Addr().String(), trust(node)).Attach(t.Context(), kubeletapi.Target{Namespace: "default", Pod: name, Container: "c"},
+				kubeletapi.Streams{Stdin: in, Stdout: out})
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			p := simple(how)
+			p.Spec.RestartPolicy = corev1.RestartPolicyNever
+			p.Spec.Containers[0].Stdin = true
+			w.create(p)
+			w.eventually("ready", func() bool { return w.ready(how) })
+			typed, in := io.Pipe()
+			said, out := io.Pipe()
+			defer in.Close()
+			done := make(chan error, 1)
+			go func() { done <- f(how, typed, out) }()
+			if _, err := io.WriteString(in, "typed"); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, 5)
+			if _, err := io.ReadFull(said, got); err != nil || string(got) != "typed" {
+				t.Fatalf("%v, %q", err, got)
+			}
+			select {
+			case err := <-done:
+				t.Fatalf("the attachment ended before the container: %v", err)
+			default:
+			}
+			w.do([]string{"crash", how, "0"})
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Errorf("at the container's end: %v", err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("the attachment does not end with the container")
+			}
+			w.eventually("over", func() bool { return w.pod(how).Status.Phase == corev1.PodSucceeded })
+			if err := f(how, strings.NewReader(""), io.Discard); err == nil {
+				t.Error("attached to a pod that is over")
+			}
+		})
+	}
+}
+
 func TestPortForward(t *testing.T) {
 	w, node, front := wire(t)
 	w.create(simple("a"))
