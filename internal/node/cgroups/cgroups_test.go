@@ -133,7 +133,7 @@ func TestV2(t *testing.T) {
 	if err := c.Create(c.Pod(corev1.PodQOSGuaranteed, "u"), Resources{Shares: 1024, Quota: 100_000, Memory: 4096}); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"cpu.weight": "39", "cpu.max": "100000 100000", "memory.max": "4096"} {
+	for name, want := range map[string]string{"cpu.weight": "100", "cpu.max": "100000 100000", "memory.max": "4096"} {
 		if got := read(t, root, "proa/kubepods/podu/"+name); got != want {
 			t.Errorf("%s is %s; want %s", name, got, want)
 		}
