@@ -431,3 +431,48 @@ func TestStop(t *testing.T) {
 	c.addresses()
 	answers(t, client(h.ns), "GET", "http://"+c.k("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")+"/", "", "proa-test")
 }
+
+// Killed while many pods are made and removed: at the end there are those that
+// are wanted, each once, and nothing runs for the others.
+func TestKillDuringChurn(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Log("seed", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	h := newHost(t, true)
+	c := newCluster(t, h)
+	c.up()
+	c.load("proa-test-1")
+	c.k("create", "deployment", "many", "--image=proa-test:1", "--replicas=0", "--", "/bin/proa-test", "sleep", "1000s")
+	for range 4 {
+		c.k("scale", "deployment/many", fmt.Sprintf("--replicas=%d", 2+random.IntN(6)))
+		time.Sleep(time.Duration(random.IntN(700)) * time.Millisecond)
+		c.k("scale", "deployment/many", fmt.Sprintf("--replicas=%d", random.IntN(3)))
+		time.Sleep(time.Duration(random.IntN(200)) * time.Millisecond)
+		kill(t, c.pid())
+		c.up()
+	}
+	c.k("scale", "deployment/many", "--replicas=3")
+	began := time.Now()
+	c.until(60*time.Second, "3/3", "get", "deployment", "many")
+	t.Logf("as wanted after %s", time.Since(began))
+	var n, boxes, shims int
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		n, boxes, shims = len(c.pods("app=many")), sandboxes(c), 0
+		for _, args := range processes() {
+			if strings.Contains(args, "containerd-shim-runc-v2 ") && strings.Contains(args, "-address "+c.p.Socket()) {
+				shims++
+			}
+		}
+		if n == 3 && boxes == 3 && shims == 3 {
+			break
+		}
+	}
+	t.Logf("nothing else runs after %s", time.Since(began))
+	if n != 3 || boxes != 3 {
+		t.Errorf("%d pods and %d sandboxes, want 3", n, boxes)
+	}
+	if shims != 3 {
+		t.Errorf("%d shims run, want 3", shims)
+	}
+	c.addresses()
+}
