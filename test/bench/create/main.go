@@ -191,6 +191,10 @@ func report(levels []*level, half float64) {
 					Ratio: measure.Median(ratios), Reference: reference, Target: target})
 			}
 		}
+		if theirs := l.cpu["crd"]; len(theirs) > 0 && len(l.cpu["proa"]) > 0 {
+			// A machine that others use too disturbs this less than creates a second.
+			fmt.Printf("  %d clients, processor time of a create: a CRD server on etcd takes %.1fx\n", l.clients, measure.Median(theirs)/measure.Median(l.cpu["proa"]))
+		}
 		claim("crd", "a CRD server on etcd", targets[l.clients])
 		claim("etcd", "raw etcd puts", 0.7)
 		claim("server", "a bare Go server on Pebble", 0)

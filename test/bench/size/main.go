@@ -98,9 +98,10 @@ func sizes(proa, dir string) (core, whole float64, err error) {
 	if err == nil {
 		packed, err = strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
 	}
-	// The bundle inside proa is compressed already.
+	// The bundle inside proa is compressed already; `make build RELEASE=1` does that
+	// as well as it can be done, without it quickly.
 	whole = float64(b.Size() - a.Size() + packed)
-	fmt.Printf("  core %.1f MB (%.1f MB by gzip); proa with its bundle %.1f MB, as a download %.1f MB\n",
+	fmt.Printf("  core %.1f MB (%.1f MB by gzip); proa with its bundle %.1f MB, as a download %.1f MB (smaller if built with RELEASE=1)\n",
 		float64(a.Size())/mb, float64(packed)/mb, float64(b.Size())/mb, whole/mb)
 	return float64(a.Size()), whole, err
 }
