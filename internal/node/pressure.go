@@ -29,13 +29,15 @@ type Signals struct {
 	PIDs        Left // threads
 }
 
-// When a node is under pressure. Memory and file systems: the defaults of
-// KubeletConfiguration.evictionHard; it has none for process IDs.
+// When a node is under pressure. Memory and inodes: the defaults of
+// KubeletConfiguration.evictionHard. Its 10 and 15 % of the file systems' bytes
+// are meant for machines of a cluster: a developer's disk is often fuller, and a
+// large one has plenty left at 5 %. It has no default for process IDs.
 const (
 	leastMemory      = 100 << 20 // bytes
-	leastDisk        = 10        // hundredths, and so on
+	leastDisk        = 5         // hundredths, and so on
 	leastInodes      = 5
-	leastImages      = 15
+	leastImages      = 5
 	leastImageInodes = 5
 	leastPIDs        = 10
 

@@ -73,9 +73,9 @@ func TestPressure(t *testing.T) {
 		at, below         func(*node.Signals)
 	}{
 		{"memory", mem, "InsufficientMemory", func(s *node.Signals) { s.Memory.Free = 100 << 20 }, func(s *node.Signals) { s.Memory.Free = 100<<20 - 1 }},
-		{"nodefs", disk, "DiskPressure", func(s *node.Signals) { s.Disk.Free = 10 }, func(s *node.Signals) { s.Disk.Free = 9 }},
+		{"nodefs", disk, "DiskPressure", func(s *node.Signals) { s.Disk.Free = 5 }, func(s *node.Signals) { s.Disk.Free = 4 }},
 		{"inodes", disk, "DiskPressure", func(s *node.Signals) { s.Inodes.Free = 5 }, func(s *node.Signals) { s.Inodes.Free = 4 }},
-		{"imagefs", disk, "DiskPressure", func(s *node.Signals) { s.Images.Free = 15 }, func(s *node.Signals) { s.Images.Free = 14 }},
+		{"imagefs", disk, "DiskPressure", func(s *node.Signals) { s.Images.Free = 5 }, func(s *node.Signals) { s.Images.Free = 4 }},
 		{"image inodes", disk, "DiskPressure", func(s *node.Signals) { s.ImageInodes.Free = 5 }, func(s *node.Signals) { s.ImageInodes.Free = 4 }},
 		{"pids", pids, "InsufficientPID", func(s *node.Signals) { s.PIDs.Free = 10 }, func(s *node.Signals) { s.PIDs.Free = 9 }},
 		{"unknown", "", "", func(s *node.Signals) { *s = node.Signals{} }, func(s *node.Signals) { *s = node.Signals{} }},
