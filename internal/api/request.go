@@ -131,7 +131,6 @@ type User struct {
 	UID    string
 	Groups []string
 	Extra  map[string][]string
-	Via    *User // the user who impersonates this one
 }
 
 // Well-known users and groups.

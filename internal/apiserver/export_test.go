@@ -2,7 +2,10 @@ package apiserver
 
 import (
 	"context"
+	"iter"
 	"time"
+
+	"proa/internal/api"
 )
 
 var noContext = context.Background()
@@ -24,3 +27,23 @@ func (s *Server) ForgetLists() { s.recent.forget(1 << 62) }
 
 // Reload reads the state anew, as after the engine has dropped the server.
 func (s *Server) Reload() error { return s.reload(noContext) }
+
+// All yields the objects of a kind in a namespace, or in all of them.
+func All[T api.Object](n *Snapshot, k *api.Kind[T], ns string) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for item := range n.Items(k.Def().GroupResource(), ns) {
+			if !yield(item.Object().(T)) {
+				return
+			}
+		}
+	}
+}
+
+// One returns an object of a kind.
+func One[T api.Object](n *Snapshot, k *api.Kind[T], ns, name string) (t T, ok bool) {
+	item := n.Item(k.Def().GroupResource(), ns, name)
+	if item == nil {
+		return t, false
+	}
+	return item.Object().(T), true
+}

@@ -97,26 +97,6 @@ func (n *Snapshot) Len(gr schema.GroupResource) int {
 	return 0
 }
 
-// All yields the objects of a kind in a namespace, or in all of them.
-func All[T api.Object](n *Snapshot, k *api.Kind[T], ns string) iter.Seq[T] {
-	return func(yield func(T) bool) {
-		for item := range n.Items(k.Def().GroupResource(), ns) {
-			if !yield(item.Object().(T)) {
-				return
-			}
-		}
-	}
-}
-
-// One returns an object of a kind.
-func One[T api.Object](n *Snapshot, k *api.Kind[T], ns, name string) (t T, ok bool) {
-	item := n.Item(k.Def().GroupResource(), ns, name)
-	if item == nil {
-		return t, false
-	}
-	return item.Object().(T), true
-}
-
 // recent remembers the last snapshot, and the few that limited lists are being
 // read from. The server's lock guards last.
 type recent struct {

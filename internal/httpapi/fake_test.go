@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
 	kwatch "k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/yaml"
 
@@ -223,7 +224,7 @@ func serve(t *testing.T, h api.Handler, c Config) *rig {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	c.Version = Version("v1.37.2+proa", "abc", "2026-01-01T00:00:00Z")
+	c.Version = version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.2+proa"}
 	s := httptest.NewUnstartedServer(nil)
 	s.Config = Server("", nil, Serve(h, c))
 	s.EnableHTTP2 = true

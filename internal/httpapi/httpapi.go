@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -48,7 +47,7 @@ type Config struct {
 	// /livez, /readyz and /version.
 	Anonymous func(*http.Request) bool
 
-	Version  version.Info            // see [Version]
+	Version  version.Info            // what /version answers
 	Log      *slog.Logger            // slog.Default if nil
 	Checks   []Check                 // what /healthz, /livez and /readyz ask
 	Metrics  http.Handler            // answers /metrics
@@ -63,17 +62,6 @@ type Check struct {
 	Name  string
 	Ready bool // asked by /readyz only: its failing is no reason for a restart
 	Probe func(context.Context) error
-}
-
-// Version is what /version answers for a release such as v1.37.2+proa.
-func Version(release, commit, built string) version.Info {
-	major, rest, _ := strings.Cut(strings.TrimPrefix(release, "v"), ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	return version.Info{
-		Major: major, Minor: minor, GitVersion: release, GitCommit: commit, GitTreeState: "clean",
-		BuildDate: built, GoVersion: runtime.Version(), Compiler: runtime.Compiler,
-		Platform: runtime.GOOS + "/" + runtime.GOARCH,
-	}
 }
 
 type server struct {

@@ -370,22 +370,3 @@ const (
 
 // NetworkChanged makes the agent ask Config.NetworkReady again at once.
 func (a *Agent) NetworkChanged() { a.node.wake() }
-
-// Clean stops and removes every sandbox of a runtime, for a node that is taken
-// away. The agent must not run.
-func Clean(ctx context.Context, rt cri.Runtime) error {
-	list, err := rt.ListSandboxes(ctx, nil)
-	if err != nil {
-		return err
-	}
-	var all []error
-	for _, s := range list {
-		if err := rt.StopSandbox(ctx, s.Id); err != nil {
-			all = append(all, fmt.Errorf("stop sandbox %s: %w", s.Id, err))
-		}
-		if err := rt.RemoveSandbox(ctx, s.Id); err != nil {
-			all = append(all, fmt.Errorf("remove sandbox %s: %w", s.Id, err))
-		}
-	}
-	return errors.Join(all...)
-}

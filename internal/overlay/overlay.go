@@ -97,9 +97,6 @@ func New(c Config) (*Network, error) {
 // Gateway is the node's own address in the pod network. It exists when Start has returned.
 func (n *Network) Gateway() netip.Addr { return gatewayOf(n.c.PodCIDR) }
 
-// MTU of the pods' interfaces, in bytes, known when Start has returned.
-func (n *Network) MTU() int { return n.mtu }
-
 // Ready is closed when pods can be connected.
 func (n *Network) Ready() <-chan struct{} { return n.ready }
 
@@ -244,15 +241,6 @@ func (n *Network) Release(asOf time.Time, live map[string]bool) error {
 		errs = append(errs, n.disconnect(l.Sandbox, l.IfName))
 	}
 	return errors.Join(errs...)
-}
-
-// Leases returns the leases in force, in no order.
-func (n *Network) Leases() []Lease {
-	var out []Lease
-	for _, l := range n.leases.all() {
-		out = append(out, *l)
-	}
-	return out
 }
 
 // Close lets go of the lease folder. The network stays.

@@ -382,3 +382,12 @@ func BenchmarkAddDel(b *testing.B) {
 		}
 	}
 }
+
+// Leases returns the leases in force, in no order.
+func (n *Network) Leases() []Lease {
+	var out []Lease
+	for _, l := range n.leases.all() {
+		out = append(out, *l)
+	}
+	return out
+}

@@ -38,7 +38,6 @@ func PlacesFor(root string) (Places, error) {
 // The single places.
 func (p Places) PKI() string        { return filepath.Join(p.Root, "pki") }
 func (p Places) Store() string      { return filepath.Join(p.Root, "store") }
-func (p Places) Bundle() string     { return filepath.Join(p.Root, "bundle") }
 func (p Places) Registry() string   { return filepath.Join(p.Root, "registry") }
 func (p Places) Node() string       { return filepath.Join(p.Root, "node") }
 func (p Places) Network() string    { return filepath.Join(p.Root, "network") }

@@ -28,7 +28,6 @@ const (
 	AnnotationGrace        = "io.kubernetes.pod.terminationGracePeriod"
 	AnnotationMessagePath  = "io.kubernetes.container.terminationMessagePath"
 	AnnotationMessagePol   = "io.kubernetes.container.terminationMessagePolicy"
-	AnnotationPreStop      = "io.kubernetes.container.preStopHandler"
 )
 
 // A Runtime runs sandboxes and containers. Errors carry a gRPC code; see [NotFound].

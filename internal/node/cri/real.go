@@ -2,7 +2,6 @@ package cri
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -285,9 +284,4 @@ func (r *Real) PortForward(ctx context.Context, sandbox string, port int32, conn
 		return err
 	}
 	return forward(ctx, a.GetUrl(), port, conn)
-}
-
-// Lost says whether the connection to the runtime broke during a call.
-func Lost(err error) bool {
-	return status.Code(err) == codes.Unavailable || errors.Is(err, io.EOF)
 }

@@ -51,7 +51,6 @@ type Response struct {
 // Error codes of the CNI specification, section "Error".
 const (
 	CodeIncompatible   = 1
-	CodeUnsupported    = 2
 	CodeUnknown        = 3 // container unknown or does not exist
 	CodeBadEnvironment = 4
 	CodeIO             = 5
