@@ -10,11 +10,10 @@ package house
 const Law = `
 api host
 kinds store kubeletapi pki registry bundle
-cache httpapi apiserver
+httpapi apiserver
 control sched
-controllers node proxy overlay dns ingress dashboard
+controllers node proxy overlay dns
 system
-testcluster
 cli
 house
 `

@@ -119,6 +119,15 @@ func banned(imp string) string {
 	return ""
 }
 
+// TestLaw checks that every name in the import law is a folder.
+func TestLaw(t *testing.T) {
+	for name := range layers() {
+		if st, err := os.Stat(filepath.Join(root, "internal", name)); err != nil || !st.IsDir() {
+			t.Errorf("the import law names %s, which is not there (%v)", name, err)
+		}
+	}
+}
+
 // TestPackageDocs checks that one file of every package says what it is for.
 func TestPackageDocs(t *testing.T) {
 	docs, first := map[string]bool{}, map[string]string{}
