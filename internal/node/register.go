@@ -411,6 +411,7 @@ func (n *nodeState) renewals(ctx context.Context) {
 		n.a.sleep(ctx, pause)
 		if pause == leaseEvery {
 			n.measure(ctx)
+			n.a.sweepSteps()
 		}
 	}
 }

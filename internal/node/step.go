@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // A Step makes one part of a pod real on this node before its sandbox is
@@ -16,6 +17,11 @@ type Step struct {
 	Name  string
 	Start func(context.Context, *Run) error
 	Stop  func(context.Context, *Run) error
+
+	// Sweep removes what is left of pods that are not known any more: a runtime
+	// that is stopped in the middle of a start may make things after Stop has
+	// looked. It is called every 10 s, and may be nil.
+	Sweep func(known func(types.UID) bool) error
 }
 
 // A Run is one pod on its way up or down. Steps leave in it what later steps,
@@ -58,4 +64,22 @@ func stopSteps(ctx context.Context, steps []*Step, r *Run) (first error) {
 		}
 	}
 	return first
+}
+
+// sweepSteps has every step remove what pods that are gone left behind.
+func (a *Agent) sweepSteps() {
+	a.mu.Lock()
+	synced := a.synced
+	a.mu.Unlock()
+	if !synced {
+		return // nobody is known yet
+	}
+	for _, s := range a.Steps {
+		if s.Sweep == nil {
+			continue
+		}
+		if err := s.Sweep(func(uid types.UID) bool { return a.find(uid) != nil }); err != nil {
+			a.Log.Warn("what a pod left cannot be removed", "step", s.Name, "err", err)
+		}
+	}
 }

@@ -338,6 +338,30 @@ func (t *Tree) Remove(path string) error {
 	return nil
 }
 
+// Sweep removes the cgroups of pods that are not known.
+func (t *Tree) Sweep(known func(uid string) bool) error {
+	hierarchies := []string{""}
+	if !t.V2 {
+		hierarchies = append(slices.Clone(t.on), "unified")
+	}
+	var all []error
+	for _, q := range []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort} {
+		for _, h := range hierarchies {
+			entries, err := os.ReadDir(filepath.Join(t.root, h, t.class(q)))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				all = append(all, err)
+			}
+			for _, e := range entries {
+				uid, ok := strings.CutPrefix(e.Name(), "pod")
+				if ok && e.IsDir() && !known(uid) {
+					all = append(all, t.Remove(t.Pod(q, uid)))
+				}
+			}
+		}
+	}
+	return errors.Join(all...)
+}
+
 // RemoveAll removes everything under the parent, for a node that is cleaned up.
 func (t *Tree) RemoveAll() error {
 	dirs := []string{filepath.Join(t.root, t.parent)}

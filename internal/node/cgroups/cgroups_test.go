@@ -147,3 +147,28 @@ func TestWeight(t *testing.T) {
 		}
 	}
 }
+
+// A runtime that was stopped half-way made a cgroup in one hierarchy after the
+// pod's own were removed: the sweep finds it, and leaves those of known pods.
+func TestSweep(t *testing.T) {
+	root := v1(t)
+	c, err := Open(root, "/proa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, lives := "memory/proa/kubepods/besteffort/podgone", "memory/proa/kubepods/podlives"
+	for _, d := range []string{gone + "/container", lives} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Sweep(func(uid string) bool { return uid == "lives" }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, gone)); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", gone, err)
+	}
+	if _, err := os.Stat(filepath.Join(root, lives)); err != nil {
+		t.Error(err)
+	}
+}

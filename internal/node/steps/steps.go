@@ -7,6 +7,7 @@ import (
 	"os"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/node"
 	"proa/internal/node/cgroups"
@@ -49,6 +50,9 @@ func Cgroup(tree *cgroups.Tree) *node.Step {
 				}
 			}
 			return nil
+		},
+		Sweep: func(known func(types.UID) bool) error {
+			return tree.Sweep(func(uid string) bool { return known(types.UID(uid)) })
 		},
 	}
 }
