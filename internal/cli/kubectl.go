@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"proa/internal/bundle"
-	"proa/internal/system"
 )
 
 // Kubectl is the kubectl of the bundle, or of the machine.
@@ -35,7 +34,7 @@ func kubectl(ctx context.Context, c *Call) error {
 	if err := c.Settings.load(); err != nil {
 		return usageError(err.Error())
 	}
-	places, err := system.PlacesFor(c.Settings.Get("root"))
+	places, err := placesOf(c)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ type Setting struct {
 var settingList = []Setting{
 	{"root", "DIR", "folder that holds everything the node owns", system.DefaultRoot, nonEmpty},
 	{"node-name", "NAME", "name of this node (the machine's host name if empty)", "", nil},
-	{"ports", "PORT", "first of the ports for API, node, registry and DNS, for a second cluster on one machine (the usual 6443, 10250, 6450, 6453 if 0)", "0", port},
+	{"ports", "PORT", "first of the three ports for API, node and registry, for a second cluster on one machine (the usual 6443, 10250 and 6450 if 0)", "0", port},
 	{"bind", "ADDRESS", "address that the API listens on (every one if empty)", "", address},
 	{"advertise", "ADDRESS", "address of this machine that others use (found out if empty)", "", address},
 	{"pod-cidr", "CIDR", "addresses of pods (10.42.0.0/16, or the next free range, if empty)", "", cidr},

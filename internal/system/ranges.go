@@ -14,13 +14,13 @@ import (
 )
 
 // Ports are the ports a node listens on.
-type Ports struct{ API, Node, Registry, DNS int }
+type Ports struct{ API, Node, Registry int }
 
 // DefaultPorts are the ports by convention.
-var DefaultPorts = Ports{API: 6443, Node: 10250, Registry: 6450, DNS: 6453}
+var DefaultPorts = Ports{API: 6443, Node: 10250, Registry: 6450}
 
-// PortsFrom returns four ports in a row, for a second cluster on one machine.
-func PortsFrom(base int) Ports { return Ports{base, base + 1, base + 2, base + 3} }
+// PortsFrom returns three ports in a row, for a second cluster on one machine.
+func PortsFrom(base int) Ports { return Ports{base, base + 1, base + 2} }
 
 // An identity is what a cluster is given at its first start and keeps: other
 // ranges would leave its services and pods with addresses that no route leads to.
