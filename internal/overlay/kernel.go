@@ -62,7 +62,7 @@ func subnet(p netip.Prefix) *net.IPNet {
 // outgoingMTU is that of the interface of the default route with the lowest
 // metric, 1500 if there is none.
 func (k *kernel) outgoingMTU() int {
-	routes, err := k.h.RouteList(nil, unix.AF_INET)
+	routes, err := whole(func() ([]netlink.Route, error) { return k.h.RouteList(nil, unix.AF_INET) })
 	if err != nil {
 		return 1500
 	}
@@ -349,7 +349,7 @@ func (k *kernel) check(hostName, podName, path string, ip netip.Addr) error {
 	if err != nil {
 		return cniwire.Errorf(cniwire.CodeInternal, "%s is not in %s", podName, path)
 	}
-	addrs, err := h.AddrList(l, unix.AF_INET)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return h.AddrList(l, unix.AF_INET) })
 	if err != nil {
 		return err
 	}
@@ -363,7 +363,7 @@ func (k *kernel) check(hostName, podName, path string, ip netip.Addr) error {
 
 // clean removes the node's interface, every pod's link, and addresses that may be on lo.
 func (k *kernel) clean(local []netip.Addr, podCIDR netip.Prefix) error {
-	links, err := k.h.LinkList()
+	links, err := whole(k.h.LinkList)
 	if err != nil {
 		return err
 	}
@@ -390,4 +390,15 @@ func (k *kernel) clean(local []netip.Addr, podCIDR netip.Prefix) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// whole asks the kernel for a list again when somebody else changed it while it
+// was being read (NLM_F_DUMP_INTR), a few times at the most.
+func whole[E any](list func() ([]E, error)) (all []E, err error) {
+	for range 10 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return all, err
 }
