@@ -1,6 +1,6 @@
 # Everything that is done with this repository, as `make` prints it.
 # Settings: ROOT=DIR (where a cluster's data is, as --root), RELEASE=1 (small
-# instead of quick), CMD=… (for host), GO=…
+# instead of quick), CMD=… (for host), KIND=… (for coverage-api), GO=…
 
 GO      ?= go
 BUILD   := build
@@ -19,7 +19,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test check images bundle proa needs host host-clean test-vm clean FORCE
+.PHONY: help build up down clean-cluster test coverage-api check images bundle proa needs host host-clean test-vm clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ test: build ## all tests; as root also those with real containers and kernel
 	  echo 'with the kernel, real containers and the bundle, in a test host:'; \
 	  $(TESTENV) test/host.sh --name proa-test-$$$$ -- $(GO) test -tags $(TAGS) -timeout 20m ./...; \
 	else echo 'NOT ROOT: tests with the kernel and real containers were not run' >&2; fi
+
+coverage-api: ## which fields of every kind have an invalid, a default or an exempting case
+	@$(GO) test -count=1 -timeout 120s -run 'TestTables' ./internal/kinds
+	@$(GO) test -count=1 -timeout 120s -run 'TestCoverage' -v ./internal/kinds $(if $(KIND),-missing $(KIND))
 
 check: ## formatting, vet, staticcheck and the rules of the house
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt these: $$unformatted" >&2; exit 1; }
