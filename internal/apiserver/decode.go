@@ -63,10 +63,15 @@ func (d *decoder) decode(body []byte, contentType string, obj api.Object) error 
 			more, err = d.decodeJSON(body, obj)
 			strict = append(strict, more...)
 		}
+	case api.MediaCBOR:
+		var kind schema.GroupVersionKind
+		if kind, strict, err = api.DecodeCBOR(body, d.gvk, obj, d.mode != validateIgnore); err == nil {
+			obj.GetObjectKind().SetGroupVersionKind(kind)
+		}
 	case api.MediaJSON, "":
 		strict, err = d.decodeJSON(body, obj)
 	default:
-		return unsupported("the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf")
+		return unsupported("the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
 	}
 	got := obj.GetObjectKind().GroupVersionKind()
 	if err != nil {

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"bytes"
-	"encoding/json"
 	"strconv"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -14,7 +13,9 @@ import (
 func (x *exchange) list(t *target, l *api.ItemList) {
 	x.Header()["Content-Type"] = contentTypes[x.media.typ]
 	switch {
-	case x.media.typ == api.MediaYAML || x.media.pretty:
+	case x.media.typ == api.MediaCBOR:
+		x.cborList(t, l)
+	case x.media.typ == api.MediaYAML || x.media.typ == api.MediaJSON && x.media.pretty:
 		b, err := x.wholeList(t, l)
 		if err != nil {
 			x.fail(err)
@@ -53,11 +54,7 @@ func (x *exchange) jsonList(t *target, l *api.ItemList, write func([]byte)) erro
 	head = append(head, `,"apiVersion":"`...)
 	head = append(head, t.res.GroupVersion().String()...)
 	head = append(head, `","metadata":`...)
-	meta, err := json.Marshal(listMeta(l))
-	if err != nil {
-		return err
-	}
-	write(append(append(head, meta...), `,"items":[`...))
+	write(append(append(head, listMetaJSON(l)...), `,"items":[`...))
 	for i, item := range l.Items {
 		b, err := item.JSON()
 		if err != nil {

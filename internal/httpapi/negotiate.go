@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -32,12 +31,13 @@ type media struct {
 	as      shape
 	version string // of the group meta.k8s.io, if as is not itself
 	pretty  bool
+	stream  bool // asked for by a name that only a watch has
 }
 
 // offer says whether a media type can be had.
 type offer func(media) bool
 
-func anyMedia(m media) bool { return m.as == asItself }
+func anyMedia(m media) bool { return m.as == asItself && !m.stream }
 
 // mediaOf is a media type without its parameters, in lower case.
 func mediaOf(header string) string {
@@ -75,6 +75,10 @@ func parseClause(clause string) (m media, q float64, ok bool) {
 		m.typ = api.MediaYAML
 	case api.MediaProtobuf:
 		m.typ = api.MediaProtobuf
+	case api.MediaCBOR:
+		m.typ = api.MediaCBOR
+	case cborSequence:
+		m.typ, m.stream = api.MediaCBOR, true
 	default:
 		return m, 0, false
 	}
@@ -115,7 +119,7 @@ func pretty(req *http.Request) bool {
 func (x *exchange) negotiate(t *target, verb api.Verb) error {
 	m, ok := negotiate(x.req, func(m media) bool {
 		switch {
-		case verb == api.Watch && m.typ == api.MediaYAML:
+		case verb == api.Watch && m.typ == api.MediaYAML, verb != api.Watch && m.stream:
 			return false
 		case m.typ == api.MediaProtobuf && (m.as == asTable || m.as == asItself && !t.res.protobuf):
 			return false
@@ -138,11 +142,10 @@ func (x *exchange) negotiate(t *target, verb api.Verb) error {
 }
 
 func (r *resource) medias() []string {
-	all := []string{api.MediaJSON, api.MediaYAML, api.MediaProtobuf}
 	if r.protobuf {
-		return all
+		return []string{api.MediaJSON, api.MediaYAML, api.MediaProtobuf, api.MediaCBOR}
 	}
-	return slices.Clone(all[:2])
+	return []string{api.MediaJSON, api.MediaYAML, api.MediaCBOR}
 }
 
 func join[S ~string](list []S) string {

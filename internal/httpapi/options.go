@@ -67,8 +67,24 @@ func (x *exchange) options(r *api.Request) error {
 			}
 		}
 		r.Options.Force = o.Force != nil && *o.Force
+		if err := applyFromCBOR(r); err != nil {
+			return err
+		}
 		return x.writeOptions(r, "PatchOptions", metavalidation.ValidatePatchOptions(&o, r.Patch), o.FieldManager, o.DryRun, o.FieldValidation)
 	}
+	return nil
+}
+
+// applyFromCBOR makes an apply in CBOR one in JSON, which is YAML.
+func applyFromCBOR(r *api.Request) error {
+	if r.Patch != types.ApplyCBORPatchType {
+		return nil
+	}
+	b, err := api.CBORToJSON(r.Body)
+	if err != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	r.Body, r.Patch, r.ContentType = b, types.ApplyYAMLPatchType, string(types.ApplyYAMLPatchType)
 	return nil
 }
 
@@ -214,6 +230,10 @@ func decodeDeleteOptions(typ string, body []byte, o *metav1.DeleteOptions) error
 			return fmt.Errorf("decoded object cannot be converted to DeleteOptions: it is a %s", u.Kind)
 		}
 		return o.Unmarshal(u.Raw)
+	case api.MediaCBOR:
+		if err := decodeCBORDeleteOptions(body, o); err != nil {
+			return err
+		}
 	default:
 		read := json.Unmarshal
 		if mediaOf(typ) == api.MediaYAML {
@@ -222,12 +242,12 @@ func decodeDeleteOptions(typ string, body []byte, o *metav1.DeleteOptions) error
 		if err := read(body, o); err != nil {
 			return err
 		}
-		if o.Kind != "" && o.Kind != "DeleteOptions" {
-			return fmt.Errorf("decoded object cannot be converted to DeleteOptions: it is a %s", o.Kind)
-		}
-		return nil
 	}
+	if o.Kind != "" && o.Kind != "DeleteOptions" {
+		return fmt.Errorf("decoded object cannot be converted to DeleteOptions: it is a %s", o.Kind)
+	}
+	return nil
 }
 
 // patchTypes is what a patch may come as.
-var patchTypes = []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType}
+var patchTypes = []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType, types.ApplyCBORPatchType}

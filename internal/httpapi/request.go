@@ -91,7 +91,8 @@ func (x *exchange) deadline(r *api.Request) (context.Context, context.CancelFunc
 		if r.At.Timeout == 0 {
 			r.At.Timeout = 30*time.Minute + rand.N(30*time.Minute)
 		}
-		ctx, cancel := context.WithTimeout(x.ctx, r.At.Timeout)
+		// The Handler ends it, with a last bookmark; the rest is for one that does not.
+		ctx, cancel := context.WithTimeout(x.ctx, r.At.Timeout+watchGrace)
 		if down, ok := x.ctx.Value(shutdown{}).(context.Context); ok {
 			stop := context.AfterFunc(down, cancel)
 			return ctx, func() { stop(); cancel() }
@@ -105,6 +106,8 @@ func (x *exchange) deadline(r *api.Request) (context.Context, context.CancelFunc
 	}
 	return context.WithTimeout(x.ctx, limit)
 }
+
+const watchGrace = 500 * time.Millisecond
 
 // readBody reads what was sent and checks its type.
 func (x *exchange) readBody(t *target, r *api.Request) error {
@@ -132,7 +135,7 @@ func (x *exchange) readBody(t *target, r *api.Request) error {
 		if typ == "" {
 			typ = api.MediaJSON
 		}
-		if typ != api.MediaJSON && typ != api.MediaYAML && (typ != api.MediaProtobuf || !t.res.protobuf && r.Verb != api.Delete && r.Verb != api.DeleteCollection) {
+		if typ != api.MediaJSON && typ != api.MediaYAML && typ != api.MediaCBOR && (typ != api.MediaProtobuf || !t.res.protobuf && r.Verb != api.Delete && r.Verb != api.DeleteCollection) {
 			return unsupportedMedia("the body of the request was in an unknown format - accepted media types include: " + join(t.res.medias()))
 		}
 	}
@@ -144,7 +147,7 @@ func (r *resource) patches() []types.PatchType {
 	if r.protobuf {
 		return patchTypes
 	}
-	return []types.PatchType{types.JSONPatchType, types.MergePatchType, types.ApplyYAMLPatchType}
+	return []types.PatchType{types.JSONPatchType, types.MergePatchType, types.ApplyYAMLPatchType, types.ApplyCBORPatchType}
 }
 
 func unsupportedMedia(message string) error {

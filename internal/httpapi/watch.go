@@ -26,6 +26,7 @@ type watcher struct {
 
 var watchTypes = map[string][]string{
 	api.MediaJSON: {api.MediaJSON}, api.MediaProtobuf: {api.MediaProtobuf + ";stream=watch"},
+	api.MediaCBOR: {cborSequence},
 }
 
 // watch writes events until they end or the client goes.
@@ -80,6 +81,13 @@ func (w *watcher) event(e *api.Event) error {
 	if e.Item != nil && w.x.media.as == asItself {
 		if w.x.media.typ == api.MediaProtobuf {
 			return w.protobuf(e)
+		}
+		if w.x.media.typ == api.MediaCBOR {
+			b, err := api.EncodeCBOR(e.Item.Object())
+			if err != nil {
+				return err
+			}
+			return w.frame(e.Type, b)
 		}
 		b, err := e.Item.JSON()
 		if err != nil {
@@ -141,6 +149,14 @@ func (w *watcher) table(e *api.Event, item *api.Item) ([]byte, error) {
 func (w *watcher) frame(typ kwatch.EventType, object []byte) error {
 	if w.x.media.typ == api.MediaProtobuf {
 		b, err := appendFrame(nil, typ, object)
+		if err != nil {
+			return err
+		}
+		_, err = w.x.Write(b)
+		return err
+	}
+	if w.x.media.typ == api.MediaCBOR {
+		b, err := cborFrame(typ, object)
 		if err != nil {
 			return err
 		}

@@ -98,6 +98,8 @@ func (x *exchange) writeItem(t *target, code int, item *api.Item) {
 		defer release(buf)
 		b, err = appendItem((*buf)[:0], item)
 		*buf = b
+	case x.media.typ == api.MediaCBOR:
+		b, err = api.EncodeCBOR(item.Object())
 	default:
 		b, err = item.JSON()
 	}
@@ -157,6 +159,9 @@ func encode(o runtime.Object, kind schema.GroupVersionKind, typ string) ([]byte,
 		o = o.DeepCopyObject()
 		o.GetObjectKind().SetGroupVersionKind(kind)
 	}
+	if typ == api.MediaCBOR {
+		return api.EncodeCBOR(o)
+	}
 	return json.Marshal(o)
 }
 
@@ -172,6 +177,8 @@ func (x *exchange) writeTyped(code int, b []byte, name []string) {
 	var err error
 	switch {
 	case typ == api.MediaProtobuf:
+	case typ == api.MediaCBOR:
+		b, err = asCBOR(b)
 	case typ == api.MediaYAML:
 		b, err = yaml.JSONToYAML(b)
 	case x.media.pretty:
@@ -200,6 +207,7 @@ func (x *exchange) writeTyped(code int, b []byte, name []string) {
 
 var contentTypes = map[string][]string{
 	api.MediaJSON: {api.MediaJSON}, api.MediaYAML: {api.MediaYAML}, api.MediaProtobuf: {api.MediaProtobuf},
+	api.MediaCBOR: {api.MediaCBOR},
 }
 
 // gzipFrom is how many bytes make compression worth its time.
@@ -345,6 +353,11 @@ func sizeVarint(n int) (size int) {
 
 // sizeField is the size of a field of n bytes with a number below 16.
 func sizeField(n int) int { return 1 + sizeVarint(n) + n }
+
+func listMetaJSON(l *api.ItemList) []byte {
+	b, _ := json.Marshal(listMeta(l)) // a struct of strings and a number
+	return b
+}
 
 // listMeta is the metadata of a list.
 func listMeta(l *api.ItemList) metav1.ListMeta {
