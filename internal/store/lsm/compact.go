@@ -76,11 +76,24 @@ func (s *session) compactChunk(after, upTo store.Revision) error {
 	}
 	_ = b.DeleteRange(lo, hi, nil)
 	_ = b.Set(metaHorizon, appendRevision(nil, upTo), nil)
-	if err := s.db.Apply(b, pebble.NoSync); err != nil {
-		return err
+	applied := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil { // closed meanwhile, after a failure
+				applied <- fmt.Errorf("panic: %v", p)
+			}
+		}()
+		applied <- s.db.Apply(b, pebble.NoSync)
+	}()
+	select {
+	case err = <-applied:
+	case <-s.guard.trippedC: // it may wait for room that no flush will ever make
 	}
 	if s.guard.tripped() != nil {
 		return s.poisoned()
+	}
+	if err != nil {
+		return err
 	}
 	return b.Close()
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -21,33 +22,51 @@ import (
 // Pebble ends the process when it cannot rotate its log. The guard therefore
 // trips and then tells it that all went well with the log: nothing is
 // acknowledged before the guard has been asked.
+//
+// Pebble tries a failed flush or compaction again at once, forever, and holds
+// locks meanwhile that readers wait for. What it tries after the trip therefore
+// fails, but only after a pause; and once the database is left behind, never.
 type guard struct {
 	vfs.FS
 	trippedC chan struct{} // closed by trip
-	released chan struct{} // closed by release
+	left     atomic.Bool   // set by leaveBehind
 	syncs    *atomic.Int64 // of files and folders, counted for the engine
 
-	once    sync.Once
-	relOnce sync.Once
-	err     error // why; set before trippedC is closed
+	once sync.Once
+	err  error // why; set before trippedC is closed
 }
+
+// retryPause is how long an attempt to write takes to fail after the trip.
+const retryPause = 50 * time.Millisecond
 
 var errFrozen = errors.New("nothing is written after an I/O error")
 
 func newGuard(fs vfs.FS, syncs *atomic.Int64) *guard {
-	return &guard{FS: fs, syncs: syncs, trippedC: make(chan struct{}), released: make(chan struct{})}
+	return &guard{FS: fs, syncs: syncs, trippedC: make(chan struct{})}
 }
 
-func (g *guard) trip(err error) {
+// trip says whether this was the call that tripped the guard.
+func (g *guard) trip(err error) (first bool) {
 	g.once.Do(func() {
 		g.err = err
 		close(g.trippedC)
+		first = true
 	})
+	return first
 }
 
-// release lets go of the operations that wait since the guard tripped; they
-// fail.
-func (g *guard) release() { g.relOnce.Do(func() { close(g.released) }) }
+// leaveBehind puts to sleep, for good, whoever of a database that nobody can
+// close still tries to write.
+func (g *guard) leaveBehind() { g.left.Store(true) }
+
+// fail is how an attempt to write ends after the trip.
+func (g *guard) fail() error {
+	if g.left.Load() {
+		select {}
+	}
+	time.Sleep(retryPause)
+	return errFrozen
+}
 
 // tripped returns why, or nil.
 func (g *guard) tripped() error {
@@ -59,15 +78,12 @@ func (g *guard) tripped() error {
 	}
 }
 
-// enter is called before what changes the folder. Once the guard has tripped it
-// holds its caller until the end, because Pebble tries a failed flush or
-// compaction again at once, forever.
+// enter is called before what changes the folder.
 func (g *guard) enter() error {
 	if g.tripped() == nil {
 		return nil
 	}
-	<-g.released
-	return errFrozen
+	return g.fail()
 }
 
 func (g *guard) leave(op, name string, err error) error {
@@ -202,9 +218,8 @@ func makeDir(fs vfs.FS, name string) error {
 	return syncDir(fs, above)
 }
 
-// A guardedFile is a file of a guard. Its writes and syncs fail at once after
-// the trip, so that nobody who waits for one is left waiting; those of the log
-// and of folders seem to succeed.
+// A guardedFile is a file of a guard. After the trip its writes and syncs fail;
+// those of the log and of folders seem to succeed.
 type guardedFile struct {
 	vfs.File
 	g    *guard
@@ -214,14 +229,17 @@ type guardedFile struct {
 
 // do makes a change unless the guard has tripped.
 func (f *guardedFile) do(op string, change func() error) error {
-	err := errFrozen
 	if f.g.tripped() == nil {
-		err = f.g.leave(op, f.name, change())
+		err := f.g.leave(op, f.name, change())
+		if f.mute {
+			return nil
+		}
+		return err
 	}
 	if f.mute {
 		return nil
 	}
-	return err
+	return f.g.fail()
 }
 
 func (f *guardedFile) Write(p []byte) (n int, err error) {

@@ -280,10 +280,10 @@ func (s *session) end() error {
 	case <-time.After(abandonAfter):
 		// It waits for room that a flush was to make, in the database's lock, so
 		// there is no closing. All of it stays behind, asleep; the data is safe.
+		s.guard.leaveBehind()
 		s.e.logger.Error("The failed database is stuck and is left behind")
 		return nil
 	}
-	s.guard.release()
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
@@ -297,6 +297,7 @@ func (s *session) end() error {
 	select {
 	case <-closed:
 	case <-time.After(abandonAfter):
+		s.guard.leaveBehind()
 		s.e.logger.Error("The failed database does not close and is left behind")
 	}
 	return nil

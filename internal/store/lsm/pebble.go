@@ -52,7 +52,14 @@ func openPebble(dir string, g *guard, logger *slog.Logger, tune func(*pebble.Opt
 	if tune != nil {
 		tune(o)
 	}
-	return openOrLeave(dir, o, g)
+	turn := &turns{}
+	turn.over.L = &turn.mu
+	o.Experimental.CompactionScheduler = turn
+	db, err := openOrLeave(dir, o, g)
+	if err == nil {
+		turn.start()
+	}
+	return db, err
 }
 
 // openOrLeave opens the database. Pebble tries a flush that fails while it
@@ -72,6 +79,7 @@ func openOrLeave(dir string, o *pebble.Options, g *guard) (*pebble.DB, error) {
 	case r := <-c:
 		return r.db, r.err
 	case <-g.trippedC:
+		g.leaveBehind()
 		return nil, g.err
 	}
 }
@@ -86,13 +94,17 @@ type pebbleLog struct {
 func (l pebbleLog) Infof(string, ...any) {}
 
 func (l pebbleLog) Errorf(format string, args ...any) {
+	if l.g.tripped() != nil {
+		return // it says the same again with each attempt
+	}
 	l.logger.Error("The database reports an error", "message", fmt.Sprintf(format, args...))
 }
 
 func (l pebbleLog) Fatalf(format string, args ...any) {
 	msg := fmt.Sprintf(format, args...)
-	l.g.trip(errors.New(msg))
-	l.logger.Error("The database has failed", "message", msg)
+	if l.g.trip(errors.New(msg)) {
+		l.logger.Error("The database has failed", "message", msg)
+	}
 }
 
 // loaded is what the engine keeps in memory of a database.
