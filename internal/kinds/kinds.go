@@ -56,5 +56,10 @@ var All = []api.Definition{
 	rbac.Role,
 	rbac.RoleBinding,
 	scheduling.PriorityClass,
+	storage.CSIDriver,
+	storage.CSINode,
+	storage.CSIStorageCapacity,
 	storage.StorageClass,
+	storage.VolumeAttachment,
+	storage.VolumeAttributesClass,
 }

@@ -70,3 +70,12 @@ func Replicas(n *int32) int32 {
 	}
 	return *n
 }
+
+// Join is a list of words with commas between them.
+func Join[S ~string](list []S) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = string(s)
+	}
+	return strings.Join(out, ",")
+}

@@ -52,4 +52,5 @@ var StorageClass = &api.Kind[*storagev1.StorageClass]{
 		fill.Nil(&s.VolumeBindingMode, storagev1.VolumeBindingImmediate)
 	},
 	Validate: validateStorageClass,
+	Warn:     warnStorageClass,
 }

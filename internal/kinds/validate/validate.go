@@ -170,3 +170,11 @@ func WorkloadSelector(s *metav1.LabelSelector, template map[string]string, kind 
 	}
 	return errs
 }
+
+// AtMost checks that v has at most n bytes.
+func AtMost(v string, path *field.Path, n int) field.ErrorList {
+	if len(v) > n {
+		return field.ErrorList{field.TooLong(path, v, n).WithOrigin("maxLength")}
+	}
+	return nil
+}
