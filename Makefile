@@ -19,10 +19,10 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test coverage-api check images bundle proa needs host host-clean test-vm clean FORCE
+.PHONY: help build up down clean-cluster test conformance-api coverage-api docs check images bundle proa needs host host-clean test-vm clean FORCE
 
 help: ## print this
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: bundle images proa ## build proa with all that it carries, and the images (needs the network)
 	@cp $(BUILD)/bundle/images/pause.tar $(BUILD)/images/
@@ -47,6 +47,12 @@ test: build ## all tests; as root also those with real containers and kernel
 coverage-api: ## which fields of every kind have an invalid, a default or an exempting case
 	@$(GO) test -count=1 -timeout 120s -run 'TestTables' ./internal/kinds
 	@$(GO) test -count=1 -timeout 120s -run 'TestCoverage' -v ./internal/kinds $(if $(KIND),-missing $(KIND))
+
+conformance-api: ## the table of API behaviours, in process and over HTTPS; docs/api-support.md must agree
+	@cd test/conformance && $(GO) test -count=1 -timeout 300s
+
+docs: ## write what is generated in docs: docs/api-support.md
+	@$(GO) test -count=1 ./test/conformance -run TestDocs -update
 
 check: ## formatting, vet, staticcheck and the rules of the house
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt these: $$unformatted" >&2; exit 1; }

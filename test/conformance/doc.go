@@ -1,0 +1,73 @@
+// Package conformance is the table of what clients may rely on: every row names
+// one documented behaviour of the Kubernetes API and plays the requests that
+// show it, on the server in this process and again over HTTPS. `make
+// conformance-api` runs it; docs/api-support.md is generated from it.
+//
+// # Rows
+//
+// Each file testdata/*.txtar is one area; its comment says what the area is.
+// Each section is one row; the name of the section is the behaviour, in a
+// sentence. A row begins with settings, if it has any:
+//
+//	covers: NAME        a name of testdata/behaviours.txt that the row shows (may be repeated)
+//	only: http          or process: the behaviour exists on one side only
+//	needs: controllers  a server with the controllers running (see UNTIL)
+//	needs: own server [services=CIDR] [ports=FROM-TO] [history=DURATION]
+//	pending: WHY        it does not hold yet: the row must fail, and does not count
+//
+// and goes on with steps. Lines that begin with # are comments.
+//
+//	POST configmaps?dryRun=All          a request: method and path
+//	> Accept: application/yaml          its headers
+//	  metadata: {name: a}               its body, as YAML, indented by two spaces
+//	201                                 what it is answered with: the code
+//	< Content-Type: application/yaml    headers of the answer
+//	warning: ~unknown field             the warnings, all of them, in order ("no warnings": none)
+//	  metadata: {uid: <any>}            the body of the answer, as far as it matters
+//
+//	409 AlreadyExists: configmaps "a" already exists
+//
+// is the code, reason and message of an error. More of its Status can follow as
+// a body. A path that does not begin with a slash is a resource in the row's own
+// namespace: "configmaps/a" is /api/v1/namespaces/$ns/configmaps/a, and
+// "apps/v1/deployments" is /apis/apps/v1/namespaces/$ns/deployments.
+//
+// Besides the HTTP methods there are
+//
+//	MERGE, STRATEGIC, JSONPATCH, APPLY    a PATCH of that type
+//	TABLE, PARTIAL                        a GET that asks for a Table or for metadata only; a Table
+//	                                      is compared as {columns: [Name, …], rows: [[a, …], …]}
+//	WATCH w configmaps?…                  opens a watch and calls it w; it is answered by events, or,
+//	                                      if it is refused, by an error
+//	EVENTS w                              then a YAML list: the next events of w, in order, as
+//	                                      {type: ADDED, object: {…}}
+//	CLOSED w                              the watch ends without another event
+//	UNTIL GET …                           asks until the answer is as expected, 10 s at most
+//	5x POST …                             five times, with $i from 1 to 5
+//	as: alice developers                  who asks from here on: a user with groups, "admin",
+//	                                      "nobody" (no credentials) or "token $t"
+//
+// A body whose lines begin with "| " is sent as it is. In bodies, paths,
+// headers and expectations $ns is the row's namespace (good as part of other
+// names, too: it is unique) and $x what an earlier answer has set; $$ is a
+// dollar. A body with "like: v1/Pod" is the valid object of that kind of
+// internal/kinds/testdata with the rest merged into it; "like: $obj" does so with
+// a whole object that an answer has set.
+//
+// # Expectations
+//
+// An expected map is compared key by key; keys that are not named do not
+// matter. A list must be of the same length, unless it begins with "...": then
+// what follows must be in it, in any order. Numbers, booleans and strings must
+// be equal. Besides:
+//
+//	null           absent (or null)
+//	<any>          present and not empty
+//	<set x>        present and not empty, and from now on known as $x
+//	<not V>        anything but V
+//	<above V>      a number above V (for resource versions)
+//	<count N>      a list of N elements
+//	~REGEXP        a string with a match
+//
+// A body that is no object (metrics, OpenAPI as text) is compared as one string.
+package conformance
