@@ -109,50 +109,73 @@ func validateSource(v *corev1.Volume, at *field.Path) (errs field.ErrorList) {
 	return append(errs, oldSource(v, at)...)
 }
 
-// oldSource checks the volumes of drivers that CSI has replaced: that what they cannot do without is there.
+// oldSource checks the volumes of drivers that CSI has replaced.
 func oldSource(v *corev1.Volume, at *field.Path) (errs field.ErrorList) {
-	need := func(driver, name, value string) {
-		errs = append(errs, validate.Given(value, at.Child(driver, name))...)
+	add := func(e field.ErrorList) { errs = append(errs, e...) }
+	secret := func(r *corev1.LocalObjectReference, driver string) {
+		if r != nil {
+			add(validate.Given(r.Name, at.Child(driver, "secretRef", "name")))
+		}
 	}
 	if s := v.GCEPersistentDisk; s != nil {
-		need("gcePersistentDisk", "pdName", s.PDName)
+		add(ValidateGCEDisk(s, at.Child("gcePersistentDisk")))
 	}
 	if s := v.AWSElasticBlockStore; s != nil {
-		need("awsElasticBlockStore", "volumeID", s.VolumeID)
+		add(ValidateEBS(s, at.Child("awsElasticBlockStore")))
 	}
 	if s := v.GitRepo; s != nil {
-		need("gitRepo", "repository", s.Repository)
-		errs = append(errs, localPath(s.Directory, at.Child("gitRepo", "directory"))...)
+		add(validate.Given(s.Repository, at.Child("gitRepo", "repository")))
+		add(localPath(s.Directory, at.Child("gitRepo", "directory")))
 	}
 	if s := v.ISCSI; s != nil {
-		need("iscsi", "targetPortal", s.TargetPortal)
-		need("iscsi", "iqn", s.IQN)
+		add(ValidateISCSI(s, v.Name, at.Child("iscsi")))
 	}
 	if s := v.Glusterfs; s != nil {
-		need("glusterfs", "endpoints", s.EndpointsName)
-		need("glusterfs", "path", s.Path)
+		add(ValidateGlusterfs(s.EndpointsName, s.Path, at.Child("glusterfs")))
+	}
+	if s := v.Flocker; s != nil {
+		add(ValidateFlocker(s, at.Child("flocker")))
 	}
 	if s := v.RBD; s != nil {
-		if len(s.CephMonitors) == 0 {
-			errs = append(errs, field.Required(at.Child("rbd", "monitors"), ""))
-		}
-		need("rbd", "image", s.RBDImage)
+		add(ValidateRBD(s.CephMonitors, s.RBDImage, at.Child("rbd")))
 	}
-	if s := v.CephFS; s != nil && len(s.Monitors) == 0 {
-		errs = append(errs, field.Required(at.Child("cephfs", "monitors"), ""))
+	if s := v.CephFS; s != nil {
+		add(ValidateCephFS(s.Monitors, at.Child("cephfs")))
 	}
 	if s := v.Cinder; s != nil {
-		need("cinder", "volumeID", s.VolumeID)
+		add(ValidateCinder(s.VolumeID, at.Child("cinder")))
+		secret(s.SecretRef, "cinder")
+	}
+	if s := v.FC; s != nil {
+		add(ValidateFC(s, at.Child("fc")))
 	}
 	if s := v.FlexVolume; s != nil {
-		need("flexVolume", "driver", s.Driver)
+		add(ValidateFlex(s.Driver, s.Options, at.Child("flexVolume")))
 	}
 	if s := v.AzureFile; s != nil {
-		need("azureFile", "secretName", s.SecretName)
-		need("azureFile", "shareName", s.ShareName)
+		add(ValidateAzureFile(s.SecretName, s.ShareName, at.Child("azureFile")))
+	}
+	if s := v.AzureDisk; s != nil {
+		add(ValidateAzureDisk(s, at.Child("azureDisk")))
 	}
 	if s := v.VsphereVolume; s != nil {
-		need("vsphereVolume", "volumePath", s.VolumePath)
+		add(ValidateVsphere(s, at.Child("vsphereVolume")))
+	}
+	if s := v.PhotonPersistentDisk; s != nil {
+		add(ValidatePhoton(s, at.Child("photonPersistentDisk")))
+	}
+	if s := v.PortworxVolume; s != nil {
+		add(ValidatePortworx(s, at.Child("portworxVolume")))
+	}
+	if s := v.Quobyte; s != nil {
+		add(ValidateQuobyte(s, at.Child("quobyte")))
+	}
+	if s := v.ScaleIO; s != nil {
+		add(ValidateScaleIO(s.Gateway, s.System, s.VolumeName, at.Child("scaleIO")))
+	}
+	if s := v.StorageOS; s != nil {
+		add(ValidateStorageOS(s.VolumeName, s.VolumeNamespace, at.Child("storageos")))
+		secret(s.SecretRef, "storageos")
 	}
 	return errs
 }
