@@ -21,12 +21,22 @@ type Item struct {
 	body []byte // stored form; nil if the item came from elsewhere
 	obj  atomic.Pointer[Object]
 	json atomic.Pointer[[]byte]
-	used atomic.Uint32 // which of the two was asked for since the last Sweep
+	used atomic.Uint32 // which of the forms was asked for since the last Sweep
+	more atomic.Pointer[more]
+}
+
+// more is what only items of kinds with views have.
+type more struct {
+	of   *Item                  // of an item of a view: the stored one
+	raw  atomic.Pointer[[]byte] // of an item of a view: what it would be stored as
+	view *Item                  // of a stored item: it in a view
+	next *more                  // and in others
 }
 
 const (
 	usedObject = 1 << iota
 	usedJSON
+	usedView
 )
 
 // NewItem returns an item from a stored form, an object, or both. The object,
@@ -92,6 +102,13 @@ func (i *Item) decode() (Object, error) {
 	if o := i.obj.Load(); o != nil {
 		return *o, nil
 	}
+	if m := i.more.Load(); m != nil && m.of != nil {
+		stored, err := m.of.decode()
+		if err != nil {
+			return nil, err
+		}
+		return i.take(i.Resource.Hub.From(stored)), nil
+	}
 	o, err := i.Resource.Codec.Decode(i.body)
 	if err != nil {
 		return nil, fmt.Errorf("decode a stored %s of revision %d: %w", i.Resource.Kind, i.Revision, err)
@@ -121,7 +138,52 @@ func (i *Item) Body() ([]byte, error) {
 	if i.body != nil {
 		return i.body, nil
 	}
-	return i.Resource.Codec.Encode(i.Object())
+	m := i.more.Load()
+	if m == nil || m.of == nil {
+		return i.Resource.Codec.Encode(i.Object())
+	}
+	if b := m.raw.Load(); b != nil {
+		return *b, nil
+	}
+	b, err := i.Resource.Codec.Encode(i.Object())
+	if err == nil {
+		m.raw.Store(&b)
+	}
+	return b, err
+}
+
+// In returns the item as an item of r, which is its own resource or a view of
+// it. An item of a view, with the forms made from it, is kept with the stored
+// one and shared like its own forms.
+func (i *Item) In(r *Resource) *Item {
+	if r == i.Resource || r.Hub == nil {
+		return i
+	}
+	i.touch(usedView)
+	for {
+		first := i.more.Load()
+		for m := first; m != nil; m = m.next {
+			if m.view != nil && m.view.Resource == r {
+				return m.view
+			}
+		}
+		v := &Item{Resource: r, Revision: i.Revision}
+		v.more.Store(&more{of: i})
+		if i.more.CompareAndSwap(first, &more{view: v, next: first}) {
+			return v
+		}
+	}
+}
+
+// Stored is the item as it is stored: the inverse of In.
+func (i *Item) Stored() *Item {
+	if i.Resource.Hub == nil {
+		return i
+	}
+	if m := i.more.Load(); m != nil && m.of != nil {
+		return m.of
+	}
+	return NewItem(i.Resource.Hub.Resource, i.Revision, nil, i.Resource.Hub.To(Clone(i.Object())))
 }
 
 // JSON returns the object as JSON with its kind, without a newline. The bytes are shared.
@@ -143,6 +205,9 @@ func (i *Item) JSON() ([]byte, error) {
 func (i *Item) Sweep() (gone int) {
 	used := i.used.Swap(0)
 	if used&usedJSON == 0 && i.json.Swap(nil) != nil {
+		gone++
+	}
+	if used&usedView == 0 && i.Resource.Hub == nil && i.more.Swap(nil) != nil {
 		gone++
 	}
 	if used&usedObject == 0 && i.body != nil && i.obj.Swap(nil) != nil {

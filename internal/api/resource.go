@@ -17,7 +17,7 @@ import (
 // A Resource is a Kind with its Go type erased: all that the server needs to
 // know. Built-in kinds and custom resource definitions both become Resources,
 // and nothing past this point can tell them apart. No function field is nil
-// except Scale, Grace and Do.
+// except Scale, Grace and Do. Scale, and the parts of Subs, take the hub's objects.
 type Resource struct {
 	schema.GroupVersionResource
 	Kind       string
@@ -56,6 +56,10 @@ type Resource struct {
 	CreateOnUpdate bool
 	TTL            time.Duration
 
+	// Hub is set if this is a further version or group of another resource: its
+	// objects are stored as the hub's. See [View].
+	Hub *Hub
+
 	CopyStatus func(dst, src Object)  // dst.status = src.status; shares memory with src
 	CopySpec   func(dst, src Object)  // everything but status, metadata and type; shares memory with src
 	SpecEqual  func(a, b Object) bool // everything but status, metadata and type
@@ -64,6 +68,14 @@ type Resource struct {
 // GroupKind is the kind's name in errors.
 func (r *Resource) GroupKind() schema.GroupKind {
 	return schema.GroupKind{Group: r.Group, Kind: r.Kind}
+}
+
+// Stored is the resource whose objects are kept for this one: itself, unless it is a view.
+func (r *Resource) Stored() *Resource {
+	if r.Hub != nil {
+		return r.Hub.Resource
+	}
+	return r
 }
 
 // GVK is the kind with its version.

@@ -34,7 +34,7 @@ func (s *Server) delete(ctx context.Context, t *table, r *api.Request) (*api.Res
 	return &api.Response{Deleted: true, Warnings: w.warnings, Status: &metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
 		Status:   metav1.StatusSuccess,
-		Details:  &metav1.StatusDetails{Name: o.GetName(), Group: t.res.Group, Kind: t.res.Resource, UID: o.GetUID()},
+		Details:  &metav1.StatusDetails{Name: o.GetName(), Group: r.Resource.Group, Kind: r.Resource.Resource, UID: o.GetUID()},
 	}}, nil
 }
 
@@ -84,7 +84,7 @@ func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, erro
 }
 
 func (w *writing) preconditions(old api.Object) error {
-	o, gr := w.r.Options, w.t.res.GroupResource()
+	o, gr := w.r.Options, w.r.Resource.GroupResource()
 	if o.UID != nil && *o.UID != old.GetUID() {
 		return apierrors.NewConflict(gr, w.r.Name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *o.UID, old.GetUID()))
 	}

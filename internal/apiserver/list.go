@@ -31,7 +31,7 @@ func (s *Server) get(ctx context.Context, t *table, r *api.Request) (*api.Respon
 	}
 	item := s.item(t, t.key(r.Namespace, r.Name))
 	if item == nil {
-		return nil, apierrors.NewNotFound(t.res.GroupResource(), r.Name)
+		return nil, apierrors.NewNotFound(r.Resource.GroupResource(), r.Name)
 	}
 	return &api.Response{Item: item}, nil
 }

@@ -166,7 +166,7 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 		return nil, err
 	}
 	errs := apivalidation.ValidateObjectMetaAccessor(obj, res.Scope == api.Namespaced, res.ValidName, metadata)
-	if err := w.invalid(obj.GetName(), append(errs, res.Validate(obj, nil)...)); err != nil {
+	if err := w.invalid(obj.GetName(), append(errs, w.rules()(obj, nil)...)); err != nil {
 		return nil, err
 	}
 	if err := w.permit(ctx, a); err != nil {
@@ -175,7 +175,7 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 	w.warnings = append(w.warnings, res.Warn(obj, nil)...)
 	if w.r.Options.DryRun {
 		if w.s.item(w.t, w.key) != nil {
-			return nil, apierrors.NewAlreadyExists(res.GroupResource(), obj.GetName())
+			return nil, apierrors.NewAlreadyExists(w.r.Resource.GroupResource(), obj.GetName())
 		}
 		return api.NewItem(res, 0, nil, obj), nil
 	}
@@ -187,7 +187,7 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: store.Absent, User: w.r.User.Name}, obj)
 	var lost *store.ConflictError
 	if errors.As(err, &lost) {
-		return nil, apierrors.NewAlreadyExists(res.GroupResource(), name)
+		return nil, apierrors.NewAlreadyExists(w.r.Resource.GroupResource(), name)
 	}
 	return item, err
 }
@@ -251,7 +251,7 @@ func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (i
 
 // sameObject checks that the new state is meant for the old one, at its version.
 func (w *writing) sameObject(obj, old api.Object) error {
-	res := w.t.res
+	res := w.r.Resource
 	if rv := obj.GetResourceVersion(); rv != "" && rv != "0" && rv != old.GetResourceVersion() {
 		return conflict(res, w.r.Name)
 	}
@@ -300,7 +300,15 @@ func (w *writing) merge(obj, old api.Object) func(obj, old api.Object) field.Err
 	}
 	res.Prepare(obj, old)
 	grow()
-	return res.Validate
+	return w.rules()
+}
+
+// rules is the kind's validation in the version that the request is in.
+func (w *writing) rules() func(obj, old api.Object) field.ErrorList {
+	if h := w.t.asked(w.r).Hub; h != nil {
+		return h.Validate
+	}
+	return w.t.res.Validate
 }
 
 // swap stores obj in the place of was, or removes it if nothing holds it any more.
@@ -350,7 +358,7 @@ func (w *writing) edit(ctx context.Context, change func(old *api.Item) (api.Obje
 	for try := 0; ; try++ {
 		was := w.s.item(w.t, w.key)
 		if was == nil {
-			return nil, false, apierrors.NewNotFound(w.t.res.GroupResource(), w.r.Name)
+			return nil, false, apierrors.NewNotFound(w.r.Resource.GroupResource(), w.r.Name)
 		}
 		w.warnings = w.warnings[:0]
 		obj, err := change(was)
@@ -363,7 +371,7 @@ func (w *writing) edit(ctx context.Context, change func(old *api.Item) (api.Obje
 			return item, gone, err
 		}
 		if try == retries {
-			return nil, false, conflict(w.t.res, w.r.Name)
+			return nil, false, conflict(w.r.Resource, w.r.Name)
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
@@ -38,6 +37,7 @@ type owners struct {
 
 type ownerKey struct {
 	t   *table
+	res *api.Resource // in whose version: the table's, or a view of it
 	sub string
 }
 
@@ -45,69 +45,40 @@ func newOwners(tables []*table) *owners {
 	return &owners{schema: sync.OnceValue(func() managedfields.TypeConverter {
 		scheme := runtime.NewScheme()
 		for _, t := range tables {
-			scheme.AddKnownTypeWithName(t.res.GVK(), t.res.New())
+			for _, res := range t.versions() {
+				scheme.AddKnownTypeWithName(res.GVK(), res.New())
+			}
 		}
 		return applyconfigurations.NewTypeConverter(scheme)
 	})}
 }
 
-func (o *owners) of(t *table, sub string) (*managedfields.FieldManager, error) {
-	if m, ok := o.by.Load(ownerKey{t, sub}); ok {
+func (o *owners) of(t *table, res *api.Resource, sub string) (*managedfields.FieldManager, error) {
+	if m, ok := o.by.Load(ownerKey{t, res, sub}); ok {
 		return m.(*managedfields.FieldManager), nil
 	}
-	m, err := managedfields.NewDefaultFieldManager(o.schema(), typed{t.res}, typed{t.res}, typed{t.res},
-		t.res.GVK(), t.res.GroupVersion(), sub, notOwned(t.res, sub))
+	m, err := managedfields.NewDefaultFieldManager(o.schema(), typed{t}, typed{t}, typed{t},
+		res.GVK(), t.res.GroupVersion(), sub, notOwned(t, sub))
 	if err == nil {
-		o.by.Store(ownerKey{t, sub}, m)
+		o.by.Store(ownerKey{t, res, sub}, m)
 	}
 	return m, err
 }
 
 // notOwned names the fields that a write to sub does not change.
-func notOwned(res *api.Resource, sub string) map[fieldpath.APIVersion]fieldpath.Filter {
-	if !res.HasStatus {
+func notOwned(t *table, sub string) map[fieldpath.APIVersion]fieldpath.Filter {
+	if !t.res.HasStatus {
 		return nil
 	}
 	field := "status"
 	if sub == "status" {
 		field = "spec"
 	}
-	return map[fieldpath.APIVersion]fieldpath.Filter{
-		fieldpath.APIVersion(res.GroupVersion().String()): fieldpath.NewExcludeSetFilter(fieldpath.NewSet(fieldpath.MakePathOrDie(field))),
+	out := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, res := range t.versions() {
+		out[fieldpath.APIVersion(res.GroupVersion().String())] = fieldpath.NewExcludeSetFilter(fieldpath.NewSet(fieldpath.MakePathOrDie(field)))
 	}
-}
-
-// typed is what the library wants to know of a resource that has one version.
-type typed struct{ res *api.Resource }
-
-// New makes an empty object.
-func (c typed) New(schema.GroupVersionKind) (runtime.Object, error) { return c.res.New(), nil }
-
-// Default fills in what was left out.
-func (c typed) Default(o runtime.Object) { c.res.Default(o.(api.Object)) }
-
-// Convert is not called by the library.
-func (c typed) Convert(_, _, _ any) error {
-	return fmt.Errorf("%s has one version only", c.res.Kind)
-}
-
-// ConvertFieldLabel is not called by the library.
-func (c typed) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {
-	return label, value, nil
-}
-
-// ConvertToVersion makes a typed object of an untyped one.
-func (c typed) ConvertToVersion(in runtime.Object, _ runtime.GroupVersioner) (runtime.Object, error) {
-	u, ok := in.(*unstructured.Unstructured)
-	if !ok {
-		return in, nil
-	}
-	out := c.res.New()
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, out); err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", c.res.Kind, c.res.Version, c.res.Kind, err))
-	}
-	out.GetObjectKind().SetGroupVersionKind(c.res.GVK())
-	return out, nil
+	return out
 }
 
 // own records in metadata.managedFields whom the fields of obj belong to.
@@ -117,7 +88,7 @@ func (w *writing) own(obj, old api.Object) error {
 			obj.SetManagedFields(nil)
 			return nil
 		}
-		m, err := w.s.owners.of(w.t, w.r.Sub)
+		m, err := w.s.owners.of(w.t, w.t.asked(w.r), w.r.Sub)
 		if err != nil {
 			return err
 		}
@@ -161,11 +132,11 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 	if r.Options.FieldManager == "" {
 		return nil, apierrors.NewBadRequest("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
 	}
-	intent, err := applied(t.res, r)
+	intent, err := applied(t.asked(r), r)
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.owners.of(t, r.Sub)
+	m, err := s.owners.of(t, t.asked(r), r.Sub)
 	if err != nil {
 		return nil, err
 	}
@@ -209,10 +180,10 @@ func (w *writing) applyNew(ctx context.Context, merge func(api.Object) (api.Obje
 		return nil, err
 	}
 	if obj.GetUID() != "" {
-		return nil, apierrors.NewConflict(w.t.res.GroupResource(), w.r.Name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", obj.GetUID()))
+		return nil, apierrors.NewConflict(w.r.Resource.GroupResource(), w.r.Name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", obj.GetUID()))
 	}
 	if obj.GetResourceVersion() != "" {
-		return nil, apierrors.NewNotFound(w.t.res.GroupResource(), w.r.Name)
+		return nil, apierrors.NewNotFound(w.r.Resource.GroupResource(), w.r.Name)
 	}
 	return w.insert(ctx, obj)
 }

@@ -26,22 +26,27 @@ func (s *Server) patch(ctx context.Context, t *table, r *api.Request) (*api.Resp
 	if r.Patch == types.ApplyYAMLPatchType {
 		return s.applyPatch(ctx, t, r)
 	}
-	p, err := newPatcher(t.res.New, t.res.GVK(), r)
+	res := t.asked(r)
+	p, err := newPatcher(res.New, res.GVK(), r)
 	if err != nil {
 		return nil, err
 	}
 	w := s.writing(t, r)
 	item, gone, err := w.edit(ctx, func(old *api.Item) (api.Object, error) {
-		b, err := old.JSON()
+		have := old.In(res)
+		b, err := have.JSON()
 		if err != nil {
 			return nil, err
 		}
-		obj, err := p.apply(old.Object(), b)
+		obj, err := p.apply(have.Object(), b)
 		if err != nil {
 			return nil, err
 		}
 		if obj.GetName() != r.Name || obj.GetNamespace() != old.Object().GetNamespace() {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), r.Name))
+		}
+		if res.Hub != nil {
+			obj = res.Hub.To(obj)
 		}
 		return obj, nil
 	}, w.replace)

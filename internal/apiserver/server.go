@@ -104,11 +104,21 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	s.steps = c.Admit
 	for _, k := range c.Kinds {
-		if r := k.Def(); !r.Virtual {
+		if r := k.Def(); !r.Virtual && r.Hub == nil {
 			t := newTable(r, s.steps)
 			s.tables = append(s.tables, t)
 			t.slot = len(s.tables) - 1
 			s.byPtr[r], s.byName[r.GroupResource()], s.byPrefix[t.prefix] = t, t, t
+		}
+	}
+	for _, k := range c.Kinds {
+		if r := k.Def(); r.Hub != nil {
+			t := s.byPtr[r.Hub.Resource]
+			if t == nil {
+				return nil, fmt.Errorf("%s is a view of a kind that is not served", r.GroupVersionResource)
+			}
+			t.views = append(t.views, r)
+			s.byPtr[r] = t
 		}
 	}
 	s.owners = newOwners(s.tables)
@@ -150,12 +160,23 @@ func (s *Server) dispatch(ctx context.Context, r *api.Request) (*api.Response, e
 	switch {
 	case res == nil:
 		return nil, apierrors.NewGenericServerResponse(404, string(r.Verb), schema.GroupResource{}, "", "the server could not find the requested resource", 0, true)
+	case res.Hub != nil && (r.Sub != "" || res.Can(r.Verb)):
+		return s.through(ctx, r)
 	case r.Sub != "":
 		return s.sub(ctx, r)
 	case !res.Can(r.Verb):
 		return nil, apierrors.NewMethodNotSupported(res.GroupResource(), string(r.Verb))
 	case res.Virtual:
 		return s.virtual(ctx, r)
+	}
+	return s.answer(ctx, r)
+}
+
+// answer is dispatch for what is about stored objects.
+func (s *Server) answer(ctx context.Context, r *api.Request) (*api.Response, error) {
+	res := r.Resource
+	if r.Sub != "" {
+		return s.sub(ctx, r)
 	}
 	t := s.table(res)
 	if t == nil {
@@ -186,10 +207,10 @@ func (s *Server) table(r *api.Resource) *table {
 	if t := s.byPtr[r]; t != nil {
 		return t
 	}
-	return s.byName[r.GroupResource()]
+	return s.byName[r.Stored().GroupResource()]
 }
 
-// Kinds returns the resources that the server stores.
+// Kinds returns the resources that the server stores; none of them is a view.
 func (s *Server) Kinds() []*api.Resource {
 	out := make([]*api.Resource, len(s.tables))
 	for i, t := range s.tables {

@@ -14,8 +14,9 @@ import (
 // A table is the present state of one resource. Server.mu guards it.
 type table struct {
 	res    *api.Resource
-	slot   int    // in Server.tables and Snapshot.views
-	prefix string // of its keys in the store
+	views  []*api.Resource // what else its objects are served as
+	slot   int             // in Server.tables and Snapshot.views
+	prefix string          // of its keys in the store
 	steps  []*admit.Step
 	watch  []func(old, new api.Object) // steps that follow the state
 

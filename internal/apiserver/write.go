@@ -14,7 +14,7 @@ import (
 const nameTries = 8
 
 func (s *Server) create(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
-	obj, warnings, err := body(r, t.res.New, t.res.GVK())
+	obj, warnings, err := t.sent(r)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func placed(t *table, r *api.Request, obj api.Object) error {
 }
 
 func (s *Server) update(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
-	obj, warnings, err := body(r, t.res.New, t.res.GVK())
+	obj, warnings, err := t.sent(r)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (s *Server) update(ctx context.Context, t *table, r *api.Request) (*api.Res
 		case !bound:
 			return api.Clone(obj), nil
 		case tried: // and the version will not be the same again
-			return nil, conflict(t.res, r.Name)
+			return nil, conflict(r.Resource, r.Name)
 		}
 		tried = true
 		return obj, nil

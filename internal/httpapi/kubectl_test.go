@@ -171,6 +171,9 @@ func TestKubectlExplainsEverything(t *testing.T) {
 		if r.Group != "" {
 			name += "." + r.Group
 		}
+		if r.Hub != nil { // the name alone may mean the hub
+			name = "--api-version=" + r.GroupVersion().String() + " " + r.Resource
+		}
 		got := k.run("explain --recursive " + name)
 		if !strings.Contains(got, "KIND:       "+r.Kind+"\n") || !strings.Contains(got, "  apiVersion\t<string>\n") || !strings.Contains(got, "metadata\t<ObjectMeta>") {
 			t.Errorf("kubectl explain %s printed\n%.600s", name, got)

@@ -64,9 +64,10 @@ func tableHead(dst []byte, version string, m metav1.ListMeta, columns []byte) []
 
 // row appends one object's row.
 func (r *resource) row(dst []byte, item *api.Item, version string, objects metav1.IncludeObjectPolicy) ([]byte, error) {
-	o := item.Object()
+	stored := item.Stored() // columns are the stored kind's
+	o := stored.Object()
 	dst = append(dst, `{"cells":[`...)
-	for i, c := range r.Columns {
+	for i, c := range stored.Resource.Columns {
 		if i > 0 {
 			dst = append(dst, ',')
 		}

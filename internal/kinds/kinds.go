@@ -10,6 +10,7 @@ import (
 	"proa/internal/kinds/coordination"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/discovery"
+	"proa/internal/kinds/events"
 	"proa/internal/kinds/node"
 	"proa/internal/kinds/rbac"
 	"proa/internal/kinds/scheduling"
@@ -50,6 +51,7 @@ var All = []api.Definition{
 	batch.Job,
 	coordination.Lease,
 	discovery.EndpointSlice,
+	events.Event,
 	node.RuntimeClass,
 	rbac.ClusterRole,
 	rbac.ClusterRoleBinding,

@@ -8,11 +8,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
 	"proa/internal/kinds/column"
+	"proa/internal/kinds/validate"
 )
 
 // EventTTL is how long events are kept.
@@ -111,20 +111,50 @@ func microAge(t metav1.MicroTime) string {
 	return duration.HumanDuration(time.Since(t.Time))
 }
 
-// clusterEvents are the namespaces that events about cluster-scoped objects live in.
-var clusterEvents = map[string]bool{metav1.NamespaceDefault: true, metav1.NamespaceSystem: true, "": true}
+// These bound the text of events that tell when they happened; lengths in bytes.
+const (
+	eventShort = 128  // reportingInstance, action, reason
+	eventNote  = 1024 // message
+)
 
-func validateEvent(e, _ *corev1.Event) (errs field.ErrorList) {
-	path := field.NewPath("involvedObject", "namespace")
-	if e.InvolvedObject.Namespace == "" {
-		if !clusterEvents[e.Namespace] {
-			errs = append(errs, field.Invalid(path, e.InvolvedObject.Namespace, "does not match event.namespace"))
-		}
-	} else if e.Namespace != e.InvolvedObject.Namespace {
-		errs = append(errs, field.Invalid(path, e.InvolvedObject.Namespace, "does not match event.namespace"))
+func validateEvent(e, _ *corev1.Event) field.ErrorList {
+	return ValidateEvent(e, "reportingComponent")
+}
+
+// ValidateEvent checks what holds for an event in every version. Events of the
+// newer style, which have an eventTime, say who reports them; reporter is what
+// the version calls that field.
+func ValidateEvent(e *corev1.Event, reporter string) (errs field.ErrorList) {
+	namespace := field.NewPath("involvedObject", "namespace")
+	about, other := e.InvolvedObject.Namespace, false
+	if e.EventTime.IsZero() {
+		other = e.Namespace != about && !(about == "" && e.Namespace == metav1.NamespaceDefault)
+	} else {
+		other = about == "" && e.Namespace != metav1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem
 	}
-	for _, msg := range validation.IsDNS1123Subdomain(e.Namespace) {
-		errs = append(errs, field.Invalid(field.NewPath("namespace"), e.Namespace, msg))
+	if other {
+		errs = append(errs, field.Invalid(namespace, about, "does not match event.namespace"))
+	}
+	if !e.EventTime.IsZero() {
+		by := field.NewPath(reporter)
+		if e.ReportingController == "" {
+			errs = append(errs, field.Required(by, ""))
+		}
+		errs = append(errs, validate.Qualified(e.ReportingController, by)...)
+		errs = append(errs, eventText(e.ReportingInstance, "reportingInstance", eventShort, true)...)
+		errs = append(errs, eventText(e.Action, "action", eventShort, true)...)
+		errs = append(errs, eventText(e.Reason, "reason", eventShort, true)...)
+		errs = append(errs, eventText(e.Message, "message", eventNote, false)...)
+	}
+	return append(errs, validate.Subdomain(e.Namespace, field.NewPath("namespace"))...)
+}
+
+func eventText(v, name string, most int, required bool) (errs field.ErrorList) {
+	if v == "" && required {
+		errs = append(errs, field.Required(field.NewPath(name), ""))
+	}
+	if len(v) > most {
+		errs = append(errs, field.Invalid(field.NewPath(name), "", fmt.Sprintf("can have at most %v characters", most)))
 	}
 	return errs
 }
