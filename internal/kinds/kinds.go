@@ -7,14 +7,18 @@ import (
 	"proa/internal/kinds/authentication"
 	"proa/internal/kinds/authorization"
 	"proa/internal/kinds/batch"
+	"proa/internal/kinds/certificates"
 	"proa/internal/kinds/coordination"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/discovery"
 	"proa/internal/kinds/events"
+	"proa/internal/kinds/networking"
 	"proa/internal/kinds/node"
+	"proa/internal/kinds/policy"
 	"proa/internal/kinds/rbac"
 	"proa/internal/kinds/scheduling"
 	"proa/internal/kinds/storage"
+	"proa/internal/kinds/storagemigration"
 )
 
 // All is every kind the server serves before any custom resource definition,
@@ -49,10 +53,19 @@ var All = []api.Definition{
 	authorization.SubjectAccessReview,
 	batch.CronJob,
 	batch.Job,
+	certificates.CertificateSigningRequest,
+	certificates.ClusterTrustBundle,
+	certificates.PodCertificateRequest,
 	coordination.Lease,
 	discovery.EndpointSlice,
 	events.Event,
+	networking.Ingress,
+	networking.IngressClass,
+	networking.IPAddress,
+	networking.NetworkPolicy,
+	networking.ServiceCIDR,
 	node.RuntimeClass,
+	policy.PodDisruptionBudget,
 	rbac.ClusterRole,
 	rbac.ClusterRoleBinding,
 	rbac.Role,
@@ -64,4 +77,5 @@ var All = []api.Definition{
 	storage.StorageClass,
 	storage.VolumeAttachment,
 	storage.VolumeAttributesClass,
+	storagemigration.StorageVersionMigration,
 }

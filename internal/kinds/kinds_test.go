@@ -207,6 +207,7 @@ func (c *tableCase) run(t *testing.T, r *api.Resource, object []byte) {
 	case c.Status != nil:
 		old = stored(t, r, first)
 		got = decode(t, r, merge(t, toJSON(t, old), c.Status))
+		r.CopySpec(got, old)
 		r.PrepareStatus(got, old)
 		errs = r.ValidateStatus(got, old)
 	default:
