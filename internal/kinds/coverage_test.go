@@ -34,19 +34,15 @@ var writing = []string{
 	"authorization.k8s.io/*",
 	"autoscaling/*",
 	"batch/*",
-	"certificates.k8s.io/*",
 	"coordination.k8s.io/*",
 	"discovery.k8s.io/*",
 	"events.k8s.io/*",
 	"flowcontrol.apiserver.k8s.io/*",
-	"networking.k8s.io/*",
 	"node.k8s.io/*",
-	"policy/*",
 	"rbac.authorization.k8s.io/*",
 	"resource.k8s.io/*",
 	"scheduling.k8s.io/*",
 	"storage.k8s.io/*",
-	"storagemigration.k8s.io/*",
 }
 
 var showMissing = flag.String("missing", "", "with -v: list the missing leaves of the table of this name")
