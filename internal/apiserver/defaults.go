@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"proa/internal/api"
+	"proa/internal/kinds/flowcontrol"
 )
 
 // Defaults are what a cluster is born with.
@@ -27,7 +29,8 @@ type Defaults struct {
 	// ServiceIP is that Service's cluster address: the first of their range.
 	ServiceIP netip.Addr
 	// Objects are made if they are missing; roles and role bindings that are
-	// marked for it get what they lack (rbac.authorization.kubernetes.io/autoupdate).
+	// marked for it get what they lack (rbac.authorization.kubernetes.io/autoupdate),
+	// flow schemas and priority levels what they should be (apf.kubernetes.io/autoupdate-spec).
 	Objects []api.Object
 }
 
@@ -145,6 +148,10 @@ func completed(have, want api.Object) api.Object {
 		if auto {
 			n.Subjects = union(n.Subjects, want.(*rbacv1.RoleBinding).Subjects)
 		}
+	case *flowcontrolv1.FlowSchema:
+		flowcontrol.RenewSchema(n, want.(*flowcontrolv1.FlowSchema))
+	case *flowcontrolv1.PriorityLevelConfiguration:
+		flowcontrol.RenewLevel(n, want.(*flowcontrolv1.PriorityLevelConfiguration))
 	case *corev1.Endpoints: //nolint:staticcheck // still what many clients read
 		n.Subsets = want.(*corev1.Endpoints).Subsets //nolint:staticcheck
 	case *discoveryv1.EndpointSlice:

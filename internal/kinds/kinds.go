@@ -12,6 +12,7 @@ import (
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/discovery"
 	"proa/internal/kinds/events"
+	"proa/internal/kinds/flowcontrol"
 	"proa/internal/kinds/networking"
 	"proa/internal/kinds/node"
 	"proa/internal/kinds/policy"
@@ -64,6 +65,8 @@ var All = []api.Definition{
 	networking.IPAddress,
 	networking.NetworkPolicy,
 	networking.ServiceCIDR,
+	flowcontrol.FlowSchema,
+	flowcontrol.PriorityLevelConfiguration,
 	node.RuntimeClass,
 	policy.PodDisruptionBudget,
 	rbac.ClusterRole,

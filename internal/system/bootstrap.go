@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,6 +13,7 @@ import (
 	"proa/internal/apiserver"
 	"proa/internal/apiserver/access"
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/flowcontrol"
 )
 
 // bootstrap creates what every cluster starts with.
@@ -19,7 +21,7 @@ func (s *system) bootstrap(ctx context.Context, p *plane) error {
 	return p.EnsureDefaults(ctx, apiserver.Defaults{
 		API:       netip.AddrPortFrom(s.address, uint16(s.Ports.API)),
 		ServiceIP: nth(s.id.ServiceCIDR, 1),
-		Objects:   append(access.Defaults(), s.dnsService()),
+		Objects:   slices.Concat(access.Defaults(), flowcontrol.Defaults(), []api.Object{s.dnsService()}),
 	})
 }
 
