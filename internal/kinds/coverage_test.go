@@ -37,12 +37,10 @@ var writing = []string{
 	"coordination.k8s.io/*",
 	"discovery.k8s.io/*",
 	"events.k8s.io/*",
-	"flowcontrol.apiserver.k8s.io/*",
 	"node.k8s.io/*",
 	"rbac.authorization.k8s.io/*",
 	"resource.k8s.io/*",
 	"scheduling.k8s.io/*",
-	"storage.k8s.io/*",
 }
 
 var showMissing = flag.String("missing", "", "with -v: list the missing leaves of the table of this name")
