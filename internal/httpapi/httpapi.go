@@ -127,6 +127,7 @@ type exchange struct {
 	user                api.User
 	media               media
 	ctx                 context.Context
+	cancel              context.CancelFunc // of ctx, once there is a deadline
 	code                int
 }
 
@@ -151,6 +152,7 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	start := time.Now()
+	req = withProtocolToken(req)
 	x := &exchange{ResponseWriter: w, s: s, req: req, cat: s.now(), ctx: req.Context()}
 	h := w.Header()
 	h["Audit-Id"] = []string{auditID(req)}

@@ -45,7 +45,7 @@ func (x *exchange) resource(t *target, verb api.Verb) {
 	}
 	ctx, cancel := x.deadline(r)
 	defer cancel()
-	x.ctx = ctx
+	x.ctx, x.cancel = ctx, cancel
 	resp, err := x.s.h.Handle(ctx, r)
 	if resp != nil {
 		x.warn(resp.Warnings)

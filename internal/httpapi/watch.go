@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"iter"
 	"net/http"
 	"strconv"
 
+	"github.com/gorilla/websocket"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kwatch "k8s.io/apimachinery/pkg/watch"
@@ -22,6 +24,7 @@ type watcher struct {
 	flusher *http.ResponseController
 	objects metav1.IncludeObjectPolicy // of tables
 	headed  bool                       // the columns have been sent
+	ws      *websocket.Conn            // instead of the body
 }
 
 var watchTypes = map[string][]string{
@@ -39,9 +42,18 @@ func (x *exchange) watch(t *target, events iter.Seq2[api.Event, error]) {
 			return
 		}
 	}
+	if upgrades(x.req) {
+		x.watchWebSocket(&w, events)
+		return
+	}
 	x.Header()["Content-Type"] = watchTypes[x.media.typ]
 	x.WriteHeader(http.StatusOK)
-	dirty := w.flusher.Flush() != nil
+	w.run(events)
+}
+
+// run writes the events.
+func (w *watcher) run(events iter.Seq2[api.Event, error]) {
+	dirty := w.flush() != nil
 	for e, err := range events {
 		if err != nil {
 			w.fail(err)
@@ -50,13 +62,33 @@ func (x *exchange) watch(t *target, events iter.Seq2[api.Event, error]) {
 		if w.event(&e) != nil {
 			return
 		}
-		if dirty = e.More; !dirty && w.flusher.Flush() != nil {
+		if dirty = e.More; !dirty && w.flush() != nil {
 			return
 		}
 	}
 	if dirty {
-		w.flusher.Flush()
+		w.flush()
 	}
+}
+
+func (w *watcher) flush() error {
+	if w.ws != nil {
+		return nil
+	}
+	return w.flusher.Flush()
+}
+
+// write writes one event, whose bytes are parts.
+func (w *watcher) write(parts ...[]byte) error {
+	if w.ws != nil {
+		return w.message(bytes.Join(parts, nil))
+	}
+	for _, b := range parts {
+		if _, err := w.x.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fail tells the client why the watch ends, if there is still one.
@@ -73,7 +105,7 @@ func (w *watcher) fail(err error) {
 		err = w.frame(kwatch.Error, b)
 	}
 	if err == nil {
-		w.flusher.Flush()
+		w.flush()
 	}
 }
 
@@ -152,25 +184,16 @@ func (w *watcher) frame(typ kwatch.EventType, object []byte) error {
 		if err != nil {
 			return err
 		}
-		_, err = w.x.Write(b)
-		return err
+		return w.write(b)
 	}
 	if w.x.media.typ == api.MediaCBOR {
 		b, err := cborFrame(typ, object)
 		if err != nil {
 			return err
 		}
-		_, err = w.x.Write(b)
-		return err
+		return w.write(b)
 	}
-	if _, err := w.x.Write(eventHead(typ)); err != nil {
-		return err
-	}
-	if _, err := w.x.Write(object); err != nil {
-		return err
-	}
-	_, err := w.x.Write(eventTail)
-	return err
+	return w.write(eventHead(typ), object, eventTail)
 }
 
 var (
@@ -211,7 +234,7 @@ func (w *watcher) protobuf(e *api.Event) error {
 	b := appendFrameHead((*buf)[:0], e.Type, head+n)
 	b = appendEnvelope(b, w.t.res.GVK(), n)
 	if b, err = e.Item.RawProtobuf(b); err == nil {
-		_, err = w.x.Write(b)
+		err = w.write(b)
 	}
 	*buf = b
 	release(buf)
