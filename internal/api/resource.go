@@ -81,6 +81,19 @@ func (r *Resource) Stored() *Resource {
 // GVK is the kind with its version.
 func (r *Resource) GVK() schema.GroupVersionKind { return r.GroupVersion().WithKind(r.Kind) }
 
+// SupportsField returns why field selectors of the resource cannot have a field, or nil.
+func (r *Resource) SupportsField(name string) error {
+	switch {
+	case r.Fields[name] != nil, name == "metadata.name", name == "metadata.namespace" && (r.Scope == Namespaced || len(r.Fields) == 0):
+		return nil
+	case r.Group == "batch" && r.Resource == "jobs":
+		return fmt.Errorf("field label %q not supported for Job", name)
+	case len(r.Fields) == 0:
+		return fmt.Errorf("%q is not a known field selector: only %q, %q", name, "metadata.name", "metadata.namespace")
+	}
+	return fmt.Errorf("field label not supported: %s", name)
+}
+
 // Can says whether the resource serves a verb.
 func (r *Resource) Can(v Verb) bool { return slices.Contains(r.Verbs, v) }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,6 @@ import (
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
@@ -47,12 +47,12 @@ func parseRevision(rv string) (int64, error) {
 	if rv == "" {
 		return 0, nil
 	}
-	n, err := strconv.ParseInt(rv, 10, 64)
-	if err != nil || n < 0 {
-		return 0, apierrors.NewInvalid(listOptions, "", field.ErrorList{
-			field.Invalid(field.NewPath("resourceVersion"), rv, "must be a number that a read returned")})
+	n, err := strconv.ParseUint(rv, 10, 63)
+	if err != nil {
+		bad := field.Invalid(field.NewPath("resourceVersion"), rv, err.Error())
+		return 0, apierrors.NewBadRequest("invalid resource version: " + bad.Error())
 	}
-	return n, nil
+	return int64(n), nil
 }
 
 // checkOptions refuses options that contradict each other, and selectors of
@@ -69,15 +69,9 @@ func checkOptions(res *api.Resource, r *api.Request) error {
 		return nil
 	}
 	for _, q := range r.Select.Fields.Requirements() {
-		if q.Field == "metadata.name" || q.Field == "metadata.namespace" || res.Fields[q.Field] != nil {
-			continue
+		if bad := res.SupportsField(q.Field); bad != nil {
+			return apierrors.NewBadRequest(bad.Error())
 		}
-		l := r.Select.Labels
-		if l == nil {
-			l = labels.Everything()
-		}
-		return apierrors.NewBadRequest(fmt.Sprintf("Unable to find %q that match label selector %q, field selector %q: field label not supported: %s",
-			res.GroupVersionResource.String(), l, r.Select.Fields, q.Field))
 	}
 	return nil
 }
@@ -237,6 +231,7 @@ type page struct {
 	res  *api.Resource
 	list *api.ItemList
 	more bool
+	last string // the key of the last item
 	next string // the key that the next page begins at, if there is more
 }
 
@@ -245,9 +240,10 @@ func (p *page) add(key string, item *api.Item) bool {
 		return true
 	}
 	if p.r.At.Limit > 0 && int64(len(p.list.Items)) == p.r.At.Limit {
-		p.more, p.next = true, key
+		p.more, p.next = true, p.last+"\x00"
 		return false
 	}
+	p.last = key
 	p.list.Items = append(p.list.Items, item)
 	return true
 }
@@ -279,7 +275,7 @@ func formatContinue(rev int64, start string) string {
 
 func parseContinue(v string) (rev int64, start string, err error) {
 	bad := func(why any) error {
-		return apierrors.NewBadRequest(fmt.Sprintf("continue key is not valid: %v", why))
+		return apierrors.NewBadRequest(fmt.Sprintf("invalid continue token: continue key is not valid: %v", why))
 	}
 	b, err := base64.RawURLEncoding.DecodeString(v)
 	if err != nil {
@@ -291,13 +287,15 @@ func parseContinue(v string) (rev int64, start string, err error) {
 	}
 	switch {
 	case t.Version != tokenVersion:
-		return 0, "", bad("server does not recognize this encoded version " + strconv.Quote(t.Version))
+		return 0, "", bad("server does not recognize this encoded version " + t.Version)
 	case t.Revision == 0:
 		return 0, "", bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
-	case t.Start == "", strings.HasPrefix(t.Start, "/"), strings.Contains(t.Start, ".."):
-		return 0, "", bad("encoded start key is empty or no key")
+	case t.Start == "":
+		return 0, "", bad("encoded start key empty (version meta.k8s.io/v1)")
+	case "/"+strings.TrimPrefix(t.Start, "/") != path.Clean("/"+strings.TrimPrefix(t.Start, "/")):
+		return 0, "", bad(t.Start)
 	}
-	return t.Revision, t.Start, nil
+	return t.Revision, strings.TrimPrefix(t.Start, "/"), nil
 }
 
 // expired is 410 Gone; after a continue value it carries another one, for those

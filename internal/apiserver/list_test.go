@@ -104,7 +104,7 @@ func TestListRefusals(t *testing.T) {
 		reason metav1.StatusReason
 		text   string
 	}{
-		{api.Version{ResourceVersion: "x"}, 422, metav1.StatusReasonInvalid, `resourceVersion: Invalid value: "x"`},
+		{api.Version{ResourceVersion: "x"}, 400, metav1.StatusReasonBadRequest, `invalid resource version: resourceVersion: Invalid value: "x"`},
 		{api.Version{Match: metav1.ResourceVersionMatchExact}, 422, metav1.StatusReasonInvalid, "resourceVersionMatch is forbidden unless resourceVersion is provided"},
 		{api.Version{Match: metav1.ResourceVersionMatchExact, ResourceVersion: "0"}, 422, metav1.StatusReasonInvalid, `resourceVersionMatch "exact" is forbidden for resourceVersion "0"`},
 		{api.Version{Continue: "!!"}, 400, metav1.StatusReasonBadRequest, "continue key is not valid"},
@@ -114,6 +114,39 @@ func TestListRefusals(t *testing.T) {
 	}
 	_, err := core.Pod.List(t.Context(), s, "", api.WithField("spec.foo", "x"))
 	wantError(t, err, 400, metav1.StatusReasonBadRequest, "field label not supported: spec.foo")
+}
+
+// Selecting by a declared field looks at the objects that have the value, and at no others.
+func TestIndexIsUsed(t *testing.T) {
+	asked := 0
+	kind := &api.Kind[*corev1.ConfigMap]{API: "v1", Resource: "configmaps", Scope: api.Namespaced,
+		Fields: map[string]func(*corev1.ConfigMap) string{"data.color": func(m *corev1.ConfigMap) string { asked++; return m.Data["color"] }}}
+	s := start(t, memory.New(nil), func(c *apiserver.Config) { c.Kinds = []api.Definition{kind} })
+	ctx := t.Context()
+	for i := range 200 {
+		must[*corev1.ConfigMap](t)(kind.Create(ctx, s, configMap("a", fmt.Sprint("m", i), "color", fmt.Sprint(i%20))))
+	}
+	sel := api.WithField("data.color", "7")
+	if l := must[[]*corev1.ConfigMap](t)(kind.List(ctx, s, "", sel)); len(l) != 10 || asked < 200 {
+		t.Fatalf("the first list: %d objects, %d asked", len(l), asked)
+	}
+	for _, ns := range []string{"", "a"} {
+		asked = 0
+		if l := must[[]*corev1.ConfigMap](t)(kind.List(ctx, s, ns, sel)); len(l) != 10 || asked > 10 {
+			t.Errorf("in namespace %q: %d objects, %d asked", ns, len(l), asked)
+		}
+	}
+	asked = 0
+	if l := must[[]*corev1.ConfigMap](t)(kind.List(ctx, s, "", api.WithField("data.color", "none"))); len(l) != 0 || asked != 0 {
+		t.Errorf("%d objects, %d asked", len(l), asked)
+	}
+	if err := kind.Delete(ctx, s, "a", "m7", api.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	asked = 0
+	if l := must[[]*corev1.ConfigMap](t)(kind.List(ctx, s, "", sel)); len(l) != 9 || asked > 9 {
+		t.Errorf("after a delete: %d objects, %d asked", len(l), asked)
+	}
 }
 
 // A client that knows a revision which the server does not have yet waits a little and is told.

@@ -129,6 +129,7 @@ type exchange struct {
 	ctx                 context.Context
 	cancel              context.CancelFunc // of ctx, once there is a deadline
 	code                int
+	cascades            bool // a delete with orphanDependents=false
 }
 
 // WriteHeader remembers the code.

@@ -133,7 +133,7 @@ func TestKubectl(t *testing.T) {
 		{"get deploy -o custom-columns=N:.metadata.name,R:.spec.replicas", `web +2`},
 		{"get deploy -l app=other", `No resources found`},
 		{"get deploy -l a===b", `(?s)BadRequest`},
-		{"get deploy --field-selector spec.x=y", `field label not supported: spec.x`},
+		{"get deploy --field-selector spec.x=y", `"spec.x" is not a known field selector: only "metadata.name", "metadata.namespace"`},
 		{"get deploy nobody", `deployments.apps "nobody" not found`},
 		{"scale deploy web --replicas 3", `scaled`},
 		{"patch deploy web -p {\"spec\":{\"replicas\":4}}", `patched`},

@@ -109,7 +109,8 @@ func parseClause(clause string) (m media, q float64, ok bool) {
 // pretty says whether JSON is to be read by people.
 func pretty(req *http.Request) bool {
 	if q := req.URL.RawQuery; strings.Contains(q, "pretty=") {
-		return isTrue(q, "pretty")
+		on, _ := strconv.ParseBool(req.URL.Query().Get("pretty"))
+		return on
 	}
 	a := req.UserAgent()
 	return strings.HasPrefix(a, "curl") || strings.HasPrefix(a, "Wget") || strings.HasPrefix(a, "Mozilla/5.0")

@@ -93,7 +93,7 @@ func (x *exchange) serveOpenAPI3() {
 			paths[p] = where{"/openapi/v3/" + p + "?hash=" + x.openapiHash(v)}
 		}
 	}
-	x.plainJSON(paths, "paths")
+	x.plainJSON(http.StatusOK, paths, "paths")
 }
 
 // serveOpenAPI3Group answers with the document of one group and version.

@@ -40,9 +40,9 @@ func (x *exchange) options(r *api.Request) error {
 		if err := listOptions(r, q); err != nil {
 			return err
 		}
-		return deleteOptions(r, q)
+		return x.deleteOptions(r, q)
 	case api.Delete:
-		return deleteOptions(r, q)
+		return x.deleteOptions(r, q)
 	case api.Create:
 		var o metav1.CreateOptions
 		if q != nil {
@@ -130,6 +130,9 @@ func listOptions(r *api.Request, q url.Values) error {
 			return apierrors.NewBadRequest(err.Error())
 		}
 	}
+	if err := checkListOptions(r, &o); err != nil {
+		return err
+	}
 	if o.LabelSelector != "" {
 		sel, err := labels.Parse(o.LabelSelector)
 		if err != nil {
@@ -142,25 +145,16 @@ func listOptions(r *api.Request, q url.Values) error {
 		return err
 	}
 	if r.Name != "" { // /watch/.../name
-		only := fields.OneTermEqualSelector("metadata.name", r.Name)
-		if sel == nil {
-			sel = only
+		if sel != nil && !sel.Empty() {
+			if name, ok := sel.RequiresExactMatch("metadata.name"); !ok || name != r.Name {
+				return apierrors.NewBadRequest("fieldSelector metadata.name doesn't match requested name")
+			}
 		} else {
-			sel = fields.AndSelectors(sel, only)
+			sel = fields.OneTermEqualSelector("metadata.name", r.Name)
 		}
 		r.Name = ""
 	}
 	r.Select.Fields = sel
-	errs := listvalidation.ValidateListOptions(&internalversion.ListOptions{
-		Watch:                r.Verb == api.Watch,
-		ResourceVersion:      o.ResourceVersion,
-		ResourceVersionMatch: o.ResourceVersionMatch,
-		SendInitialEvents:    o.SendInitialEvents,
-		Continue:             o.Continue,
-	}, true)
-	if len(errs) > 0 {
-		return invalidOptions("ListOptions", errs)
-	}
 	r.At = api.Version{
 		ResourceVersion: o.ResourceVersion, Match: o.ResourceVersionMatch, Limit: max(o.Limit, 0), Continue: o.Continue,
 		Bookmarks: o.AllowWatchBookmarks, SendInitialEvents: o.SendInitialEvents,
@@ -168,6 +162,24 @@ func listOptions(r *api.Request, q url.Values) error {
 	if o.TimeoutSeconds != nil && *o.TimeoutSeconds > 0 {
 		r.At.Timeout = time.Duration(*o.TimeoutSeconds) * time.Second
 	}
+	return nil
+}
+
+// checkListOptions sets what a watch that names no state begins with, the state
+// as it is (KEP-3157), and refuses options that contradict each other.
+func checkListOptions(r *api.Request, o *metav1.ListOptions) error {
+	in := internalversion.ListOptions{
+		Watch:                r.Verb == api.Watch,
+		ResourceVersion:      o.ResourceVersion,
+		ResourceVersionMatch: o.ResourceVersionMatch,
+		SendInitialEvents:    o.SendInitialEvents,
+		Continue:             o.Continue,
+	}
+	internalversion.SetListOptionsDefaults(&in, true)
+	if errs := listvalidation.ValidateListOptions(&in, true); len(errs) > 0 {
+		return invalidOptions("ListOptions", errs)
+	}
+	o.SendInitialEvents, o.ResourceVersionMatch = in.SendInitialEvents, in.ResourceVersionMatch
 	return nil
 }
 
@@ -181,15 +193,15 @@ func fieldSelector(res *api.Resource, s string) (fields.Selector, error) {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	for _, q := range sel.Requirements() {
-		if res.Fields[q.Field] == nil && q.Field != "metadata.name" && (q.Field != "metadata.namespace" || res.Scope == api.Cluster) {
-			return nil, apierrors.NewBadRequest("field label not supported: " + q.Field)
+		if err := res.SupportsField(q.Field); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
 		}
 	}
 	return sel, nil
 }
 
 // deleteOptions come in the body, or, if there is none, in the query.
-func deleteOptions(r *api.Request, q url.Values) error {
+func (x *exchange) deleteOptions(r *api.Request, q url.Values) error {
 	var o metav1.DeleteOptions
 	switch {
 	case len(r.Body) > 0:
@@ -210,6 +222,7 @@ func deleteOptions(r *api.Request, q url.Values) error {
 		r.Options.UID, r.Options.ResourceVersion = p.UID, p.ResourceVersion
 	}
 	if orphan := o.OrphanDependents; orphan != nil { //nolint:staticcheck // old clients still send it
+		x.cascades = !*orphan
 		way := metav1.DeletePropagationBackground
 		if *orphan {
 			way = metav1.DeletePropagationOrphan

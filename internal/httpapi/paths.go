@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,8 +60,35 @@ func (x *exchange) path() {
 	if (strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/apis/")) && x.serveDiscovery(path) {
 		return
 	}
-	x.media, _ = negotiate(x.req, anyMedia)
-	x.fail(apierrors.NewGenericServerResponse(http.StatusNotFound, strings.ToLower(x.req.Method), schema.GroupResource{}, "", "", 0, false))
+	x.notFound(path)
+}
+
+// notFound answers for a path that nothing is behind: below a version that is
+// served with a Status, below others in words, and elsewhere with what there is.
+func (x *exchange) notFound(path string) {
+	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 4)
+	switch {
+	case len(parts) > 2 && parts[0] == "api" && x.cat.serves(schema.GroupVersion{Version: parts[1]}),
+		len(parts) > 3 && parts[0] == "apis" && x.cat.serves(schema.GroupVersion{Group: parts[1], Version: parts[2]}):
+		x.media, _ = negotiate(x.req, anyMedia)
+		x.fail(apierrors.NewGenericServerResponse(http.StatusNotFound, strings.ToLower(x.req.Method), schema.GroupResource{}, "", "", 0, false))
+	case parts[0] == "api" || parts[0] == "apis":
+		http.Error(x, "404 page not found", http.StatusNotFound)
+	default:
+		x.index(http.StatusNotFound)
+	}
+}
+
+// serves says whether anything of a group and version is served.
+func (c *catalog) serves(gv schema.GroupVersion) bool {
+	for _, g := range c.discover().groups {
+		for _, v := range g.versions {
+			if v.GroupVersion == gv {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // find returns who answers a path: by its whole name, or by the longest
@@ -88,7 +113,10 @@ func (s *server) find(path string) pathFunc {
 	return nil
 }
 
-func (x *exchange) serveIndex() {
+func (x *exchange) serveIndex() { x.index(http.StatusOK) }
+
+// index lists the paths there are.
+func (x *exchange) index(code int) {
 	var doc struct {
 		Paths []string `json:"paths"`
 	}
@@ -110,11 +138,11 @@ func (x *exchange) serveIndex() {
 	}
 	slices.Sort(doc.Paths)
 	doc.Paths = slices.Compact(doc.Paths)
-	x.plainJSON(doc.Paths, "paths")
+	x.plainJSON(code, doc.Paths, "paths")
 }
 
 // plainJSON writes a value that is no API object.
-func (x *exchange) plainJSON(v any, under string) {
+func (x *exchange) plainJSON(code int, v any, under string) {
 	if under != "" {
 		v = map[string]any{under: v}
 	}
@@ -124,67 +152,7 @@ func (x *exchange) plainJSON(v any, under string) {
 		return
 	}
 	x.media = media{typ: api.MediaJSON}
-	x.writeBytes(http.StatusOK, b)
+	x.writeBytes(code, b)
 }
 
-func (x *exchange) serveVersion() { x.plainJSON(x.s.Version, "") }
-
-// health answers /livez and its kind: "ok", or with ?verbose or on failure a
-// line for each check. /livez/NAME asks one of them.
-func health(what string, asks func(Check) bool) pathFunc {
-	return func(x *exchange) {
-		one := strings.Trim(strings.TrimPrefix(x.req.URL.Path, "/"+what), "/")
-		q := x.req.URL.Query()
-		checks := slices.DeleteFunc(slices.Clone(x.s.Checks), func(c Check) bool {
-			return !asks(c) || one != "" && c.Name != one || one == "" && slices.Contains(q["exclude"], c.Name)
-		})
-		if one == "" || one == "ping" {
-			checks = append([]Check{{Name: "ping", Probe: func(context.Context) error { return nil }}}, checks...)
-		}
-		if len(checks) == 0 {
-			http.Error(x, "404 page not found", http.StatusNotFound)
-			return
-		}
-		if what == "readyz" {
-			checks = append(checks, Check{Name: "shutdown", Probe: x.stopping})
-		}
-		out, good := x.ask(checks)
-		h := x.Header()
-		h.Set("Content-Type", "text/plain; charset=utf-8")
-		h.Set("X-Content-Type-Options", "nosniff")
-		_, verbose := q["verbose"]
-		switch {
-		case !good:
-			x.WriteHeader(http.StatusInternalServerError)
-			fmt.Fprintf(x, "%s%s check failed\n", out, what)
-		case verbose:
-			fmt.Fprintf(x, "%s%s check passed\n", out, what)
-		default:
-			x.Write([]byte("ok"))
-		}
-	}
-}
-
-// ask runs the checks and says how each went. What went wrong is for the log
-// only: the client may be anybody.
-func (x *exchange) ask(checks []Check) (out string, good bool) {
-	good = true
-	for _, c := range checks {
-		if err := c.Probe(x.ctx); err != nil {
-			good = false
-			x.s.Log.Warn("a health check failed", "check", c.Name, "err", err)
-			out += "[-]" + c.Name + " failed: reason withheld\n"
-			continue
-		}
-		out += "[+]" + c.Name + " ok\n"
-	}
-	return out, good
-}
-
-// stopping is an error while the server goes down.
-func (x *exchange) stopping(context.Context) error {
-	if down, ok := x.ctx.Value(shutdown{}).(context.Context); ok {
-		return down.Err()
-	}
-	return nil
-}
+func (x *exchange) serveVersion() { x.plainJSON(http.StatusOK, x.s.Version, "") }

@@ -10,10 +10,12 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
@@ -23,7 +25,8 @@ import (
 func (x *exchange) resource(t *target, verb api.Verb) {
 	if verb == "" {
 		x.media, _ = negotiate(x.req, anyMedia)
-		x.fail(apierrors.NewMethodNotSupported(t.res.GroupResource(), x.req.Method))
+		x.Header().Set("Allow", t.allowed())
+		x.fail(apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false))
 		return
 	}
 	r := &api.Request{Verb: verb, Resource: t.res.Resource, Namespace: t.ns, Name: t.name, Sub: t.sub, User: x.user, HTTP: x.req}
@@ -55,6 +58,21 @@ func (x *exchange) resource(t *target, verb api.Verb) {
 		return
 	}
 	x.respond(t, r, resp)
+}
+
+// allowed lists the methods that a target knows (RFC 9110, section 10.2.1).
+func (t *target) allowed() string {
+	var out []string
+	for _, m := range []string{"DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"} {
+		v := plainVerb(m, t)
+		if v == api.Create && t.sub == "" && t.res.Scope == api.Namespaced && t.ns == "" {
+			continue
+		}
+		if slices.Contains(t.res.verbs(t.sub), v) {
+			out = append(out, m)
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // connect hands the connection over to whatever the Handler answers with.

@@ -193,13 +193,14 @@ func plainVerb(method string, t *target) api.Verb {
 	return ""
 }
 
-// isTrue says whether a query has a flag set, without parsing all of it.
+// isTrue says whether a query has a flag set, without parsing all of it. As the
+// API's flags are read, only "false" and "0" are not.
 func isTrue(query, flag string) bool {
 	for query != "" {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
 		if k, v, _ := strings.Cut(pair, "="); k == flag {
-			return v != "" && v != "0" && v != "false"
+			return v != "0" && !strings.EqualFold(v, "false")
 		}
 	}
 	return false

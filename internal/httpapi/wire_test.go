@@ -297,10 +297,8 @@ func TestErrors(t *testing.T) {
 	}{
 		{"GET", cm + "/nobody", "", 404, `configmaps \"nobody\" not found`, nil},
 		{"GET", "/api/v1/namespaces/default/nosuch", "", 404, "could not find the requested resource", nil},
-		{"GET", "/apis/no.such/v1/things", "", 404, "could not find the requested resource", nil},
-		{"GET", "/nosuch", "", 404, "could not find the requested resource", nil},
 		{"GET", "/denied", "", 403, "Forbidden", nil},
-		{"GET", cm + "?fieldSelector=spec.x%3D1", "", 400, "field label not supported: spec.x", nil},
+		{"GET", cm + "?fieldSelector=spec.x%3D1", "", 400, `\"spec.x\" is not a known field selector`, nil},
 		{"GET", cm + "?fieldSelector=a", "", 400, "invalid selector", nil},
 		{"GET", cm + "?labelSelector=a%3D%3D%3D", "", 400, "BadRequest", nil},
 		{"GET", cm + "?limit=x", "", 400, "BadRequest", nil},

@@ -7,14 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	knet "k8s.io/apimachinery/pkg/util/net"
 	"sigs.k8s.io/yaml"
 
 	"proa/internal/api"
@@ -33,8 +37,11 @@ func (x *exchange) answer(t *target, r *api.Request, resp *api.Response) {
 	code := resp.Code
 	if code == 0 {
 		code = http.StatusOK
-		if r.Verb == api.Create {
+		switch {
+		case r.Verb == api.Create:
 			code = http.StatusCreated
+		case r.Verb == api.Delete && x.cascades && !resp.Deleted:
+			code = http.StatusAccepted // the old way to ask for a cascade had this answer
 		}
 	}
 	switch {
@@ -75,13 +82,47 @@ func (t *target) kindOf(o runtime.Object) schema.GroupVersionKind {
 	return t.res.GVK()
 }
 
+// Bounds of the warnings of one answer, in characters: once there are more than
+// warnTotal, each is cut to warnEach.
+const (
+	warnTotal = 4 << 10
+	warnEach  = 256
+)
+
+// warn adds Warning headers (RFC 7234, section 5.5, code 299), each text once.
 func (x *exchange) warn(warnings []string) {
+	if len(warnings) == 0 {
+		return
+	}
+	total := 0
+	var texts []string
 	for _, w := range warnings {
-		x.Header().Add("Warning", `299 - "`+quoted.Replace(w)+`"`)
+		if w = strings.Map(printable, strings.ToValidUTF8(w, "\uFFFD")); w != "" && !slices.Contains(texts, w) {
+			texts = append(texts, w)
+			total += utf8.RuneCountInString(w)
+		}
+	}
+	written := 0
+	for _, w := range texts {
+		if r := []rune(w); total > warnTotal {
+			if written >= warnTotal {
+				return
+			}
+			w = string(r[:min(len(r), warnEach)])
+			written += min(len(r), warnEach)
+		}
+		if h, err := knet.NewWarningHeader(299, "-", w); err == nil {
+			x.Header().Add("Warning", h)
+		}
 	}
 }
 
-var quoted = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ", "\r", " ")
+func printable(r rune) rune {
+	if unicode.IsControl(r) {
+		return ' '
+	}
+	return r
+}
 
 // writeItem writes one stored object, from bytes that exist already where they do.
 func (x *exchange) writeItem(t *target, code int, item *api.Item) {
@@ -214,7 +255,23 @@ var contentTypes = map[string][]string{
 const gzipFrom = 128 << 10
 
 func (x *exchange) gzips() bool {
-	return x.req.Method == http.MethodGet && strings.Contains(x.req.Header.Get("Accept-Encoding"), "gzip")
+	return x.req.Method == http.MethodGet && acceptsGzip(x.req.Header.Values("Accept-Encoding"))
+}
+
+// acceptsGzip reads Accept-Encoding (RFC 9110, section 12.5.3).
+func acceptsGzip(lines []string) bool {
+	for _, line := range lines {
+		for clause := range strings.SplitSeq(line, ",") {
+			name, params, _ := strings.Cut(clause, ";")
+			if strings.TrimSpace(name) != "gzip" {
+				continue
+			}
+			_, q, weighed := strings.Cut(strings.ReplaceAll(params, " ", ""), "q=")
+			n, err := strconv.ParseFloat(q, 64)
+			return !weighed || err == nil && n > 0
+		}
+	}
+	return false
 }
 
 var gzips = sync.Pool{New: func() any {
