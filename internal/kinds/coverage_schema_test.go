@@ -100,7 +100,7 @@ func (s schemas) walk(c *coverage, name, path string, above []string) {
 		}
 		c.leaves[at] = true
 		owner := strings.TrimPrefix(name, "io.k8s.api.") + "." + prop
-		for _, sort := range []string{owner, to.Type, to.Format} {
+		for _, sort := range []string{owner, "*." + prop, to.Type, to.Format} {
 			if why := everywhere[sort]; why != "" {
 				c.exempt[at] = why
 			}

@@ -46,11 +46,12 @@ var writing = []string{
 var showMissing = flag.String("missing", "", "with -v: list the missing leaves of the table of this name")
 
 // everywhere says why leaves of a sort need no case in any kind: by their type
-// or format in OpenAPI, or as "Type.property" (the definition's name without
-// "io.k8s.api.").
+// or format in OpenAPI, as "Type.property" (the definition's name without
+// "io.k8s.api."), or as "*.property".
 var everywhere = map[string]string{
 	"boolean":   "both values are valid",
 	"date-time": "what is not a time of RFC 3339 is refused when it is decoded",
+	"*.fsType":  "any string: the node reports a file system that it cannot mount",
 }
 
 // TestCoverage measures the tables of all kinds against the published schema:
@@ -70,8 +71,8 @@ var everywhere = map[string]string{
 //     patch of the case gives that object's leaf and nothing else below it, so
 //     that the error can be about nothing else;
 //   - by a default case: "want" holds a value for the leaf that the case's object
-//     and patches do not hold (put there, changed, or, where want says null,
-//     removed);
+//     and patches do not hold (put there, or changed), or null for the leaf or
+//     what holds it where they hold a value (removed);
 //   - by "everywhere" above, for sorts of fields;
 //   - by a line in the table's "exempt", which must not be needless;
 //   - by "shared" in the table: {path: "plural path"} says that the path holds a
@@ -120,6 +121,7 @@ type coverage struct {
 	id, group string
 	table     table
 	leaves    map[string]bool
+	lower     map[string]string // leaves by their paths in lower case
 	types     map[string]string // definition names of the objects, by path
 	keyed     map[string]bool   // paths of maps of objects
 	invalid   map[string]bool
@@ -134,6 +136,10 @@ func (c *coverage) named(w string) bool { return w == c.id || w == c.group+"/*" 
 
 // count finds what the cases cover.
 func (c *coverage) count(t *testing.T) {
+	c.lower = map[string]string{}
+	for l := range c.leaves {
+		c.lower[strings.ToLower(l)] = l
+	}
 	for _, k := range c.table.Cases {
 		last := k.Create
 		for _, p := range []json.RawMessage{k.Update, k.Status} {
@@ -159,26 +165,27 @@ func (c *coverage) count(t *testing.T) {
 		}
 		for at, vs := range c.valuesOf(t, k.Want) {
 			l, ok := c.leafAt(at)
-			if ok && slices.ContainsFunc(vs, func(v string) bool { return news(v, given[at]) }) {
+			if ok && slices.ContainsFunc(vs, func(v string) bool { return v != "null" && !slices.Contains(given[at], v) }) {
 				c.defaulted[l] = true
+			}
+			for g, was := range given {
+				if l, ok := c.leafAt(g); ok && below(g, at) && slices.Contains(vs, "null") && !slices.Contains(was, "null") {
+					c.defaulted[l] = true
+				}
 			}
 		}
 	}
 }
 
-// news says whether a wanted value is none that was given.
-func news(v string, given []string) bool {
-	if v == "null" {
-		return len(given) > 0 && !slices.Contains(given, "null")
-	}
-	return !slices.Contains(given, v)
-}
-
-// leafAt is the leaf that a path is of: a leaf may hold maps and more.
+// leafAt is the leaf that a path is of: a leaf may hold maps and more. Some
+// paths of errors are in other case than the fields.
 func (c *coverage) leafAt(at string) (string, bool) {
 	for ; at != ""; at = holder(at) {
 		if c.leaves[at] {
 			return at, true
+		}
+		if l := c.lower[strings.ToLower(at)]; l != "" {
+			return l, true
 		}
 	}
 	return "", false

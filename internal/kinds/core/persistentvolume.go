@@ -110,5 +110,12 @@ func defaultPersistentVolume(v *corev1.PersistentVolume) {
 		fill.Zero(&s.RadosUser, "admin")
 		fill.Zero(&s.Keyring, "/etc/ceph/keyring")
 	}
+	if s := v.Spec.ScaleIO; s != nil {
+		fill.Zero(&s.StorageMode, "ThinProvisioned")
+		fill.Zero(&s.FSType, "xfs")
+	}
+	if s := v.Spec.AzureDisk; s != nil {
+		podspec.DefaultAzureDisk(s)
+	}
 	podspec.RoundResources(v.Spec.Capacity)
 }

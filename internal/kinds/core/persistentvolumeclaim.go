@@ -49,15 +49,18 @@ var PersistentVolumeClaim = &api.Kind[*corev1.PersistentVolumeClaim]{
 	},
 	Prepare: func(c, old *corev1.PersistentVolumeClaim) {
 		c.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
+		var was *corev1.PersistentVolumeClaimSpec
 		if old != nil {
-			c.Status = old.Status
+			c.Status, was = old.Status, &old.Spec
 		}
+		prepareDataSource(&c.Spec, was)
 	},
-	Validate:      validateClaim,
-	Warn:          func(c, _ *corev1.PersistentVolumeClaim) []string { return warnClass(c.Annotations) },
-	Status:        true,
-	PrepareStatus: func(c, old *corev1.PersistentVolumeClaim) { c.Spec = old.Spec },
-	Ungenerated:   true,
+	Validate:       validateClaim,
+	Warn:           func(c, _ *corev1.PersistentVolumeClaim) []string { return warnClass(c.Annotations) },
+	Status:         true,
+	PrepareStatus:  func(c, old *corev1.PersistentVolumeClaim) { c.Spec = old.Spec },
+	ValidateStatus: validateClaimStatus,
+	Ungenerated:    true,
 }
 
 // DefaultClaimSpec fills in a claim's spec, also the one inside a StatefulSet.
@@ -65,11 +68,32 @@ func DefaultClaimSpec(s *corev1.PersistentVolumeClaimSpec) {
 	fill.Nil(&s.VolumeMode, corev1.PersistentVolumeFilesystem)
 	podspec.RoundResources(s.Resources.Limits)
 	podspec.RoundResources(s.Resources.Requests)
-	// The older dataSource and the newer dataSourceRef say the same.
+}
+
+// prepareDataSource makes the older dataSource and the newer dataSourceRef say
+// the same. The older one never named anything but claims and snapshots: other
+// values are dropped, and so is a source in another namespace, which is not to be
+// had (KEP-3294 is not on). An update keeps what was there.
+func prepareDataSource(s, old *corev1.PersistentVolumeClaimSpec) {
+	abroad := func(s *corev1.PersistentVolumeClaimSpec) bool {
+		return s != nil && s.DataSourceRef != nil && s.DataSourceRef.Namespace != nil && *s.DataSourceRef.Namespace != ""
+	}
+	if abroad(s) && !abroad(old) {
+		s.DataSourceRef = nil
+	}
+	if d := s.DataSource; d != nil && (old == nil || old.DataSource == nil && old.DataSourceRef == nil) {
+		group := ""
+		if d.APIGroup != nil {
+			group = *d.APIGroup
+		}
+		if (d.Kind != "PersistentVolumeClaim" || group != "") && (d.Kind != "VolumeSnapshot" || group != "snapshot.storage.k8s.io") {
+			s.DataSource = nil
+		}
+	}
 	switch {
 	case s.DataSource != nil && s.DataSourceRef == nil:
 		s.DataSourceRef = &corev1.TypedObjectReference{APIGroup: s.DataSource.APIGroup, Kind: s.DataSource.Kind, Name: s.DataSource.Name}
-	case s.DataSource == nil && s.DataSourceRef != nil && (s.DataSourceRef.Namespace == nil || *s.DataSourceRef.Namespace == ""):
+	case s.DataSource == nil && s.DataSourceRef != nil && !abroad(s) && (old == nil || old.DataSource != nil || old.DataSourceRef == nil):
 		s.DataSource = &corev1.TypedLocalObjectReference{APIGroup: s.DataSourceRef.APIGroup, Kind: s.DataSourceRef.Kind, Name: s.DataSourceRef.Name}
 	}
 }

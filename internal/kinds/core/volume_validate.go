@@ -1,6 +1,8 @@
 package core
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/diff"
@@ -13,7 +15,11 @@ import (
 func validatePersistentVolume(v, old *corev1.PersistentVolume) (errs field.ErrorList) {
 	add := func(e ...*field.Error) { errs = append(errs, e...) }
 	s := &v.Spec
-	add(podspec.AccessModes(s.AccessModes, specPath.Child("accessModes"))...)
+	if len(s.AccessModes) == 0 {
+		add(field.Required(specPath.Child("accessModes"), ""))
+	} else {
+		add(podspec.AccessModes(s.AccessModes, specPath.Child("accessModes"))...)
+	}
 	capacity := specPath.Child("capacity")
 	if len(s.Capacity) == 0 {
 		add(field.Required(capacity, ""))
@@ -30,12 +36,22 @@ func validatePersistentVolume(v, old *corev1.PersistentVolume) (errs field.Error
 	add(validate.Known(s.PersistentVolumeReclaimPolicy, specPath.Child("persistentVolumeReclaimPolicy"),
 		corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRecycle, corev1.PersistentVolumeReclaimRetain)...)
 	add(podspec.OneSource(&s.PersistentVolumeSource, specPath)...)
-	add(validateVolumeSource(s)...)
+	add(validateVolumeSource(v)...)
 	if s.StorageClassName != "" {
 		add(validate.Subdomain(s.StorageClassName, specPath.Child("storageClassName"))...)
 	}
 	if m := s.VolumeMode; m != nil {
 		add(validate.Known(*m, specPath.Child("volumeMode"), corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
+	}
+	if c, at := s.VolumeAttributesClassName, specPath.Child("volumeAttributesClassName"); c != nil {
+		if *c == "" {
+			add(field.Required(at, "an empty string is disallowed"))
+		} else {
+			add(validate.Subdomain(*c, at)...)
+		}
+		if s.CSI == nil {
+			add(field.Required(specPath.Child("csi"), "has to be specified when using volumeAttributesClassName"))
+		}
 	}
 	if a := s.NodeAffinity; a != nil {
 		if a.Required == nil {
@@ -44,38 +60,31 @@ func validatePersistentVolume(v, old *corev1.PersistentVolume) (errs field.Error
 			add(podspec.ValidateNodeSelector(a.Required, specPath.Child("nodeAffinity", "required"))...)
 		}
 	}
-	if old == nil {
-		return errs
+	if old != nil {
+		add(validateVolumeChange(s, &old.Spec)...)
 	}
-	if !equality.Semantic.DeepEqual(s.PersistentVolumeSource, old.Spec.PersistentVolumeSource) {
-		add(field.Forbidden(specPath.Child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation\n"+
-			diff.Diff(old.Spec.PersistentVolumeSource, s.PersistentVolumeSource)))
-	}
-	add(validate.Same(s.VolumeMode, old.Spec.VolumeMode, specPath.Child("volumeMode"))...)
 	return errs
 }
 
-func validateVolumeSource(s *corev1.PersistentVolumeSpec) (errs field.ErrorList) {
-	if h := s.HostPath; h != nil {
-		errs = append(errs, podspec.ValidateHostPath(h, specPath.Child("hostPath"))...)
-		if h.Path == "/" && s.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
-			errs = append(errs, field.Forbidden(specPath.Child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'"))
-		}
+// validateVolumeChange checks what of a volume may change: not where it is, nor
+// what is there. The paths are those that users of Kubernetes see, not quite
+// those of the fields.
+func validateVolumeChange(s, old *corev1.PersistentVolumeSpec) (errs field.ErrorList) {
+	source := s.PersistentVolumeSource
+	if source.CSI != nil && old.CSI != nil && old.CSI.ControllerExpandSecretRef == nil { // may be given later
+		source = *source.DeepCopy()
+		source.CSI.ControllerExpandSecretRef = nil
 	}
-	if n := s.NFS; n != nil {
-		errs = append(errs, podspec.ValidateNFS(n, specPath.Child("nfs"))...)
+	if !equality.Semantic.DeepEqual(source, old.PersistentVolumeSource) {
+		errs = append(errs, field.Forbidden(specPath.Child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation\n"+
+			diff.Diff(old.PersistentVolumeSource, source)))
 	}
-	if l := s.Local; l != nil {
-		at := specPath.Child("local")
-		errs = append(errs, validate.Given(l.Path, at.Child("path"))...)
-		errs = append(errs, validate.NoBacksteps(l.Path, at.Child("path"))...)
-		if s.NodeAffinity == nil {
-			errs = append(errs, field.Required(field.NewPath("metadata", "annotations"), "Local volume requires node affinity"))
-		}
+	errs = append(errs, validate.Same(s.VolumeMode, old.VolumeMode, field.NewPath("volumeMode"))...)
+	if old.NodeAffinity != nil {
+		errs = append(errs, validate.Same(s.NodeAffinity, old.NodeAffinity, field.NewPath("nodeAffinity"))...)
 	}
-	if c := s.CSI; c != nil {
-		errs = append(errs, podspec.CSIDriver(c.Driver, specPath.Child("csi", "driver"))...)
-		errs = append(errs, validate.Given(c.VolumeHandle, specPath.Child("csi", "volumeHandle"))...)
+	if old.VolumeAttributesClassName != nil && s.VolumeAttributesClassName == nil {
+		errs = append(errs, field.Forbidden(specPath.Child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden"))
 	}
 	return errs
 }
@@ -85,29 +94,85 @@ func validateClaim(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	if old == nil {
 		return errs
 	}
-	bound := old.Status.Phase == corev1.ClaimBound
+	errs = append(errs, validateClaimChange(c, old)...)
+	errs = append(errs, validateClaimSize(c, old)...)
+	errs = append(errs, validate.Same(c.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
+	if was, is := old.Spec.VolumeAttributesClassName, c.Spec.VolumeAttributesClassName; was != nil {
+		at := specPath.Child("volumeAttributesClassName")
+		if is == nil {
+			errs = append(errs, field.Forbidden(at, "update from non-nil value to nil is forbidden"))
+		} else if *is == "" && *was != "" {
+			errs = append(errs, field.Forbidden(at, "update from non-nil value to an empty string is forbidden"))
+		}
+	}
+	return errs
+}
+
+// validateClaimChange checks that a claim's spec stays as it is, but for what
+// may change: its volume once, its class from none to one, and if it is bound its size.
+func validateClaimChange(c, old *corev1.PersistentVolumeClaim) (errs field.ErrorList) {
 	rest := c.Spec.DeepCopy()
-	if rest.VolumeName != "" && old.Spec.VolumeName == "" {
-		rest.VolumeName = "" // binding
+	if old.Spec.VolumeName == "" {
+		rest.VolumeName = ""
 	}
-	if bound {
-		size, was := rest.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage]
-		if have, ok := old.Status.Capacity[corev1.ResourceStorage]; size.Cmp(was) < 0 && (!ok || size.Cmp(have) <= 0) {
-			errs = append(errs, field.Forbidden(specPath.Child("resources", "requests", "storage"), "field can not be less than status.capacity"))
-		}
-		if rest.Resources.Requests != nil {
-			rest.Resources.Requests[corev1.ResourceStorage] = was
-		}
+	rest.VolumeAttributesClassName = old.Spec.VolumeAttributesClassName
+	if old.Status.Phase == corev1.ClaimBound && rest.Resources.Requests != nil {
+		rest.Resources.Requests[corev1.ResourceStorage] = old.Spec.Resources.Requests[corev1.ResourceStorage]
 	}
-	if c.Spec.VolumeAttributesClassName != nil || old.Spec.VolumeAttributesClassName == nil {
-		rest.VolumeAttributesClassName = old.Spec.VolumeAttributesClassName
-	}
-	if rest.StorageClassName != nil && old.Spec.StorageClassName == nil && !bound {
+	was, annotated := old.Annotations[corev1.BetaStorageClassAnnotation]
+	switch {
+	case old.Spec.StorageClassName == nil && annotated && rest.StorageClassName != nil && *rest.StorageClassName == was:
+		rest.StorageClassName = nil // from the annotation to the field
+	case c.Annotations[corev1.BetaStorageClassAnnotation] != was:
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "annotations").Key(corev1.BetaStorageClassAnnotation),
+			c.Annotations[corev1.BetaStorageClassAnnotation], "field is immutable"))
+	case old.Spec.StorageClassName == nil && !annotated:
 		rest.StorageClassName = nil // a default class that came later
 	}
 	if !equality.Semantic.DeepEqual(rest, &old.Spec) {
 		errs = append(errs, field.Forbidden(specPath, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n"+
 			diff.Diff(old.Spec, *rest)))
 	}
-	return append(errs, validate.Same(c.Spec.VolumeMode, old.Spec.VolumeMode, specPath.Child("volumeMode"))...)
+	return errs
+}
+
+// validateClaimSize checks that a claim that shrinks, because its volume could
+// not grow, still asks for more than it has.
+func validateClaimSize(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
+	size, was := c.Spec.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage]
+	have := old.Status.Capacity[corev1.ResourceStorage]
+	if size.Cmp(was) < 0 && size.Cmp(have) <= 0 {
+		return field.ErrorList{field.Forbidden(specPath.Child("resources", "requests", "storage"), "field can not be less than status.capacity")}
+	}
+	return nil
+}
+
+// validateClaimStatus checks what the parts that bind and grow claims say.
+func validateClaimStatus(c, _ *corev1.PersistentVolumeClaim) (errs field.ErrorList) {
+	status := field.NewPath("status")
+	for name, q := range c.Status.Capacity {
+		errs = append(errs, podspec.Quantity(name, q, status.Child("capacity").Key(string(name)))...)
+	}
+	for name, q := range c.Status.AllocatedResources {
+		errs = append(errs, claimResource(name, status.Child("allocatedResources"))...)
+		errs = append(errs, podspec.Quantity(name, q, status.Child("allocatedResources").Key(string(name)))...)
+	}
+	at := status.Child("allocatedResourceStatus")
+	for name, s := range c.Status.AllocatedResourceStatuses {
+		errs = append(errs, claimResource(name, at)...)
+		errs = append(errs, validate.Known(s, at.Key(string(name)), corev1.PersistentVolumeClaimControllerResizeInProgress,
+			corev1.PersistentVolumeClaimControllerResizeInfeasible, corev1.PersistentVolumeClaimNodeResizePending,
+			corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible)...)
+	}
+	return errs
+}
+
+// claimResource checks the name of a resource that a claim can have: storage, or
+// one of another domain.
+func claimResource(name corev1.ResourceName, at *field.Path) field.ErrorList {
+	errs := validate.Qualified(string(name), at)
+	if len(errs) == 0 && name != corev1.ResourceStorage && !strings.Contains(string(name), "/") {
+		errs = append(errs, field.NotSupported(at, name, []string{"storage"}))
+	}
+	return errs
 }

@@ -72,9 +72,14 @@ func defaultOldVolume(v *corev1.Volume) {
 		fill.Zero(&s.FSType, "xfs")
 	}
 	if s := v.AzureDisk; s != nil {
-		fill.Nil(&s.CachingMode, corev1.AzureDataDiskCachingReadWrite)
-		fill.Nil(&s.Kind, corev1.AzureSharedBlobDisk)
-		fill.Nil(&s.FSType, "ext4")
-		fill.Nil(&s.ReadOnly, false)
+		DefaultAzureDisk(s)
 	}
+}
+
+// DefaultAzureDisk fills in an Azure data disk, of a pod or a PersistentVolume.
+func DefaultAzureDisk(s *corev1.AzureDiskVolumeSource) {
+	fill.Nil(&s.CachingMode, corev1.AzureDataDiskCachingReadWrite)
+	fill.Nil(&s.Kind, corev1.AzureSharedBlobDisk)
+	fill.Nil(&s.FSType, "ext4")
+	fill.Nil(&s.ReadOnly, false)
 }

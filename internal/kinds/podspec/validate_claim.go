@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"proa/internal/kinds/validate"
 )
@@ -47,15 +48,43 @@ func ValidateClaimSpec(s *corev1.PersistentVolumeClaimSpec, at *field.Path) (err
 		errs = append(errs, validate.Known(*m, at.Child("volumeMode"), corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
 	}
 	if d, p := s.DataSource, at.Child("dataSource"); d != nil {
-		errs = append(errs, validate.Given(d.Name, p.Child("name"))...)
-		errs = append(errs, validate.Given(d.Kind, p.Child("kind"))...)
-		if (d.APIGroup == nil || *d.APIGroup == "") && d.Kind != "PersistentVolumeClaim" {
-			errs = append(errs, field.Invalid(p, d.Kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup"))
-		}
+		errs = append(errs, validateDataSource(d.APIGroup, d.Kind, d.Name, p)...)
 	}
 	if d, p := s.DataSourceRef, at.Child("dataSourceRef"); d != nil {
-		errs = append(errs, validate.Given(d.Name, p.Child("name"))...)
-		errs = append(errs, validate.Given(d.Kind, p.Child("kind"))...)
+		errs = append(errs, validateDataSource(d.APIGroup, d.Kind, d.Name, p)...)
+		if d.Namespace != nil && *d.Namespace != "" {
+			errs = append(errs, validate.Label(*d.Namespace, p.Child("namespace"))...)
+		}
+	}
+	errs = append(errs, sameDataSource(s, at)...)
+	if c := s.VolumeAttributesClassName; c != nil && *c != "" {
+		errs = append(errs, validate.Subdomain(*c, at.Child("volumeAttributesClassName"))...)
 	}
 	return errs
+}
+
+// validateDataSource checks what a claim is filled from; without a group, that can only be a claim.
+func validateDataSource(group *string, kind, name string, at *field.Path) field.ErrorList {
+	errs := append(validate.Given(name, at.Child("name")), validate.Given(kind, at.Child("kind"))...)
+	switch {
+	case group != nil && *group != "":
+		errs = append(errs, validate.Subdomain(*group, at.Child("apiGroup"))...)
+	case kind != "PersistentVolumeClaim":
+		errs = append(errs, field.Invalid(at, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup"))
+	}
+	return errs
+}
+
+// sameDataSource checks that the two ways to name a source do not contradict each other.
+func sameDataSource(s *corev1.PersistentVolumeClaimSpec, at *field.Path) field.ErrorList {
+	d, r := s.DataSource, s.DataSourceRef
+	switch {
+	case d == nil || r == nil:
+		return nil
+	case r.Namespace != nil && *r.Namespace != "":
+		return field.ErrorList{field.Invalid(at, at.Child("dataSource"), "must not be specified when dataSourceRef.namespace is specified")}
+	case d.Kind != r.Kind || d.Name != r.Name || !ptr.Equal(d.APIGroup, r.APIGroup):
+		return field.ErrorList{field.Invalid(at, at.Child("dataSource"), "must match dataSourceRef")}
+	}
+	return nil
 }
