@@ -117,56 +117,6 @@ func setPodCondition(pod *corev1.Pod, c corev1.PodCondition) {
 	pod.Status.Conditions = append(pod.Status.Conditions, c)
 }
 
-// evict answers pods/eviction: it deletes the pod with its grace.
-func evict(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
-	e, ok := r.Object.(*policyv1.Eviction)
-	if !ok {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("an Eviction is needed, not %T", r.Object))
-	}
-	if e.Name != "" && e.Name != r.Name {
-		return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
-	}
-	o := api.Options{DryRun: r.Options.DryRun}
-	if d := e.DeleteOptions; d != nil {
-		o.GracePeriod, o.Propagation = d.GracePeriodSeconds, d.PropagationPolicy
-		o.DryRun = o.DryRun || len(d.DryRun) > 0
-		if p := d.Preconditions; p != nil {
-			o.UID, o.ResourceVersion = p.UID, p.ResourceVersion
-		}
-	}
-	uid, err := markDisrupted(ctx, env, r, o)
-	if err != nil {
-		return nil, err
-	}
-	// What was asked of the version has been checked; marking made a new one.
-	o.UID, o.ResourceVersion = &uid, nil
-	_, err = env.Handle(ctx, &api.Request{Verb: api.Delete, Resource: r.Resource, Namespace: r.Namespace, Name: r.Name, User: r.User, Options: o})
-	if err != nil {
-		return nil, err
-	}
-	return created(), nil
-}
-
-// markDisrupted checks the preconditions in o and says in the pod's conditions
-// why it ends. A pod that has ended already, or is ending, is left as it is.
-func markDisrupted(ctx context.Context, env api.Env, r *api.Request, o api.Options) (uid types.UID, err error) {
-	to := *r
-	to.Sub, to.Object, to.Body, to.Options.DryRun = "", nil, nil, o.DryRun
-	_, err = env.Mutate(ctx, &to, func(old api.Object) (api.Object, error) {
-		p := old.(*corev1.Pod)
-		if err := precondition("pods/eviction", p, o.UID, o.ResourceVersion); err != nil {
-			return nil, err
-		}
-		uid = p.UID
-		if p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
-			setPodCondition(p, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
-				Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting", ObservedGeneration: p.Generation})
-		}
-		return p, nil
-	})
-	return uid, err
-}
-
 // precondition is the conflict between a pod and what was asked of its uid and
 // version, if there is one.
 func precondition(resource string, p *corev1.Pod, uid *types.UID, version *string) error {

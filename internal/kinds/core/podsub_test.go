@@ -6,27 +6,18 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
 	"proa/internal/kinds/core"
 )
 
 // server holds one pod.
-type server struct {
-	pod     *corev1.Pod
-	deleted *api.Options
-}
+type server struct{ pod *corev1.Pod }
 
-func (s *server) Handle(_ context.Context, r *api.Request) (*api.Response, error) {
-	if r.Verb != api.Delete || r.Resource != core.Pod.Def() || r.Name != s.pod.Name {
-		return nil, apierrors.NewBadRequest("only the deletion of the pod was expected")
-	}
-	s.deleted = &r.Options
-	return &api.Response{}, nil
+func (s *server) Handle(context.Context, *api.Request) (*api.Response, error) {
+	return nil, apierrors.NewBadRequest("no request was expected")
 }
 
 func (s *server) Mutate(_ context.Context, r *api.Request, change func(api.Object) (api.Object, error)) (*api.Item, error) {
@@ -112,32 +103,6 @@ func TestOldBinding(t *testing.T) {
 	_, err := core.Binding.Do(context.Background(), s, &api.Request{Verb: api.Create, Resource: core.Binding.Def(), Namespace: "default", Object: node("n1")})
 	if err != nil || s.pod.Spec.NodeName != "n1" {
 		t.Error(s.pod.Spec.NodeName, err)
-	}
-}
-
-func TestEvict(t *testing.T) {
-	evict := func(s *server, e *policyv1.Eviction) error {
-		_, err := core.Pod.Sub["eviction"].Do(context.Background(), s, &api.Request{
-			Verb: api.Create, Resource: core.Pod.Def(), Namespace: "default", Name: "web", Sub: "eviction", Object: e})
-		return err
-	}
-	s, grace, version := newServer(), int64(5), "7"
-	err := evict(s, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "web"},
-		DeleteOptions: &metav1.DeleteOptions{GracePeriodSeconds: &grace, Preconditions: &metav1.Preconditions{ResourceVersion: &version}}})
-	if err != nil || s.deleted == nil {
-		t.Fatal(err)
-	}
-	if *s.deleted.GracePeriod != 5 || *s.deleted.UID != "u" || s.deleted.ResourceVersion != nil {
-		t.Errorf("%+v", s.deleted)
-	}
-	if c := s.pod.Status.Conditions; len(c) != 1 || c[0].Type != corev1.DisruptionTarget || c[0].Reason != "EvictionByEvictionAPI" {
-		t.Error(c)
-	}
-	s = newServer()
-	uid := types.UID("other")
-	err = evict(s, &policyv1.Eviction{DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}})
-	if !apierrors.IsConflict(err) || s.deleted != nil || len(s.pod.Status.Conditions) > 0 {
-		t.Error(err, s.deleted)
 	}
 }
 
