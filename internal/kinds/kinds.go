@@ -6,6 +6,7 @@ import (
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/authentication"
 	"proa/internal/kinds/authorization"
+	"proa/internal/kinds/autoscaling"
 	"proa/internal/kinds/batch"
 	"proa/internal/kinds/certificates"
 	"proa/internal/kinds/coordination"
@@ -52,6 +53,8 @@ var All = []api.Definition{
 	authorization.SelfSubjectAccessReview,
 	authorization.SelfSubjectRulesReview,
 	authorization.SubjectAccessReview,
+	autoscaling.HorizontalPodAutoscaler,
+	autoscaling.HorizontalPodAutoscalerV1,
 	batch.CronJob,
 	batch.Job,
 	certificates.CertificateSigningRequest,
