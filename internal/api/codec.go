@@ -43,21 +43,29 @@ type protobufObject interface {
 
 func (protobufCodec) Media() string { return MediaProtobuf }
 
-// Encode leaves the resourceVersion out by encoding a shallow copy of the
-// object without it, so o may be shared.
+// Encode leaves the resourceVersion out, and puts the managedFields at the end,
+// by encoding a shallow copy of the object without them, so o may be shared.
 func (c protobufCodec) Encode(o Object) ([]byte, error) {
-	if o.GetResourceVersion() != "" {
-		o = Clone(o)
+	owners := o.GetManagedFields()
+	if o.GetResourceVersion() != "" || len(owners) > 0 {
+		o = shallow(o)
 		o.SetResourceVersion("")
+		o.SetManagedFields(nil)
 	}
 	m, ok := o.(protobufObject)
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form", o)
 	}
-	b := make([]byte, m.Size())
+	b := make([]byte, m.Size(), m.Size()+shortOwners*min(len(owners), 1))
 	n, err := m.MarshalTo(b)
-	return b[:n], err
+	if err != nil {
+		return nil, err
+	}
+	return appendOwners(b[:n], owners)
 }
+
+// shortOwners is about what one entry of managedFields takes in the short form.
+const shortOwners = 96
 
 func (c protobufCodec) Decode(body []byte) (Object, error) {
 	o := c.new()

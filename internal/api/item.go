@@ -23,6 +23,8 @@ type Item struct {
 	json atomic.Pointer[[]byte]
 	used atomic.Uint32 // which of the forms was asked for since the last Sweep
 	more atomic.Pointer[more]
+
+	owners atomic.Pointer[[]byte] // what replaces the short managedFields at the end of body
 }
 
 // more is what only items of kinds with views have.
@@ -37,6 +39,7 @@ const (
 	usedObject = 1 << iota
 	usedJSON
 	usedView
+	usedOwners
 )
 
 // NewItem returns an item from a stored form, an object, or both. The object,
@@ -192,7 +195,7 @@ func (i *Item) JSON() ([]byte, error) {
 	if b := i.json.Load(); b != nil {
 		return *b, nil
 	}
-	b, err := json.Marshal(i.Object())
+	b, err := json.Marshal(i.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +211,9 @@ func (i *Item) Sweep() (gone int) {
 		gone++
 	}
 	if used&usedView == 0 && i.Resource.Hub == nil && i.more.Swap(nil) != nil {
+		gone++
+	}
+	if used&usedOwners == 0 && i.owners.Swap(nil) != nil {
 		gone++
 	}
 	if used&usedObject == 0 && i.body != nil && i.obj.Swap(nil) != nil {
@@ -240,15 +246,16 @@ func (i *Item) RawSize() (int, error) {
 	if i.Resource.Codec.Media() != MediaProtobuf {
 		return 0, fmt.Errorf("%s has no protobuf form", i.Resource.Kind)
 	}
-	body, err := i.Body()
+	object, owners, err := i.wire()
+	size := len(object) + len(owners)
 	if err != nil || i.Revision == 0 {
-		return len(body), err
+		return size, err
 	}
 	digits := 1
 	for n := i.Revision; n >= 10; n /= 10 {
 		digits++
 	}
-	return len(body) + 4 + digits, nil // the tags and lengths of RawProtobuf are one byte each
+	return size + 4 + digits, nil // the tags and lengths of RawProtobuf are one byte each
 }
 
 // RawProtobuf appends the object's own message, with its resourceVersion and
@@ -257,11 +264,11 @@ func (i *Item) RawProtobuf(dst []byte) ([]byte, error) {
 	if i.Resource.Codec.Media() != MediaProtobuf {
 		return nil, fmt.Errorf("%s has no protobuf form", i.Resource.Kind)
 	}
-	body, err := i.Body()
+	object, owners, err := i.wire()
 	if err != nil {
 		return nil, err
 	}
-	dst = append(dst, body...)
+	dst = append(append(dst, object...), owners...)
 	if i.Revision == 0 {
 		return dst, nil
 	}

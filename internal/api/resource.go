@@ -38,6 +38,7 @@ type Resource struct {
 	ValidName      func(name string, prefix bool) []string
 	Default        func(Object)
 	Prepare        func(new, old Object)
+	Fills          bool // Prepare may fill in more than the status of a new object
 	Validate       func(new, old Object) field.ErrorList
 	Warn           func(new, old Object) []string
 	HasStatus      bool

@@ -67,6 +67,7 @@ func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, erro
 	obj.SetFinalizers(w.propagate(old.GetFinalizers()))
 	if old.GetDeletionTimestamp() != nil {
 		w.shorten(obj)
+		w.unowned(obj, old)
 		return obj, nil
 	}
 	grace := int64(0)
@@ -80,6 +81,7 @@ func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, erro
 		obj.SetGeneration(obj.GetGeneration() + 1)
 	}
 	res.Deleting(obj)
+	w.unowned(obj, old)
 	return obj, nil
 }
 

@@ -26,8 +26,8 @@ import (
 //	validation of metadata and kind, admission that refuses
 //	encode, compare and swap; after a lost race all of it again, from the new state
 //
-// Field ownership (metadata.managedFields) is settled between admission and
-// validation: see own.
+// Field ownership (metadata.managedFields) is settled before the server itself
+// fills anything in: see own.go.
 
 // retries is how often a write that may be made on any state is tried.
 const retries = 50
@@ -40,6 +40,7 @@ type writing struct {
 	key      string
 	warnings []string
 	made     []func(bool) // reservations to be settled
+	scaling  bool         // the write is for the scale
 }
 
 func (s *Server) writing(t *table, r *api.Request) *writing {
@@ -158,14 +159,17 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 		return nil, err
 	}
 	w.begin(obj)
+	w.ownNew(obj)
+	before := w.before(obj, res.Fills)
 	res.Prepare(obj, nil)
-	if err := w.own(obj, nil); err != nil {
-		return nil, err
-	}
 	if err := w.reserve(ctx, a); err != nil {
 		return nil, err
 	}
-	errs := apivalidation.ValidateObjectMetaAccessor(obj, res.Scope == api.Namespaced, res.ValidName, metadata)
+	w.unowned(obj, before)
+	var errs field.ErrorList
+	inFull(obj, func() {
+		errs = apivalidation.ValidateObjectMetaAccessor(obj, res.Scope == api.Namespaced, res.ValidName, metadata)
+	})
 	if err := w.invalid(obj.GetName(), append(errs, w.rules()(obj, nil)...)); err != nil {
 		return nil, err
 	}
@@ -226,16 +230,17 @@ func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (i
 	}
 	w.keep(obj, old)
 	validate := w.merge(obj, old)
-	if err := w.own(obj, old); err != nil {
-		return nil, false, err
-	}
+	w.own(obj, old)
 	if w.r.Sub == "" {
+		before := w.before(obj, false)
 		if err := w.reserve(ctx, a); err != nil {
 			return nil, false, err
 		}
+		w.unowned(obj, before)
 	}
 	obj.SetResourceVersion(old.GetResourceVersion())
-	errs := apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, metadata)
+	var errs field.ErrorList
+	inFull(obj, func() { errs = apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, metadata) })
 	errs = append(errs, apivalidation.ValidateFinalizers(obj.GetFinalizers(), metadata.Child("finalizers"))...)
 	if err := w.invalid(obj.GetName(), append(errs, validate(obj, old)...)); err != nil {
 		return nil, false, err
@@ -388,7 +393,13 @@ func (s *Server) Mutate(ctx context.Context, r *api.Request, change func(old api
 		return nil, apierrors.NewNotFound(r.Resource.GroupResource(), r.Name)
 	}
 	w := s.writing(t, r)
-	item, _, err := w.edit(ctx, func(old *api.Item) (api.Object, error) { return change(api.Clone(old.Object())) }, w.swap)
+	item, _, err := w.edit(ctx, func(old *api.Item) (api.Object, error) {
+		obj, err := change(api.Clone(old.Object()))
+		if err == nil {
+			w.unowned(obj, old.Object())
+		}
+		return obj, err
+	}, w.swap)
 	if err != nil {
 		return nil, s.statusError(r, err)
 	}

@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	kjson "sigs.k8s.io/json"
@@ -22,11 +20,8 @@ import (
 	"proa/internal/api"
 )
 
-// Server-side apply, and who owns which field (KEP-555). Ownership is kept for
-// an object from its first apply on; of objects that nobody applies nothing is
-// recorded, because the library takes longer for that than all the rest of a
-// write. The first apply of such an object finds its fields owned by
-// "before-first-apply".
+// Server-side apply (KEP-555), by the library. It takes longer than all the rest
+// of a write; who owns which field after other writes is settled in own.go.
 
 // owners holds a server's field managers, made when they are first needed: the
 // schema behind them takes tens of megabytes.
@@ -81,41 +76,6 @@ func notOwned(t *table, sub string) map[fieldpath.APIVersion]fieldpath.Filter {
 	return out
 }
 
-// own records in metadata.managedFields whom the fields of obj belong to.
-func (w *writing) own(obj, old api.Object) error {
-	if w.r.Patch != types.ApplyYAMLPatchType || w.r.Verb != api.Patch {
-		if old == nil || len(old.GetManagedFields()) == 0 {
-			obj.SetManagedFields(nil)
-			return nil
-		}
-		m, err := w.s.owners.of(w.t, w.t.asked(w.r), w.r.Sub)
-		if err != nil {
-			return err
-		}
-		obj.GetObjectKind().SetGroupVersionKind(w.t.res.GVK())
-		m.UpdateNoErrors(old, obj, w.writer())
-	}
-	if old != nil && sameOwners(obj.GetManagedFields(), old.GetManagedFields()) {
-		obj.SetManagedFields(old.GetManagedFields())
-	}
-	return nil
-}
-
-// writer is the name under which a plain write owns fields.
-func (w *writing) writer() string {
-	name := w.r.Options.FieldManager
-	if name == "" && w.r.HTTP != nil {
-		name, _, _ = strings.Cut(w.r.HTTP.UserAgent(), "/")
-	}
-	if name == "" {
-		name = w.r.User.Name
-	}
-	if name == "" {
-		name = "unknown"
-	}
-	return name[:min(len(name), 128)]
-}
-
 // sameOwners compares all but the times, so that writing the same again is no change.
 func sameOwners(a, b []metav1.ManagedFieldsEntry) bool {
 	return slices.EqualFunc(a, b, func(x, y metav1.ManagedFieldsEntry) bool {
@@ -141,6 +101,7 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 		return nil, err
 	}
 	merge := func(live api.Object) (api.Object, error) {
+		live.SetManagedFields(t.res.Owners(live))
 		out, err := m.Apply(live, intent.DeepCopy(), r.Options.FieldManager, r.Options.Force)
 		if err != nil {
 			return nil, applyError(err)

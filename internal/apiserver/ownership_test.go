@@ -2,18 +2,15 @@ package apiserver_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
 	"proa/internal/apiserver"
 	"proa/internal/kinds/apps"
-	"proa/internal/kinds/core"
 	"proa/internal/store/memory"
 )
 
@@ -81,23 +78,5 @@ func TestApplyRefusals(t *testing.T) {
 	} {
 		_, err := applyAs(t, s, c.manager, c.body, false)
 		wantError(t, err, 400, metav1.StatusReasonBadRequest, c.text)
-	}
-}
-
-// What a client sends as managedFields of an object that nobody applies is not kept.
-func TestNobodyOwnsPlainObjects(t *testing.T) {
-	s := start(t, memory.New(nil), nil)
-	cm := configMap("a", "x")
-	cm.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "me", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1"}}
-	if got := must[*corev1.ConfigMap](t)(core.ConfigMap.Create(t.Context(), s, cm)); len(got.ManagedFields) != 0 {
-		t.Errorf("%+v", got.ManagedFields)
-	}
-	if _, err := s.Handle(t.Context(), &api.Request{Verb: api.Patch, Resource: core.ConfigMap.Def(), Namespace: "a", Name: "x", Patch: types.ApplyYAMLPatchType,
-		Body: []byte("{apiVersion: v1, kind: ConfigMap, data: {k: v}}"), Options: api.Options{FieldManager: "me"}}); err != nil {
-		t.Fatal(err)
-	}
-	got := must[*corev1.ConfigMap](t)(core.ConfigMap.Get(t.Context(), s, "a", "x"))
-	if got.Data["k"] != "v" || len(got.ManagedFields) != 1 || !strings.Contains(got.ManagedFields[0].FieldsV1.GetRawString(), "f:k") {
-		t.Errorf("%+v", got)
 	}
 }

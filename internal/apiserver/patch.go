@@ -48,6 +48,9 @@ func (s *Server) patch(ctx context.Context, t *table, r *api.Request) (*api.Resp
 		if res.Hub != nil {
 			obj = res.Hub.To(obj)
 		}
+		if !touchesOwners(r.Body) {
+			obj.SetManagedFields(old.Object().GetManagedFields())
+		}
 		return obj, nil
 	}, w.replace)
 	if err != nil {

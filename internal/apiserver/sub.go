@@ -190,6 +190,7 @@ func (s *Server) scale(ctx context.Context, t *table, r *api.Request) (*api.Resp
 	q := *r
 	q.Sub = "" // the parent is written as a whole
 	w := s.writing(t, &q)
+	w.scaling = true
 	item, _, err := w.edit(ctx, func(old *api.Item) (api.Object, error) {
 		sc, err := change(scaleOf(t.res, old.Object()))
 		if err != nil {

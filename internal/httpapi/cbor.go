@@ -48,7 +48,7 @@ func (x *exchange) cborList(t *target, l *api.ItemList) {
 	b = append(cborString(b, "metadata"), meta[len(api.CBORMagic):]...)
 	*out.buf = cborHead(cborString(b, "items"), cborArray, len(l.Items))
 	for _, item := range l.Items {
-		one, err := api.EncodeCBOR(t.res.unnamed(item.Object()))
+		one, err := api.EncodeCBOR(t.res.unnamed(item.Public()))
 		if err != nil {
 			out.fail(err)
 			return

@@ -200,7 +200,7 @@ func (x *exchange) tableList(t *target, l *api.ItemList, write func([]byte)) err
 
 // A partial object is an object's metadata and nothing else.
 func partial(item *api.Item, version string) *metav1.PartialObjectMetadata {
-	p := meta.AsPartialObjectMetadata(item.Object())
+	p := meta.AsPartialObjectMetadata(item.Public())
 	p.SetGroupVersionKind(partialKind(version))
 	return p
 }

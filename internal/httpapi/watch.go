@@ -115,7 +115,7 @@ func (w *watcher) event(e *api.Event) error {
 			return w.protobuf(e)
 		}
 		if w.x.media.typ == api.MediaCBOR {
-			b, err := api.EncodeCBOR(e.Item.Object())
+			b, err := api.EncodeCBOR(e.Item.Public())
 			if err != nil {
 				return err
 			}

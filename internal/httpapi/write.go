@@ -140,7 +140,7 @@ func (x *exchange) writeItem(t *target, code int, item *api.Item) {
 		b, err = appendItem((*buf)[:0], item)
 		*buf = b
 	case x.media.typ == api.MediaCBOR:
-		b, err = api.EncodeCBOR(item.Object())
+		b, err = api.EncodeCBOR(item.Public())
 	default:
 		b, err = item.JSON()
 	}

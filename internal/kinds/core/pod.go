@@ -29,6 +29,7 @@ var Pod = &api.Kind[*corev1.Pod]{
 	Name:           apivalidation.NameIsDNSSubdomain,
 	Default:        podspec.DefaultPod,
 	Prepare:        preparePod,
+	Tidy:           true,
 	Validate:       validatePod,
 	Warn:           warnPod,
 	Status:         true,

@@ -1,0 +1,161 @@
+package api
+
+import (
+	"reflect"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"proa/internal/api/owned"
+)
+
+// Who owns which field (metadata.managedFields) is kept in a short form where it
+// can be: see package owned. Object and Body have what is kept; what leaves for
+// clients (Public, JSON, Protobuf) has the entries in full, made when first asked
+// for.
+
+// Owners returns an object's managedFields as clients see them.
+func (r *Resource) Owners(o Object) []metav1.ManagedFieldsEntry {
+	return owned.Full(o.GetManagedFields(), o, r.HasStatus)
+}
+
+// Public returns the typed form as clients see it: with its managedFields in
+// full. It is read-only, and made anew on every call if it differs from Object.
+func (i *Item) Public() Object {
+	o := i.Object()
+	if !owned.AnyShort(o.GetManagedFields()) {
+		return o
+	}
+	o = shallow(o)
+	o.SetManagedFields(i.fullOwners())
+	return o
+}
+
+// fullOwners are the managedFields as clients see them. The short form is about
+// the stored object.
+func (i *Item) fullOwners() []metav1.ManagedFieldsEntry {
+	if m := i.more.Load(); m != nil && m.of != nil {
+		i = m.of
+	}
+	return i.Resource.Owners(i.Object())
+}
+
+// shallow returns a copy of o that shares what o points to.
+func shallow(o Object) Object {
+	c := reflect.New(reflect.TypeOf(o).Elem())
+	c.Elem().Set(reflect.ValueOf(o).Elem())
+	return c.Interface().(Object)
+}
+
+// The stored protobuf form has the managedFields at its end, in an ObjectMeta of
+// their own, which decodes as one with the first: so they can be replaced
+// without decoding anything.
+const (
+	fieldMetadata      = 1  // of every object
+	fieldManagedFields = 17 // of ObjectMeta
+	fieldFieldsType    = 6  // of ManagedFieldsEntry
+)
+
+// appendOwners appends managedFields to a message of an object without them.
+func appendOwners(b []byte, entries []metav1.ManagedFieldsEntry) ([]byte, error) {
+	if len(entries) == 0 {
+		return b, nil
+	}
+	var meta []byte
+	for i := range entries {
+		e, err := entries[i].Marshal()
+		if err != nil {
+			return nil, err
+		}
+		meta = protowire.AppendTag(meta, fieldManagedFields, protowire.BytesType)
+		meta = protowire.AppendBytes(meta, e)
+	}
+	b = protowire.AppendTag(b, fieldMetadata, protowire.BytesType)
+	return protowire.AppendBytes(b, meta), nil
+}
+
+// splitOwners finds the managedFields that appendOwners appended: body[:end] is
+// the object without them. short says that they are not as clients see them. If
+// there are none, end is len(body).
+func splitOwners(body []byte) (end int, short bool) {
+	metas, at := 0, 0
+	for at < len(body) {
+		num, typ, n := protowire.ConsumeTag(body[at:])
+		if n < 0 {
+			return len(body), false
+		}
+		m := protowire.ConsumeFieldValue(num, typ, body[at+n:])
+		if m < 0 {
+			return len(body), false
+		}
+		if num == fieldMetadata {
+			if metas++; metas == 2 {
+				meta, _ := protowire.ConsumeBytes(body[at+n:])
+				return at, hasShort(meta)
+			}
+		}
+		at += n + m
+	}
+	return len(body), false
+}
+
+// hasShort says whether an ObjectMeta of nothing but managedFields has one in the short form.
+func hasShort(meta []byte) bool {
+	for len(meta) > 0 {
+		num, typ, n := protowire.ConsumeTag(meta)
+		if n < 0 || num != fieldManagedFields || typ != protowire.BytesType {
+			return false
+		}
+		entry, m := protowire.ConsumeBytes(meta[n:])
+		if m < 0 {
+			return false
+		}
+		if !isFull(entry) {
+			return true
+		}
+		meta = meta[n+m:]
+	}
+	return false
+}
+
+func isFull(entry []byte) bool {
+	for len(entry) > 0 {
+		num, typ, n := protowire.ConsumeTag(entry)
+		if n < 0 {
+			return true
+		}
+		m := protowire.ConsumeFieldValue(num, typ, entry[n:])
+		if m < 0 {
+			return true
+		}
+		if num == fieldFieldsType {
+			v, _ := protowire.ConsumeBytes(entry[n:])
+			return len(v) > len(owned.Except) // the only longer one is the API's own
+		}
+		entry = entry[n+m:]
+	}
+	return false
+}
+
+// wire returns the two parts of the protobuf form as clients see it.
+func (i *Item) wire() (object, owners []byte, err error) {
+	body, err := i.Body()
+	if err != nil {
+		return nil, nil, err
+	}
+	end, short := splitOwners(body)
+	if !short {
+		return body, nil, nil
+	}
+	if b := i.owners.Load(); b != nil {
+		i.touch(usedOwners)
+		return body[:end], *b, nil
+	}
+	b, err := appendOwners(nil, i.fullOwners())
+	if err != nil {
+		return nil, nil, err
+	}
+	i.touch(usedOwners)
+	i.owners.Store(&b)
+	return body[:end], b, nil
+}
