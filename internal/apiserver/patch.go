@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
 	"proa/internal/api"
@@ -67,6 +69,8 @@ type patcher struct {
 	d     *decoder
 	list  jsonpatch.Patch                // of a JSON patch
 	meta  strategicpatch.LookupPatchMeta // of a strategic merge patch
+
+	strict []error // what the patch itself has besides what belongs there
 }
 
 // maxPatchOps bounds the operations of a JSON patch, as Kubernetes does.
@@ -80,16 +84,19 @@ func newPatcher(empty func() api.Object, gvk schema.GroupVersionKind, r *api.Req
 	p := &patcher{r: r, empty: empty, d: d}
 	switch r.Patch {
 	case types.JSONPatchType:
+		if err = p.checkOps(); err != nil {
+			return nil, err
+		}
 		if p.list, err = jsonpatch.DecodePatch(r.Body); err != nil {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+			return nil, badPatch(err)
 		}
 		if len(p.list) > maxPatchOps {
 			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOps, len(p.list)))
 		}
 	case types.MergePatchType:
-		var v map[string]json.RawMessage
-		if err := json.Unmarshal(r.Body, &v); err != nil {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		v := map[string]any{}
+		if p.strict, err = kjson.UnmarshalStrict(r.Body, &v); err != nil {
+			return nil, badPatch(err)
 		}
 	case types.StrategicMergePatchType:
 		if p.meta, err = patchMeta(empty()); err != nil {
@@ -101,6 +108,31 @@ func newPatcher(empty func() api.Object, gvk schema.GroupVersionKind, r *api.Req
 	return p, nil
 }
 
+func badPatch(err error) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+}
+
+// checkOps looks for what does not belong into the operations of a JSON patch
+// (RFC 6902, section 4).
+func (p *patcher) checkOps() (err error) {
+	if p.d.mode == validateIgnore {
+		return nil
+	}
+	var ops []struct {
+		Op    string          `json:"op"`
+		Path  string          `json:"path"`
+		From  string          `json:"from"`
+		Value json.RawMessage `json:"value"`
+	}
+	if p.strict, err = kjson.UnmarshalStrict(p.r.Body, &ops); err != nil {
+		return badPatch(err)
+	}
+	for i, e := range p.strict {
+		p.strict[i] = fmt.Errorf("json patch %w", e)
+	}
+	return nil
+}
+
 // apply returns a new object: old, whose JSON is given, with the patch applied.
 func (p *patcher) apply(old api.Object, form []byte) (api.Object, error) {
 	p.d.warnings = p.d.warnings[:0]
@@ -109,24 +141,43 @@ func (p *patcher) apply(old api.Object, form []byte) (api.Object, error) {
 	}
 	var err error
 	if p.r.Patch == types.JSONPatchType {
-		form, err = p.list.Apply(form)
-	} else {
-		form, err = jsonpatch.MergePatch(form, p.r.Body)
-	}
-	if err != nil {
-		return nil, unprocessable(err)
+		if form, err = p.list.Apply(form); err != nil {
+			return nil, unprocessable(err)
+		}
+	} else if form, err = jsonpatch.MergePatch(form, p.r.Body); err != nil {
+		return nil, badPatch(err)
 	}
 	obj := p.empty()
-	return obj, p.decoded(p.d.decode(form, api.MediaJSON, obj))
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	strict, err := p.d.decodeJSON(form, obj)
+	if err != nil {
+		return nil, invalidPatch(string(form), err)
+	}
+	return obj, p.finish(obj, string(form), strict)
 }
 
-// decoded turns the errors of a patched object into those of a patch.
-func (p *patcher) decoded(err error) error {
-	var status *apierrors.StatusError
-	if errors.As(err, &status) && status.ErrStatus.Code == http.StatusBadRequest && p.r.Patch != types.StrategicMergePatchType {
-		return unprocessable(errors.New(status.ErrStatus.Message))
+// finish checks the kind of the patched object, and what the patch, or the
+// object after it, holds that does not belong there.
+func (p *patcher) finish(obj api.Object, form string, strict []error) error {
+	if err := p.d.sameKind(obj.GetObjectKind().GroupVersionKind()); err != nil {
+		return err
 	}
-	return err
+	obj.GetObjectKind().SetGroupVersionKind(p.d.gvk)
+	if strict = append(slices.Clip(p.strict), strict...); len(strict) == 0 || p.d.mode == validateIgnore {
+		return nil
+	}
+	if p.d.mode == validateStrict {
+		return invalidPatch(form, runtime.NewStrictDecodingError(strict))
+	}
+	for _, e := range strict {
+		p.d.warnings = append(p.d.warnings, e.Error())
+	}
+	return nil
+}
+
+// invalidPatch is a patch that leads to an object which cannot be.
+func invalidPatch(form string, err error) error {
+	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), form, err.Error())})
 }
 
 func (p *patcher) strategic(old api.Object) (api.Object, error) {
@@ -139,7 +190,7 @@ func (p *patcher) strategic(old api.Object) (api.Object, error) {
 		strict, err = kjson.UnmarshalStrict(p.r.Body, &patch)
 	}
 	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		return nil, badPatch(err)
 	}
 	form, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
 	if err != nil {
@@ -154,29 +205,22 @@ func (p *patcher) strategic(old api.Object) (api.Object, error) {
 		return nil, unprocessable(err)
 	}
 	obj := p.empty()
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	shown := fmt.Sprintf("%+v", patch)
 	err = runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(merged, obj, p.d.mode != validateIgnore)
 	if more, ok := runtime.AsStrictDecodingError(err); ok {
 		strict = append(strict, more.Errors()...)
 	} else if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", p.d.gvk.Kind, p.d.gvk.Version, p.d.gvk.Kind, err))
+		return nil, invalidPatch(shown, err)
 	}
-	if err := p.d.sameKind(obj.GetObjectKind().GroupVersionKind()); err != nil {
-		return nil, err
-	}
-	obj.GetObjectKind().SetGroupVersionKind(p.d.gvk)
-	if len(strict) > 0 && p.d.mode == validateStrict {
-		return nil, apierrors.NewBadRequest(runtime.NewStrictDecodingError(strict).Error())
-	}
-	for _, e := range strict {
-		p.d.warnings = append(p.d.warnings, e.Error())
-	}
-	return obj, nil
+	return obj, p.finish(obj, shown, strict)
 }
 
 // unprocessable is a patch that cannot be applied to the object as it is.
 func unprocessable(err error) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: err.Error(),
+		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
+		Message: "the server rejected our request due to an error in our request: " + err.Error(),
 	}}
 }
 

@@ -431,12 +431,25 @@ func TestHealth(t *testing.T) {
 		{Name: "store", Probe: func(context.Context) error { return nil }},
 		{Name: "sync", Ready: true, Probe: func(context.Context) error { return ill }},
 	}})
-	resp, body := rig.call("GET", "/readyz?verbose", "", "")
-	if want := "[+]ping ok\n[+]store ok\n[+]sync ok\n[+]shutdown ok\nreadyz check passed\n"; body != want || resp.StatusCode != 200 {
-		t.Errorf("%q", body)
+	for path, want := range map[string]string{
+		"/readyz?verbose":                     "[+]ping ok\n[+]store ok\n[+]sync ok\n[+]shutdown ok\nreadyz check passed\n",
+		"/livez?verbose":                      "[+]ping ok\n[+]store ok\nlivez check passed\n",
+		"/healthz?verbose=":                   "[+]ping ok\n[+]store ok\n[+]sync ok\nhealthz check passed\n",
+		"/livez?verbose&exclude=store":        "[+]ping ok\n[+]store excluded: ok\nlivez check passed\n",
+		"/livez?verbose&exclude=a&exclude=no": "[+]ping ok\n[+]store ok\nwarn: some health checks cannot be excluded: no matches for \"a\",\"no\"\nlivez check passed\n",
+		"/livez":                              "ok",
+		"/livez/ping":                         "ok",
+		"/readyz/shutdown":                    "ok",
+	} {
+		if resp, body := rig.call("GET", path, "", ""); body != want || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+			t.Errorf("%s: %d %q", path, resp.StatusCode, body)
+		}
 	}
 	ill = sick
-	for path, want := range map[string]int{"/livez": 200, "/readyz": 500, "/readyz/store": 200, "/readyz/sync": 500, "/readyz?exclude=sync": 200, "/readyz/nothing": 404} {
+	if resp, body := rig.call("GET", "/readyz", "", ""); body != "[+]ping ok\n[+]store ok\n[-]sync failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n" || resp.StatusCode != 500 {
+		t.Errorf("%d %q", resp.StatusCode, body)
+	}
+	for path, want := range map[string]int{"/livez": 200, "/readyz/store": 200, "/readyz/sync": 500, "/livez/sync": 404, "/readyz?exclude=sync": 200, "/readyz/nothing": 404} {
 		if resp, body := rig.call("GET", path, "", ""); resp.StatusCode != want || strings.Contains(body, "secret") {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
 		}
