@@ -133,21 +133,46 @@ func (g *collector) reconcile(ctx context.Context, c *control.Cluster, key contr
 	return g.collect(ctx, c, key.Kind, o)
 }
 
+// A dependent is an object that names another as its owner.
+type dependent struct {
+	kind *api.Resource
+	obj  api.Object
+}
+
 // orphan takes the object out of its dependents' owners, and lets it go.
 func (g *collector) orphan(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object) error {
-	type dependent struct {
-		kind *api.Resource
-		obj  api.Object
+	all, err := g.owned(ctx, c, kind, o)
+	if err != nil {
+		return err
 	}
-	var all []dependent
-	g.dependents(c, o.GetUID(), func(kind *api.Resource, d api.Object) { all = append(all, dependent{kind, d}) })
-	err := c.Each(len(all), func(i int) error {
+	err = c.Each(len(all), func(i int) error {
 		return disown(ctx, c, all[i].kind, all[i].obj, func(uid types.UID) bool { return uid == o.GetUID() })
 	})
 	if err != nil {
 		return err
 	}
 	return unfinalize(ctx, c, kind, o, metav1.FinalizerOrphanDependents)
+}
+
+// owned asks the server itself for the dependents: one that the watches have
+// not told of yet would be collected as soon as its owner is gone.
+func (g *collector) owned(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object) (all []dependent, err error) {
+	ns := o.GetNamespace()
+	for _, k := range g.kinds {
+		if !k.Can(api.List) || kind.Scope == api.Namespaced && k.Scope == api.Cluster {
+			continue
+		}
+		list, err := api.Untyped(k).List(ctx, c, ns, api.Selectors{})
+		if err != nil {
+			return nil, fmt.Errorf("look for dependents: %w", err)
+		}
+		for _, d := range list {
+			if slices.ContainsFunc(d.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == o.GetUID() }) {
+				all = append(all, dependent{k, d})
+			}
+		}
+	}
+	return all, nil
 }
 
 // foreground removes the dependents that block the object, and then lets it go.

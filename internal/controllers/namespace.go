@@ -134,7 +134,7 @@ func (l *remainder) describe(s *corev1.NamespaceStatus, now time.Time) {
 	if len(l.counts) > 0 {
 		var parts []string
 		for r, n := range l.counts {
-			parts = append(parts, fmt.Sprintf("%s has %d resource instances", strings.TrimSuffix(r.Resource+"."+r.Group, "."), n))
+			parts = append(parts, fmt.Sprintf("%s.%s has %d resource instances", r.Resource, r.Group, n))
 		}
 		slices.Sort(parts)
 		set(corev1.NamespaceContentRemaining, true, "SomeResourcesRemain", "Some resources are remaining: "+strings.Join(parts, ", "))

@@ -140,6 +140,7 @@ func (p *play) ask(s *step) (*ask, error) {
 		q.headers = append(q.headers, [2]string{h[0], value})
 	}
 	q.body, err = p.body(s)
+	q.raw = s.raw
 	return q, err
 }
 

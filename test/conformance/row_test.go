@@ -190,6 +190,9 @@ func parseRow(title, text string) (*row, error) {
 			m := codeLine.FindStringSubmatch(line)
 			now.want.code, _ = strconv.Atoi(m[1])
 			now.want.reason, now.want.message = m[2], m[3]
+			if q := m[3]; len(q) > 1 && q[0] == '\'' && q[len(q)-1] == '\'' { // as YAML would need it
+				now.want.message = q[1 : len(q)-1]
+			}
 			answered = true
 		default:
 			return fail(n, "not understood: %q", line)

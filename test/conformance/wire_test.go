@@ -102,8 +102,8 @@ func unzipped(resp *http.Response) io.Reader {
 
 // encoded is the body in the form that its type names. Rows write JSON or YAML.
 func encoded(w *world, q *ask) ([]byte, error) {
-	if len(q.body) == 0 {
-		return nil, nil
+	if len(q.body) == 0 || q.raw {
+		return q.body, nil
 	}
 	typ, _, _ := mime.ParseMediaType(q.typ)
 	switch {
@@ -116,11 +116,7 @@ func encoded(w *world, q *ask) ([]byte, error) {
 	case typ == api.MediaProtobuf:
 		return protobuf(w, q.body)
 	case strings.Contains(typ, "yaml"):
-		b, err := yaml.JSONToYAML(q.body)
-		if err != nil { // it is no JSON: as it is
-			return q.body, nil
-		}
-		return b, nil
+		return yaml.JSONToYAML(q.body)
 	}
 	return q.body, nil
 }

@@ -232,7 +232,8 @@ type ask struct {
 	method  string // of HTTP
 	path    string // with its query
 	headers [][2]string
-	body    []byte
+	body    []byte // JSON, unless it is raw
+	raw     bool   // as the row has it
 	typ     string // of the body
 	watch   bool
 }
