@@ -32,10 +32,10 @@ type judged struct {
 
 // Steps returns the admission steps that judge by the object.
 func (r *RBAC) Steps() []*admit.Step {
-	return []*admit.Step{
+	return append([]*admit.Step{
 		{Name: "CreatePermission", For: []string{"*"}, Verbs: []api.Verb{api.Create}, Admit: mayCreate},
 		{Name: "RBACEscalation", For: kindsOfGrants, Verbs: []api.Verb{api.Create, api.Update}, Validate: r.mayGrant},
-	}
+	}, signerSteps()...)
 }
 
 var kindsOfGrants = []string{

@@ -121,7 +121,7 @@ func Defaults() []api.Object {
 	for _, r := range userRoles() {
 		out = append(out, r)
 	}
-	for _, r := range systemRoles() {
+	for _, r := range append(systemRoles(), certificateRoles()...) {
 		out = append(out, r)
 	}
 	for _, b := range bindings() {
@@ -192,6 +192,24 @@ func systemRoles() []*rbacv1.ClusterRole {
 	}
 }
 
+// certificateRoles are about who may ask for certificates and who may approve
+// them (kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests).
+func certificateRoles() []*rbacv1.ClusterRole {
+	const group, prefix = "certificates.k8s.io", "system:certificates.k8s.io:"
+	approver := func(role, signer string) *rbacv1.ClusterRole {
+		return clusterRole(prefix+role, rule("approve", group, "signers", "kubernetes.io/"+signer))
+	}
+	return []*rbacv1.ClusterRole{
+		clusterRole(prefix+"certificatesigningrequests:nodeclient", rule("create", group, "certificatesigningrequests/nodeclient")),
+		clusterRole(prefix+"certificatesigningrequests:selfnodeclient", rule("create", group, "certificatesigningrequests/selfnodeclient")),
+		approver("kube-apiserver-client-approver", "kube-apiserver-client"),
+		approver("kube-apiserver-client-kubelet-approver", "kube-apiserver-client-kubelet"),
+		approver("kubelet-serving-approver", "kubelet-serving"),
+		approver("legacy-unknown-approver", "legacy-unknown"),
+		clusterRole("system:cluster-trust-bundle-discovery", rule(reads, group, "clustertrustbundles")),
+	}
+}
+
 func nodeRules(reviews []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 	return append(append([]rbacv1.PolicyRule{}, reviews...),
 		rule(reads, "core", "services"), rule("create "+reads, "core", "nodes"),
@@ -204,7 +222,8 @@ func nodeRules(reviews []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		rule("create", "core", "serviceaccounts/token"), rule("get", "core", "serviceaccounts"),
 		rule(reads, "node.k8s.io", "runtimeclasses"),
 		rule(reads, "storage.k8s.io", "csidrivers"),
-		rule("create "+reads, "certificates.k8s.io", "certificatesigningrequests"),
+		rule("create "+reads, "certificates.k8s.io", "certificatesigningrequests podcertificaterequests"),
+		rule(reads, "certificates.k8s.io", "clustertrustbundles"),
 		rule("create patch update", "core events.k8s.io", "events"))
 }
 
@@ -216,6 +235,7 @@ func bindings() []*rbacv1.ClusterRoleBinding {
 		bound("system:public-info-viewer", group(api.GroupAuthenticated), group(api.GroupUnauthenticated)),
 		bound("system:service-account-issuer-discovery", group(api.GroupServiceAccounts)),
 		bound("system:monitoring", group("system:monitoring")),
+		bound("system:cluster-trust-bundle-discovery", group(api.GroupServiceAccounts)),
 		bound("system:node-proxier", user("system:kube-proxy")),
 		bound("system:kube-scheduler", user(api.UserScheduler)),
 		bound("system:kube-controller-manager", user(api.UserControllers)),

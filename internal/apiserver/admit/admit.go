@@ -64,6 +64,8 @@ func All(c Settings) []*Step {
 		priority(),
 		defaultTolerations,
 		serviceAddresses(c),
+		certificateRequester,
+		certificateSubject,
 	}
 }
 
