@@ -14,14 +14,10 @@ import (
 var specPath = field.NewPath("spec")
 
 func validatePod(p, old *corev1.Pod) field.ErrorList {
-	errs := podspec.Validate(&p.Spec, specPath)
 	if old == nil {
-		if len(p.Spec.EphemeralContainers) > 0 {
-			errs = append(errs, field.Forbidden(specPath.Child("ephemeralContainers"), "cannot be set on create"))
-		}
-		return errs
+		return podspec.ValidatePod(p)
 	}
-	return append(errs, podspec.ValidateUpdate(&p.Spec, &old.Spec, specPath)...)
+	return append(podspec.ValidateChanged(p), podspec.ValidateUpdate(p, old)...)
 }
 
 func warnPod(p, old *corev1.Pod) (out []string) {
@@ -84,7 +80,7 @@ var podEphemeral = &api.Part{
 	},
 	Validate: func(p, old api.Object) field.ErrorList {
 		n, o := p.(*corev1.Pod), old.(*corev1.Pod)
-		errs := podspec.Validate(&n.Spec, specPath)
+		errs := podspec.ValidateChanged(n)
 		at := specPath.Child("ephemeralContainers")
 		have := map[string]corev1.EphemeralContainer{}
 		for _, c := range n.Spec.EphemeralContainers {
@@ -114,7 +110,7 @@ var podResize = &api.Part{
 	},
 	Validate: func(p, old api.Object) field.ErrorList {
 		n, o := p.(*corev1.Pod), old.(*corev1.Pod)
-		errs := podspec.Validate(&n.Spec, specPath)
+		errs := podspec.ValidateChanged(n)
 		if was, now := o.Status.QOSClass, podspec.QOS(&n.Spec); was != "" && now != was {
 			errs = append(errs, field.Invalid(specPath, now, "Pod QOS Class may not change as a result of resizing"))
 		}

@@ -116,7 +116,10 @@ func validateOldDriver(s *corev1.PersistentVolumeSource, volume string) (errs fi
 		if d.SecretRef != nil {
 			same.SecretRef = &corev1.LocalObjectReference{Name: d.SecretRef.Name}
 		}
-		add(podspec.ValidateISCSI(same, volume, specPath.Child("iscsi"))...)
+		at := specPath.Child("iscsi")
+		add(podspec.ValidateISCSI(same, at)...)
+		// This path is in lower case in Kubernetes.
+		add(podspec.ISCSITooLong(same, volume, d.TargetPortal, at.Child("targetportal"))...)
 	}
 	if d, at := s.Glusterfs, specPath.Child("glusterfs"); d != nil {
 		add(podspec.ValidateGlusterfs(d.EndpointsName, d.Path, at)...)

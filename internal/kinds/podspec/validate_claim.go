@@ -1,8 +1,11 @@
 package podspec
 
 import (
+	"reflect"
+
 	corev1 "k8s.io/api/core/v1"
-	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
@@ -16,9 +19,10 @@ func AccessModes(modes []corev1.PersistentVolumeAccessMode, at *field.Path) (err
 	}
 	once, other := false, false
 	for _, m := range modes {
-		errs = append(errs, validate.Known(m, at, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)...)
+		unknown := validate.Known(m, at, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)
+		errs = append(errs, unknown...)
 		once = once || m == corev1.ReadWriteOncePod
-		other = other || m != corev1.ReadWriteOncePod
+		other = other || m != corev1.ReadWriteOncePod && len(unknown) == 0
 	}
 	if once && other {
 		errs = append(errs, field.Forbidden(at, "may not use ReadWriteOncePod with other access modes"))
@@ -30,9 +34,7 @@ func AccessModes(modes []corev1.PersistentVolumeAccessMode, at *field.Path) (err
 // a StatefulSet or an ephemeral volume.
 func ValidateClaimSpec(s *corev1.PersistentVolumeClaimSpec, at *field.Path) (errs field.ErrorList) {
 	errs = AccessModes(s.AccessModes, at.Child("accessModes"))
-	if s.Selector != nil {
-		errs = append(errs, metav1validation.ValidateLabelSelector(s.Selector, metav1validation.LabelSelectorValidationOptions{}, at.Child("selector"))...)
-	}
+	errs = append(errs, validate.Selector(s.Selector, at.Child("selector"))...)
 	size, ok := s.Resources.Requests[corev1.ResourceStorage]
 	where := at.Child("resources").Key(string(corev1.ResourceStorage))
 	switch {
@@ -82,9 +84,26 @@ func sameDataSource(s *corev1.PersistentVolumeClaimSpec, at *field.Path) field.E
 	case d == nil || r == nil:
 		return nil
 	case r.Namespace != nil && *r.Namespace != "":
-		return field.ErrorList{field.Invalid(at, at.Child("dataSource"), "must not be specified when dataSourceRef.namespace is specified")}
+		return field.ErrorList{field.Invalid(at, at.Child("dataSource"), "may not be specified when dataSourceRef.namespace is specified")}
 	case d.Kind != r.Kind || d.Name != r.Name || !ptr.Equal(d.APIGroup, r.APIGroup):
 		return field.ErrorList{field.Invalid(at, at.Child("dataSource"), "must match dataSourceRef")}
 	}
 	return nil
+}
+
+// templateMeta checks the metadata in the template of a claim: only labels and
+// annotations become the claim's.
+func templateMeta(m *metav1.ObjectMeta, at *field.Path) field.ErrorList {
+	errs := apivalidation.ValidateAnnotations(m.Annotations, at.Child("annotations"))
+	errs = append(errs, validate.Labels(m.Labels, at.Child("labels"))...)
+	rest := *m
+	rest.Labels, rest.Annotations = nil, nil
+	v := reflect.ValueOf(rest)
+	for i := range v.NumField() {
+		if !v.Field(i).IsZero() {
+			name := v.Type().Field(i).Name
+			errs = append(errs, field.Forbidden(at.Child(string(name[0]|0x20)+name[1:]), "cannot be set"))
+		}
+	}
+	return errs
 }

@@ -226,9 +226,19 @@ func iscsiName(name, strange string, at *field.Path) field.ErrorList {
 	return field.ErrorList{field.Invalid(at, name, strange)}
 }
 
-// ValidateISCSI checks an iSCSI disk of the volume of a name. Of a
-// PersistentVolume's secret only the name is looked at here.
-func ValidateISCSI(s *corev1.ISCSIVolumeSource, volume string, at *field.Path) field.ErrorList {
+// ISCSITooLong checks the length of what a node calls the disk of a volume with
+// an initiator; the error is about value, at a path.
+func ISCSITooLong(s *corev1.ISCSIVolumeSource, volume, value string, at *field.Path) field.ErrorList {
+	if s.InitiatorName == nil || len(volume+":"+s.TargetPortal) <= 64 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at, value,
+		"Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.")}
+}
+
+// ValidateISCSI checks an iSCSI disk. Of a PersistentVolume's secret only the
+// name is looked at here.
+func ValidateISCSI(s *corev1.ISCSIVolumeSource, at *field.Path) field.ErrorList {
 	errs := required(at, need{"targetPortal", s.TargetPortal}, need{"iqn", s.IQN})
 	if s.IQN != "" {
 		errs = append(errs, iscsiName(s.IQN, "must be valid format starting with iqn, eui, or naa", at.Child("iqn"))...)
@@ -243,10 +253,78 @@ func ValidateISCSI(s *corev1.ISCSIVolumeSource, volume string, at *field.Path) f
 	if s.InitiatorName == nil {
 		return errs
 	}
-	// These two paths are in lower case in Kubernetes.
-	if len(volume+":"+s.TargetPortal) > 64 {
-		errs = append(errs, field.Invalid(at.Child("targetportal"), s.TargetPortal,
-			"Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."))
-	}
+	// This path is in lower case in Kubernetes.
 	return append(errs, iscsiName(*s.InitiatorName, "must be valid format", at.Child("initiatorname"))...)
+}
+
+// oldSources checks those of a pod's sources that CSI has replaced.
+func (v *checker) oldSources(o *corev1.Volume, c *sourceCount) {
+	at := c.at
+	if s := o.GitRepo; c.first(s != nil, "gitRepo") {
+		v.given(s.Repository, at.Child("gitRepo"), "repository")
+		v.add(validate.RelativePath(s.Directory, at.Child("gitRepo", "directory"))...)
+	}
+	if s := o.GCEPersistentDisk; c.first(s != nil, "gcePersistentDisk") {
+		v.add(ValidateGCEDisk(s, at.Child("persistentDisk"))...) // so Kubernetes calls it
+	}
+	if s := o.AWSElasticBlockStore; c.first(s != nil, "awsElasticBlockStore") {
+		v.add(ValidateEBS(s, at.Child("awsElasticBlockStore"))...)
+	}
+	if s := o.ISCSI; c.first(s != nil, "iscsi") {
+		v.add(ValidateISCSI(s, at.Child("iscsi"))...)
+		v.add(ISCSITooLong(s, o.Name, o.Name, at.Child("name"))...)
+	}
+	if s := o.Glusterfs; c.first(s != nil, "glusterfs") {
+		v.add(ValidateGlusterfs(s.EndpointsName, s.Path, at.Child("glusterfs"))...)
+	}
+	if s := o.Flocker; c.first(s != nil, "flocker") {
+		v.add(ValidateFlocker(s, at.Child("flocker"))...)
+	}
+	if s := o.RBD; c.first(s != nil, "rbd") {
+		v.add(ValidateRBD(s.CephMonitors, s.RBDImage, at.Child("rbd"))...)
+	}
+	if s := o.Cinder; c.first(s != nil, "cinder") {
+		v.add(ValidateCinder(s.VolumeID, at.Child("cinder"))...)
+		v.secretRef(s.SecretRef, at, "cinder")
+	}
+	if s := o.CephFS; c.first(s != nil, "cephfs") {
+		v.add(ValidateCephFS(s.Monitors, at.Child("cephfs"))...)
+	}
+	if s := o.Quobyte; c.first(s != nil, "quobyte") {
+		v.add(ValidateQuobyte(s, at.Child("quobyte"))...)
+	}
+	if s := o.FC; c.first(s != nil, "fc") {
+		v.add(ValidateFC(s, at.Child("fc"))...)
+	}
+	if s := o.FlexVolume; c.first(s != nil, "flexVolume") {
+		v.add(ValidateFlex(s.Driver, s.Options, at.Child("flexVolume"))...)
+	}
+	if s := o.AzureFile; c.first(s != nil, "azureFile") {
+		v.add(ValidateAzureFile(s.SecretName, s.ShareName, at.Child("azureFile"))...)
+	}
+	if s := o.AzureDisk; c.first(s != nil, "azureDisk") {
+		v.add(ValidateAzureDisk(s, at.Child("azureDisk"))...)
+	}
+	if s := o.VsphereVolume; c.first(s != nil, "vsphereVolume") {
+		v.add(ValidateVsphere(s, at.Child("vsphereVolume"))...)
+	}
+	if s := o.PhotonPersistentDisk; c.first(s != nil, "photonPersistentDisk") {
+		v.add(ValidatePhoton(s, at.Child("photonPersistentDisk"))...)
+	}
+	if s := o.PortworxVolume; c.first(s != nil, "portworxVolume") {
+		v.add(ValidatePortworx(s, at.Child("portworxVolume"))...)
+	}
+	if s := o.StorageOS; c.first(s != nil, "storageos") {
+		v.add(ValidateStorageOS(s.VolumeName, s.VolumeNamespace, at.Child("storageos"))...)
+		v.secretRef(s.SecretRef, at, "storageos")
+	}
+	if s := o.ScaleIO; c.first(s != nil, "scaleIO") {
+		v.add(ValidateScaleIO(s.Gateway, s.System, s.VolumeName, at.Child("scaleIO"))...)
+	}
+}
+
+func (v *checker) secretRef(r *corev1.LocalObjectReference, at *field.Path, driver string) {
+	if r != nil {
+		v.given(r.Name, at.Child(driver, "secretRef"), "name")
+	}
 }

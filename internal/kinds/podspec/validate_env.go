@@ -7,7 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/sets"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -23,163 +23,200 @@ var (
 		"requests.cpu", "requests.ephemeral-storage", "requests.memory"}
 )
 
-func (v *checker) env(vars []corev1.EnvVar, path *field.Path) (errs field.ErrorList) {
+func (v *checker) env(vars []corev1.EnvVar, at *field.Path) {
 	for i := range vars {
-		e, at := &vars[i], path.Index(i)
+		e := &vars[i]
 		if e.Name == "" {
-			errs = append(errs, field.Required(at.Child("name"), ""))
-		} else {
-			errs = append(errs, validate.Messages(at.Child("name"), e.Name, validation.IsRelaxedEnvVarName(e.Name))...)
+			v.add(field.Required(at.Child("env").Index(i).Child("name"), ""))
+		} else if msgs := validation.IsRelaxedEnvVarName(e.Name); msgs != nil {
+			said(v, at.Child("env").Index(i).Child("name"), e.Name, msgs)
 		}
 		if e.ValueFrom != nil {
-			errs = append(errs, v.valueFrom(e, at.Child("valueFrom"))...)
+			v.valueFrom(e, at.Child("env").Index(i).Child("valueFrom"))
 		}
 	}
-	return errs
 }
 
-func (v *checker) valueFrom(e *corev1.EnvVar, at *field.Path) (errs field.ErrorList) {
+func (v *checker) valueFrom(e *corev1.EnvVar, at *field.Path) {
 	s, n := e.ValueFrom, 0
 	if s.FieldRef != nil {
 		n++
-		errs = append(errs, fieldRef(s.FieldRef, envFields, at.Child("fieldRef"))...)
+		v.fieldRef(s.FieldRef, envFields, at)
 	}
 	if s.ResourceFieldRef != nil {
 		n++
-		errs = append(errs, v.resourceRef(s.ResourceFieldRef, at.Child("resourceFieldRef"), false)...)
+		v.resourceRef(s.ResourceFieldRef, at, false)
 	}
 	if r := s.ConfigMapKeyRef; r != nil {
 		n++
-		errs = append(errs, keyRef(r.Name, r.Key, at.Child("configMapKeyRef"))...)
+		v.keyRef(r.Name, r.Key, at, "configMapKeyRef")
 	}
 	if r := s.SecretKeyRef; r != nil {
 		n++
-		errs = append(errs, keyRef(r.Name, r.Key, at.Child("secretKeyRef"))...)
+		v.keyRef(r.Name, r.Key, at, "secretKeyRef")
 	}
-	if r := s.FileKeyRef; r != nil {
+	if s.FileKeyRef != nil {
 		n++
-		p := at.Child("fileKeyRef")
-		errs = append(errs, validate.Given(r.VolumeName, p.Child("volumeName"))...)
-		errs = append(errs, validate.Given(r.Path, p.Child("path"))...)
-		errs = append(errs, validate.RelativePath(r.Path, p.Child("path"))...)
-		errs = append(errs, validate.Given(r.Key, p.Child("key"))...)
-		if vol, ok := v.volumes[r.VolumeName]; r.VolumeName != "" && !ok {
-			errs = append(errs, field.NotFound(p.Child("volumeName"), r.VolumeName))
-		} else if ok && vol.EmptyDir == nil {
-			errs = append(errs, field.Invalid(p.Child("volumeName"), r.VolumeName, "must be an emptyDir volume"))
-		}
+		v.fileKeyRef(s.FileKeyRef, at.Child("fileKeyRef"))
 	}
 	switch {
 	case n == 0:
-		errs = append(errs, field.Invalid(at, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"))
+		v.add(field.Invalid(at, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"))
 	case e.Value != "":
-		errs = append(errs, field.Invalid(at, "", "may not be specified when `value` is not empty"))
+		v.add(field.Invalid(at, "", "may not be specified when `value` is not empty"))
 	case n > 1:
-		errs = append(errs, field.Invalid(at, "", "may not have more than one field specified at a time"))
+		v.add(field.Invalid(at, "", "may not have more than one field specified at a time"))
 	}
-	return errs
 }
 
-func keyRef(name, key string, at *field.Path) (errs field.ErrorList) {
-	errs = validate.Given(name, at.Child("name"))
+func (v *checker) keyRef(name, key string, at *field.Path, ref string) {
+	if !validate.IsSubdomain(name) {
+		v.add(validate.Subdomain(name, at.Child(ref, "name"))...)
+	}
 	if key == "" {
-		return append(errs, field.Required(at.Child("key"), ""))
+		v.add(field.Required(at.Child(ref, "key"), ""))
+	} else if !validate.IsConfigKey(key) {
+		said(v, at.Child(ref, "key"), key, validation.IsConfigMapKey(key))
 	}
-	return append(errs, validate.Messages(at.Child("key"), key, validation.IsConfigMapKey(key))...)
 }
 
-func envFrom(sources []corev1.EnvFromSource, path *field.Path) (errs field.ErrorList) {
-	for i, s := range sources {
-		at, n := path.Index(i), 0
+// fileKeyRef checks a variable that a file of the pod's own holds.
+func (v *checker) fileKeyRef(r *corev1.FileKeySelector, at *field.Path) {
+	if v.given(r.Key, at, "key"); r.Key != "" {
+		said(v, at.Child("key"), r.Key, validation.IsRelaxedEnvVarName(r.Key))
+	}
+	if v.given(r.Path, at, "path"); r.Path != "" {
+		v.add(localPath(r.Path, at.Child("path"))...)
+	}
+	if r.VolumeName == "" {
+		v.add(field.Required(at.Child("volumeName"), ""))
+		return
+	}
+	v.add(validate.Label(r.VolumeName, at.Child("volumeName"))...)
+	i := slices.IndexFunc(v.spec.Volumes, func(o corev1.Volume) bool { return o.Name == r.VolumeName })
+	if i < 0 {
+		v.add(field.NotFound(at.Child("volumeName"), r.VolumeName))
+	} else if v.spec.Volumes[i].EmptyDir == nil {
+		v.add(field.Invalid(at.Child("volumeName"), r.VolumeName, "referenced volume must be of type emptyDir"))
+	}
+}
+
+func (v *checker) envFrom(sources []corev1.EnvFromSource, at *field.Path) {
+	for i := range sources {
+		s, n := &sources[i], 0
 		if s.Prefix != "" {
-			errs = append(errs, validate.Messages(at.Child("prefix"), s.Prefix, validation.IsRelaxedEnvVarName(s.Prefix))...)
+			said(v, at.Child("envFrom").Index(i).Child("prefix"), s.Prefix, validation.IsRelaxedEnvVarName(s.Prefix))
 		}
 		if s.ConfigMapRef != nil {
 			n++
-			errs = append(errs, validate.Given(s.ConfigMapRef.Name, at.Child("configMapRef", "name"))...)
+			v.sourceName(s.ConfigMapRef.Name, at.Child("envFrom").Index(i).Child("configMapRef"))
 		}
 		if s.SecretRef != nil {
 			n++
-			errs = append(errs, validate.Given(s.SecretRef.Name, at.Child("secretRef", "name"))...)
+			v.sourceName(s.SecretRef.Name, at.Child("envFrom").Index(i).Child("secretRef"))
 		}
 		if n == 0 {
-			errs = append(errs, field.Invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"))
+			v.add(field.Invalid(at.Child("envFrom"), "", "must specify one of: `configMapRef` or `secretRef`"))
 		} else if n > 1 {
-			errs = append(errs, field.Invalid(path, "", "may not have more than one field specified at a time"))
+			v.add(field.Invalid(at.Child("envFrom"), "", "may not have more than one field specified at a time"))
 		}
 	}
-	return errs
+}
+
+func (v *checker) sourceName(name string, at *field.Path) {
+	if v.given(name, at, "name"); name != "" {
+		said(v, at.Child("name"), name, apivalidation.NameIsDNSSubdomain(name, true))
+	}
 }
 
 // podFieldLabels are the paths that a fieldRef may name at all; which of them
 // are allowed depends on where it is.
-var podFieldLabels = sets.New("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid",
-	"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork", "spec.host",
-	"status.phase", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs", "status.nominatedNodeName")
+var podFieldLabels = []string{"metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid",
+	"spec.nodeName", "spec.restartPolicy", "spec.serviceAccountName", "spec.schedulerName", "spec.host",
+	"status.phase", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
 
-func fieldRef(f *corev1.ObjectFieldSelector, allowed []string, at *field.Path) (errs field.ErrorList) {
-	if f.APIVersion == "" {
-		return append(errs, field.Required(at.Child("apiVersion"), ""))
+func (v *checker) fieldRef(f *corev1.ObjectFieldSelector, allowed []string, parent *field.Path) {
+	if f.APIVersion == "v1" && slices.Contains(allowed, f.FieldPath) {
+		return
 	}
-	p := at.Child("fieldPath")
-	if f.FieldPath == "" {
-		return append(errs, field.Required(p, ""))
+	at := parent.Child("fieldRef")
+	if f.APIVersion == "" || f.FieldPath == "" {
+		name := "fieldPath"
+		if f.APIVersion == "" {
+			name = "apiVersion"
+		}
+		v.add(field.Required(at.Child(name), ""))
+		return
 	}
-	if name, key, ok := strings.Cut(f.FieldPath, "['"); ok && strings.HasSuffix(key, "']") {
+	unknown := func(why string) {
+		v.add(field.Invalid(at.Child("fieldPath"), f.FieldPath, "error converting fieldPath: "+why))
+	}
+	if f.APIVersion != "v1" {
+		unknown("unsupported pod version: " + f.APIVersion)
+		return
+	}
+	if name, key, ok := strings.Cut(f.FieldPath, "['"); ok && name != "" && strings.HasSuffix(key, "']") {
 		key = strings.TrimSuffix(key, "']")
 		switch name {
 		case "metadata.annotations":
-			return validate.Qualified(strings.ToLower(key), p)
+			v.add(validate.Qualified(strings.ToLower(key), at)...)
 		case "metadata.labels":
-			return validate.Qualified(key, p)
+			v.add(validate.Qualified(key, at)...)
+		default:
+			unknown("field label does not support subscript: " + f.FieldPath)
 		}
-		return append(errs, field.Invalid(p, name, "does not support subscript"))
+		return
 	}
-	if !podFieldLabels.Has(f.FieldPath) {
-		return append(errs, field.Invalid(p, f.FieldPath, "error converting fieldPath: field label not supported: "+f.FieldPath))
+	path := f.FieldPath
+	if path == "spec.host" {
+		path = "spec.nodeName" // its old name
 	}
-	return append(errs, validate.Known(f.FieldPath, p, allowed...)...)
+	if !slices.Contains(podFieldLabels, path) {
+		unknown("field label not supported: " + path)
+	} else if !slices.Contains(allowed, path) {
+		v.add(field.NotSupported(at.Child("fieldPath"), path, allowed))
+	}
 }
 
-func (v *checker) resourceRef(r *corev1.ResourceFieldSelector, at *field.Path, volume bool) (errs field.ErrorList) {
-	if volume && r.ContainerName == "" {
-		return append(errs, field.Required(at.Child("containerName"), ""))
+func (v *checker) resourceRef(r *corev1.ResourceFieldSelector, parent *field.Path, volume bool) {
+	at := parent.Child("resourceFieldRef")
+	switch {
+	case volume && r.ContainerName == "":
+		v.add(field.Required(at.Child("containerName"), ""))
+	case r.Resource == "":
+		v.add(field.Required(at.Child("resource"), ""))
+	case !slices.Contains(resourceRefs, r.Resource) &&
+		!strings.HasPrefix(r.Resource, "requests.hugepages-") && !strings.HasPrefix(r.Resource, "limits.hugepages-"):
+		v.add(field.NotSupported(at.Child("resource"), r.Resource, resourceRefs))
 	}
-	if r.Resource == "" {
-		return append(errs, field.Required(at.Child("resource"), ""))
-	}
-	_, name, _ := strings.Cut(r.Resource, ".")
-	if !slices.Contains(resourceRefs, r.Resource) {
-		if !strings.HasPrefix(r.Resource, "requests.hugepages-") && !strings.HasPrefix(r.Resource, "limits.hugepages-") {
-			errs = append(errs, field.NotSupported(at.Child("resource"), r.Resource, resourceRefs))
-		}
-	}
-	return append(errs, divisor(name, r.Divisor, at.Child("divisor"))...)
+	v.divisor(r.Resource, &r.Divisor, at)
 }
 
 // byteSizes are the divisors of everything that is counted in bytes.
-var byteSizes = sets.New("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
+var byteSizes = []string{"1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"}
 
-func divisor(name string, q resource.Quantity, at *field.Path) (errs field.ErrorList) {
+func (v *checker) divisor(ref string, q *resource.Quantity, at *field.Path) {
 	if q.IsZero() {
-		return nil
+		return
 	}
-	s := q.String()
+	_, name, _ := strings.Cut(ref, ".")
 	what := name
 	switch {
 	case name == "cpu":
-		if s != "1m" && s != "1" {
-			errs = append(errs, field.Invalid(at, name, "only divisor's values 1m and 1 are supported with the cpu resource"))
+		if s := q.String(); s != "1m" && s != "1" {
+			v.add(field.Invalid(at.Child("divisor"), ref, "only divisor's values 1m and 1 are supported with the cpu resource"))
 		}
-		return errs
+		return
+	case name == "memory":
 	case name == "ephemeral-storage":
 		what = "local ephemeral storage"
 	case strings.HasPrefix(name, "hugepages-"):
 		what = "hugepages"
+	default:
+		return // there is no such resource
 	}
-	if !byteSizes.Has(s) {
-		errs = append(errs, field.Invalid(at, name, fmt.Sprintf(
-			"only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the %s resource", what)))
+	if !slices.Contains(byteSizes, q.String()) {
+		v.add(field.Invalid(at.Child("divisor"), ref, fmt.Sprintf(
+			"only divisor's values %s are supported with the %s resource", strings.Join(byteSizes, ", "), what)))
 	}
-	return errs
 }

@@ -6,11 +6,11 @@ package validate
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -27,16 +27,25 @@ func Messages[V any](path *field.Path, v V, msgs []string) (errs field.ErrorList
 
 // Label checks that v is a DNS-1123 label.
 func Label(v string, path *field.Path) field.ErrorList {
+	if IsLabel(v) {
+		return nil
+	}
 	return Messages(path, v, validation.IsDNS1123Label(v))
 }
 
 // Subdomain checks that v is a DNS-1123 subdomain.
 func Subdomain(v string, path *field.Path) field.ErrorList {
+	if IsSubdomain(v) {
+		return nil
+	}
 	return Messages(path, v, validation.IsDNS1123Subdomain(v))
 }
 
 // Qualified checks that v is a qualified name, as label keys are.
 func Qualified(v string, path *field.Path) field.ErrorList {
+	if IsLabelKey(v) {
+		return nil
+	}
 	return Messages(path, v, validation.IsQualifiedName(v))
 }
 
@@ -63,7 +72,7 @@ func Known[S ~string](v S, path *field.Path, allowed ...S) field.ErrorList {
 			return nil
 		}
 	}
-	return field.ErrorList{field.NotSupported(path, v, allowed)}
+	return field.ErrorList{field.NotSupported(path, v, slices.Clone(allowed))}
 }
 
 // Count checks that n is not negative.
@@ -91,6 +100,9 @@ func Port[N int | int32](n N, path *field.Path) field.ErrorList {
 func PortOrName(p intstr.IntOrString, path *field.Path) field.ErrorList {
 	if p.Type == intstr.Int {
 		return Messages(path, p.IntValue(), validation.IsValidPortNum(p.IntValue()))
+	}
+	if IsPortName(p.StrVal) {
+		return nil
 	}
 	return Messages(path, p.StrVal, validation.IsValidPortName(p.StrVal))
 }
@@ -157,7 +169,7 @@ func WorkloadSelector(s *metav1.LabelSelector, template map[string]string, kind 
 	if s == nil {
 		return field.ErrorList{field.Required(path, "")}
 	}
-	errs := metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, path)
+	errs := Selector(s, path)
 	if len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
 		errs = append(errs, field.Invalid(path, s, "empty selector is invalid for "+kind))
 	}
