@@ -190,6 +190,10 @@ func (g *collector) foreground(ctx context.Context, c *control.Cluster, kind *ap
 	if err != nil || blocked {
 		return err
 	}
+	all, err := g.owned(ctx, c, kind, o)
+	if err != nil || slices.ContainsFunc(all, func(d dependent) bool { return blocks(d.obj, o.GetUID()) }) {
+		return err // the watch will tell of it
+	}
 	return unfinalize(ctx, c, kind, o, metav1.FinalizerDeleteDependents)
 }
 

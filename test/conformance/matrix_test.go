@@ -16,7 +16,7 @@ import (
 var handWritten = []string{"v1/Binding"}
 
 // names are those that a kind gives its objects, where not any name will do.
-var names = map[string]string{"IPAddress": "$ip", "Namespace": "$id-x"}
+var names = map[string]string{"IPAddress": "$ip", "ClusterTrustBundle": "example.com:mine:$id", "Namespace": "$id-x"}
 
 // matrix is one row for each kind and verb, made from a valid object of the kind.
 func matrix(t testing.TB, objs objects) *area {
