@@ -3,7 +3,10 @@
 package authorization
 
 import (
+	"fmt"
+
 	authorizationv1 "k8s.io/api/authorization/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
@@ -47,6 +50,49 @@ func validateAttributes(r *authorizationv1.ResourceAttributes, n *authorizationv
 	}
 	if r == nil && n == nil {
 		errs = append(errs, field.Invalid(spec.Child("resourceAttributes"), r, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
+	}
+	if r != nil {
+		errs = append(errs, validateFieldSelector(r.FieldSelector, spec.Child("resourceAttributes", "fieldSelector"))...)
+		errs = append(errs, validateLabelSelector(r.LabelSelector, spec.Child("resourceAttributes", "labelSelector"))...)
+	}
+	return errs
+}
+
+// oneSelector checks that a selector is given in one of its two forms, as text
+// or as requirements.
+func oneSelector(raw string, requirements int, at *field.Path) field.ErrorList {
+	switch {
+	case raw != "" && requirements > 0:
+		return field.ErrorList{field.Invalid(at.Child("rawSelector"), raw, "may not specified at the same time as requirements")}
+	case raw == "" && requirements == 0:
+		return field.ErrorList{field.Required(at.Child("requirements"), fmt.Sprintf("when %s is specified, requirements or rawSelector is required", at))}
+	}
+	return nil
+}
+
+// validateFieldSelector checks the fields that a request selects by. Operators
+// that are not known are fine: a newer server may ask.
+func validateFieldSelector(s *authorizationv1.FieldSelectorAttributes, at *field.Path) field.ErrorList {
+	if s == nil {
+		return nil
+	}
+	errs := oneSelector(s.RawSelector, len(s.Requirements), at)
+	for i, r := range s.Requirements {
+		opts := metavalidation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}
+		errs = append(errs, metavalidation.ValidateFieldSelectorRequirement(r, opts, at.Child("requirements").Index(i))...)
+	}
+	return errs
+}
+
+// validateLabelSelector checks the labels that a request selects by, as validateFieldSelector.
+func validateLabelSelector(s *authorizationv1.LabelSelectorAttributes, at *field.Path) field.ErrorList {
+	if s == nil {
+		return nil
+	}
+	errs := oneSelector(s.RawSelector, len(s.Requirements), at)
+	for i, r := range s.Requirements {
+		opts := metavalidation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}
+		errs = append(errs, metavalidation.ValidateLabelSelectorRequirement(r, opts, at.Child("requirements").Index(i))...)
 	}
 	return errs
 }

@@ -2,11 +2,13 @@
 package coordination
 
 import (
+	"strings"
+
 	coordinationv1 "k8s.io/api/coordination/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
+	"proa/internal/kinds/validate"
 )
 
 // Lease says who holds something, and since when.
@@ -33,8 +35,10 @@ func validateLease(l, _ *coordinationv1.Lease) (errs field.ErrorList) {
 		errs = append(errs, field.Invalid(path.Child("leaseTransitions"), *n, "must be greater than or equal to 0"))
 	}
 	if s := spec.Strategy; s != nil {
-		for _, msg := range validation.IsQualifiedName(string(*s)) {
-			errs = append(errs, field.Invalid(path.Child("strategy"), *s, msg))
+		if strings.Contains(string(*s), "/") {
+			errs = append(errs, validate.Qualified(string(*s), path.Child("strategy"))...)
+		} else { // those without a domain are Kubernetes' own
+			errs = append(errs, validate.Known(*s, path.Child("strategy"), coordinationv1.OldestEmulationVersion)...)
 		}
 	}
 	if p := spec.PreferredHolder; p != nil && *p != "" && (spec.Strategy == nil || *spec.Strategy == "") {

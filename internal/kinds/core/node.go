@@ -94,8 +94,8 @@ func defaultNode(n *corev1.Node) {
 	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
 		n.Status.Allocatable = n.Status.Capacity.DeepCopy()
 	}
-	if n.Spec.PodCIDR != "" && len(n.Spec.PodCIDRs) == 0 {
-		n.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
+	if s := &n.Spec; s.PodCIDR != "" && (len(s.PodCIDRs) == 0 || s.PodCIDRs[0] != s.PodCIDR) {
+		s.PodCIDRs = []string{s.PodCIDR} // who knows only the one changes that
 	}
 	if n.Spec.PodCIDR == "" && len(n.Spec.PodCIDRs) > 0 {
 		n.Spec.PodCIDR = n.Spec.PodCIDRs[0]
@@ -103,9 +103,17 @@ func defaultNode(n *corev1.Node) {
 }
 
 // prepareNode keeps the status on update. A node that registers itself creates
-// its status too.
+// its status too. The source of the kubelet's configuration is a feature that was
+// removed, the preemption policy one that is not on (KEP-5836): only nodes that
+// have them keep them.
 func prepareNode(n, old *corev1.Node) {
 	if old != nil {
 		n.Status = old.Status
+	}
+	if old == nil || old.Spec.ConfigSource == nil {
+		n.Spec.ConfigSource = nil
+	}
+	if old == nil || old.Spec.PodPreemptionPolicy == nil {
+		n.Spec.PodPreemptionPolicy = nil
 	}
 }

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"net/netip"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -16,9 +18,7 @@ func validateNode(n, old *corev1.Node) (errs field.ErrorList) {
 	for i, c := range n.Spec.PodCIDRs {
 		errs = append(errs, validation.IsValidCIDRForLegacyField(specPath.Child("podCIDRs").Index(i), c, true, nil)...)
 	}
-	if len(n.Spec.PodCIDRs) > 0 && n.Spec.PodCIDRs[0] != n.Spec.PodCIDR {
-		errs = append(errs, field.Invalid(specPath.Child("podCIDRs").Index(0), n.Spec.PodCIDRs[0], "must equal `podCIDR`"))
-	}
+	errs = append(errs, onePerFamily(n.Spec.PodCIDRs, specPath.Child("podCIDRs"))...)
 	status := field.NewPath("status")
 	for list, of := range map[string]corev1.ResourceList{"capacity": n.Status.Capacity, "allocatable": n.Status.Allocatable} {
 		for name, q := range of {
@@ -42,7 +42,26 @@ func validateNode(n, old *corev1.Node) (errs field.ErrorList) {
 	if old.Spec.ProviderID != "" && n.Spec.ProviderID != old.Spec.ProviderID {
 		errs = append(errs, field.Forbidden(specPath.Child("providerID"), "node updates may not change providerID except from \"\" to valid"))
 	}
+	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID { //lint:ignore SA1019 it is deprecated, and kept all the same
+		errs = append(errs, field.Forbidden(specPath.Child("externalID"), "may not be updated"))
+	}
 	return errs
+}
+
+// onePerFamily checks that a node's ranges are of different families.
+func onePerFamily(cidrs []string, at *field.Path) field.ErrorList {
+	seen := map[bool]bool{}
+	for _, c := range cidrs {
+		p, err := netip.ParsePrefix(c)
+		if err != nil {
+			return nil // said already
+		}
+		if seen[p.Addr().Is4()] {
+			return field.ErrorList{field.Invalid(at, cidrs, "may specify no more than one CIDR for each IP family")}
+		}
+		seen[p.Addr().Is4()] = true
+	}
+	return nil
 }
 
 func validateTaints(taints []corev1.Taint, path *field.Path) (errs field.ErrorList) {

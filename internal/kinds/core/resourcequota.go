@@ -6,12 +6,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
-	"proa/internal/kinds/podspec"
-	"proa/internal/kinds/validate"
 )
 
 // ResourceQuota bounds what a namespace may hold in total.
@@ -57,37 +55,77 @@ var quotaScopes = []corev1.ResourceQuotaScope{corev1.ResourceQuotaScopeBestEffor
 
 func validateResourceQuota(q, old *corev1.ResourceQuota) (errs field.ErrorList) {
 	errs = quotaList(q.Spec.Hard, specPath.Child("hard"))
-	seen := map[corev1.ResourceQuotaScope]bool{}
-	scopes := specPath.Child("scopes")
-	for _, s := range q.Spec.Scopes {
-		errs = append(errs, validate.Known(s, scopes, quotaScopes...)...)
-		seen[s] = true
+	errs = append(errs, validateScopes(&q.Spec, specPath.Child("scopes"))...)
+	errs = append(errs, validateScopeSelector(&q.Spec, specPath.Child("scopeSelector", "matchExpressions"))...)
+	if old != nil && !sets.New(q.Spec.Scopes...).Equal(sets.New(old.Spec.Scopes...)) {
+		errs = append(errs, field.Invalid(specPath.Child("scopes"), q.Spec.Scopes, "field is immutable"))
 	}
-	for _, pair := range [][2]corev1.ResourceQuotaScope{{corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort},
-		{corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating}} {
-		if seen[pair[0]] && seen[pair[1]] {
-			errs = append(errs, field.Invalid(scopes, q.Spec.Scopes, "conflicting scopes"))
-		}
-	}
-	if q.Spec.ScopeSelector != nil {
-		for i, r := range q.Spec.ScopeSelector.MatchExpressions {
-			errs = append(errs, validateScopeRequirement(r, specPath.Child("scopeSelector", "matchExpressions").Index(i))...)
+	return errs
+}
+
+// bounds says whether what a quota bounds is what a scope is about.
+func bounds(s *corev1.ResourceQuotaSpec, scope corev1.ResourceQuotaScope) bool {
+	for name := range s.Hard {
+		if isQuotaResource(name) && !scopeCovers(scope, name) {
+			return false
 		}
 	}
-	if old != nil {
-		same := map[corev1.ResourceQuotaScope]bool{}
-		for _, s := range old.Spec.Scopes {
-			same[s] = true
+	return true
+}
+
+// contradict says whether nothing can be in all the scopes.
+func contradict(scopes sets.Set[corev1.ResourceQuotaScope]) bool {
+	return scopes.HasAll(corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort) ||
+		scopes.HasAll(corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating)
+}
+
+func validateScopes(s *corev1.ResourceQuotaSpec, at *field.Path) (errs field.ErrorList) {
+	for _, scope := range s.Scopes {
+		if !slices.Contains(quotaScopes, scope) {
+			errs = append(errs, field.Invalid(at, s.Scopes, "unsupported scope"))
 		}
-		if !equality.Semantic.DeepEqual(seen, same) {
-			errs = append(errs, field.Invalid(scopes, q.Spec.Scopes, "field is immutable"))
+		if !bounds(s, scope) {
+			errs = append(errs, field.Invalid(at, s.Scopes, "unsupported scope applied to resource"))
 		}
+	}
+	if contradict(sets.New(s.Scopes...)) {
+		errs = append(errs, field.Invalid(at, s.Scopes, "conflicting scopes"))
+	}
+	return errs
+}
+
+// validateScopeSelector checks the scopes that are selected by expressions. The
+// paths of errors have no indices, as users of Kubernetes see them.
+func validateScopeSelector(s *corev1.ResourceQuotaSpec, at *field.Path) (errs field.ErrorList) {
+	if s.ScopeSelector == nil {
+		return nil
+	}
+	scopes := sets.New[corev1.ResourceQuotaScope]()
+	for _, r := range s.ScopeSelector.MatchExpressions {
+		if !slices.Contains(quotaScopes, r.ScopeName) {
+			errs = append(errs, field.Invalid(at.Child("scopeName"), r.ScopeName, "unsupported scope"))
+		}
+		if !bounds(s, r.ScopeName) {
+			errs = append(errs, field.Invalid(at, s.ScopeSelector, "unsupported scope applied to resource"))
+		}
+		errs = append(errs, validateScopeRequirement(r, at)...)
+		scopes.Insert(r.ScopeName)
+	}
+	if contradict(scopes) {
+		errs = append(errs, field.Invalid(at, s.Scopes, "conflicting scopes"))
 	}
 	return errs
 }
 
 func validateScopeRequirement(r corev1.ScopedResourceSelectorRequirement, at *field.Path) (errs field.ErrorList) {
-	errs = validate.Known(r.ScopeName, at.Child("scopeName"), quotaScopes...)
+	switch r.ScopeName {
+	case corev1.ResourceQuotaScopePriorityClass, corev1.ResourceQuotaScopeVolumeAttributesClass: // these have values
+	default:
+		if slices.Contains(quotaScopes, r.ScopeName) && r.Operator != corev1.ScopeSelectorOpExists {
+			errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, "+
+				"ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"))
+		}
+	}
 	switch r.Operator {
 	case corev1.ScopeSelectorOpIn, corev1.ScopeSelectorOpNotIn:
 		if len(r.Values) == 0 {
@@ -105,8 +143,8 @@ func validateScopeRequirement(r corev1.ScopedResourceSelectorRequirement, at *fi
 
 func quotaList(l corev1.ResourceList, at *field.Path) (errs field.ErrorList) {
 	for name, q := range l {
-		errs = append(errs, validate.Qualified(string(name), at.Key(string(name)))...)
-		errs = append(errs, podspec.Quantity(name, q, at.Key(string(name)))...)
+		errs = append(errs, quotaResource(name, at.Key(string(name)))...)
+		errs = append(errs, amount(name, q, at.Key(string(name)))...)
 	}
 	return errs
 }

@@ -9,9 +9,13 @@ import (
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"proa/internal/kinds/validate"
 )
+
+// kubeletPort is where a node's own API listens.
+const kubeletPort = 10250
 
 func validateService(s, old *corev1.Service) (errs field.ErrorList) {
 	add := func(e ...*field.Error) { errs = append(errs, e...) }
@@ -24,6 +28,11 @@ func validateService(s, old *corev1.Service) (errs field.ErrorList) {
 	}
 	switch spec.Type {
 	case corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort:
+		for i, p := range spec.Ports {
+			if p.Port == kubeletPort && spec.Type == corev1.ServiceTypeLoadBalancer {
+				add(field.Invalid(specPath.Child("ports").Index(i), p.Port, fmt.Sprintf("may not expose port %v externally since it is used by kubelet", kubeletPort)))
+			}
+		}
 		if headless {
 			add(field.Invalid(specPath.Child("clusterIPs").Index(0), corev1.ClusterIPNone, fmt.Sprintf("may not be set to 'None' for %s services", spec.Type)))
 		}
@@ -31,10 +40,10 @@ func validateService(s, old *corev1.Service) (errs field.ErrorList) {
 		if len(spec.ClusterIPs) > 0 {
 			add(field.Forbidden(specPath.Child("clusterIPs"), "may not be set for ExternalName services"))
 		}
-		if spec.ExternalName == "" {
+		if name := strings.TrimSuffix(spec.ExternalName, "."); name == "" {
 			add(field.Required(specPath.Child("externalName"), ""))
 		} else {
-			add(validate.Subdomain(strings.TrimSuffix(spec.ExternalName, "."), specPath.Child("externalName"))...)
+			add(validate.Subdomain(name, specPath.Child("externalName"))...)
 		}
 	}
 	add(validateServicePorts(spec, specPath.Child("ports"))...)
@@ -51,8 +60,12 @@ func validateService(s, old *corev1.Service) (errs field.ErrorList) {
 	add(validateClusterIPs(spec, old)...)
 	add(validateTraffic(spec)...)
 	add(validateBalancer(spec)...)
-	if old != nil && old.Spec.Type == corev1.ServiceTypeLoadBalancer && spec.Type == corev1.ServiceTypeLoadBalancer {
-		add(validate.Same(spec.LoadBalancerClass, old.Spec.LoadBalancerClass, specPath.Child("loadBalancerClass"))...)
+	if old != nil && old.Spec.Type == corev1.ServiceTypeLoadBalancer && spec.Type == corev1.ServiceTypeLoadBalancer &&
+		!ptr.Equal(spec.LoadBalancerClass, old.Spec.LoadBalancerClass) {
+		add(field.Invalid(specPath.Child("loadBalancerClass"), spec.LoadBalancerClass, "may not change once set"))
+	}
+	if old != nil && wantsHealthCheck(spec) && wantsHealthCheck(&old.Spec) && spec.HealthCheckNodePort != old.Spec.HealthCheckNodePort {
+		add(field.Forbidden(specPath.Child("healthCheckNodePort"), "field is immutable"))
 	}
 	return errs
 }

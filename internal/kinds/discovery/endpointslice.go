@@ -33,8 +33,12 @@ func defaultSlice(e *discoveryv1.EndpointSlice) {
 	}
 }
 
-// prepareSlice keeps metadata.generation: it grows with every change of anything but metadata.
+// prepareSlice keeps metadata.generation: it grows with every change of
+// anything but metadata. What v1beta1 called topology cannot be written any more.
 func prepareSlice(e, old *discoveryv1.EndpointSlice) {
+	for i := range e.Endpoints {
+		e.Endpoints[i].DeprecatedTopology = nil
+	}
 	if old == nil {
 		e.Generation = 1
 		return

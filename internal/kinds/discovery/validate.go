@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -41,7 +42,7 @@ func validateEndpoint(e *discoveryv1.Endpoint, family discoveryv1.AddressType, a
 	add := func(list ...*field.Error) { errs = append(errs, list...) }
 	addresses := at.Child("addresses")
 	if len(e.Addresses) == 0 {
-		add(field.Required(addresses, "must contain at least 1 address"))
+		add(field.Required(addresses, ""))
 	} else if n := len(e.Addresses); n > maxAddresses {
 		add(field.TooMany(addresses, n, maxAddresses))
 	}
@@ -75,18 +76,30 @@ func validateEndpoint(e *discoveryv1.Endpoint, family discoveryv1.AddressType, a
 		add(validate.Label(*h, at.Child("hostname"))...)
 	}
 	if h := e.Hints; h != nil {
-		zones := at.Child("hints", "forZones")
-		if n := len(h.ForZones); n > maxHints {
-			add(field.TooMany(zones, n, maxHints))
+		var zones, nodes []string
+		for _, z := range h.ForZones {
+			zones = append(zones, z.Name)
 		}
-		seen := map[string]bool{}
-		for i, z := range h.ForZones {
-			if seen[z.Name] {
-				add(field.Duplicate(zones.Index(i).Child("name"), z.Name))
-			}
-			seen[z.Name] = true
-			add(validate.Messages(zones.Index(i).Child("name"), z.Name, validation.IsValidLabelValue(z.Name))...)
+		for _, n := range h.ForNodes {
+			nodes = append(nodes, n.Name)
 		}
+		add(validateHints(zones, validation.IsValidLabelValue, at.Child("hints", "forZones"))...)
+		add(validateHints(nodes, validation.IsDNS1123Subdomain, at.Child("hints", "forNodes"))...)
+	}
+	return errs
+}
+
+// validateHints checks the names of the zones, or nodes, that should use an endpoint.
+func validateHints(names []string, rule func(string) []string, path *field.Path) (errs field.ErrorList) {
+	if n := len(names); n > maxHints {
+		return append(errs, field.TooMany(path, n, maxHints))
+	}
+	for i, n := range names {
+		at := path.Index(i).Child("name")
+		if slices.Contains(names[:i], n) {
+			errs = append(errs, field.Duplicate(at, n))
+		}
+		errs = append(errs, validate.Messages(at, n, rule(n))...)
 	}
 	return errs
 }

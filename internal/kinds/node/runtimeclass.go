@@ -2,7 +2,11 @@
 package node
 
 import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -22,7 +26,10 @@ var RuntimeClass = &api.Kind[*nodev1.RuntimeClass]{
 
 func validateRuntimeClass(r, old *nodev1.RuntimeClass) field.ErrorList {
 	handler := field.NewPath("handler")
-	errs := validate.Label(r.Handler, handler)
+	errs := validate.Given(r.Handler, handler)
+	if r.Handler != "" {
+		errs = validate.Label(r.Handler, handler)
+	}
 	if r.Overhead != nil {
 		for name, q := range r.Overhead.PodFixed {
 			errs = append(errs, podspec.Quantity(name, q, field.NewPath("overhead", "podFixed").Key(string(name)))...)
@@ -32,6 +39,11 @@ func validateRuntimeClass(r, old *nodev1.RuntimeClass) field.ErrorList {
 		at := field.NewPath("scheduling")
 		errs = append(errs, metavalidation.ValidateLabels(s.NodeSelector, at.Child("nodeSelector"))...)
 		errs = append(errs, podspec.ValidateTolerations(s.Tolerations, at.Child("tolerations"))...)
+		for i, t := range s.Tolerations {
+			if slices.ContainsFunc(s.Tolerations[:i], func(o corev1.Toleration) bool { return equality.Semantic.DeepEqual(t, o) }) {
+				errs = append(errs, field.Duplicate(at.Child("tolerations").Index(i), t))
+			}
+		}
 	}
 	if old != nil {
 		errs = append(errs, validate.Same(r.Handler, old.Handler, handler)...)

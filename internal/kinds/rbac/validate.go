@@ -22,7 +22,7 @@ func validateRules(rules []rbacv1.PolicyRule, namespaced bool) (errs field.Error
 	for i, r := range rules {
 		at := field.NewPath("rules").Index(i)
 		if len(r.Verbs) == 0 {
-			errs = append(errs, field.Required(at.Child("verbs"), "verbs must contain at least one value"))
+			errs = append(errs, field.Required(at.Child("verbs"), ""))
 		}
 		if urls := at.Child("nonResourceURLs"); len(r.NonResourceURLs) > 0 {
 			if namespaced {

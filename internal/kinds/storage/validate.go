@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -64,15 +63,9 @@ func validateStorageClass(s, old *storagev1.StorageClass) (errs field.ErrorList)
 	if old == nil {
 		return errs
 	}
-	if !equality.Semantic.DeepEqual(s.Parameters, old.Parameters) {
-		add(field.Forbidden(params, "updates to parameters are forbidden."))
-	}
-	if s.Provisioner != old.Provisioner {
-		add(field.Forbidden(at, "updates to provisioner are forbidden."))
-	}
-	if s.ReclaimPolicy != nil && old.ReclaimPolicy != nil && *s.ReclaimPolicy != *old.ReclaimPolicy {
-		add(field.Forbidden(field.NewPath("reclaimPolicy"), "updates to reclaimPolicy are forbidden."))
-	}
+	add(validate.Same(s.Parameters, old.Parameters, params)...)
+	add(validate.Same(s.Provisioner, old.Provisioner, at)...)
+	add(validate.Same(s.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
 	add(validate.Same(s.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
 	return errs
 }
