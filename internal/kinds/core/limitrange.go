@@ -11,6 +11,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/kinds/column"
+	"proa/internal/kinds/podspec"
 	"proa/internal/kinds/validate"
 )
 
@@ -81,9 +82,9 @@ func validateLimitRange(l, _ *corev1.LimitRange) (errs field.ErrorList) {
 
 // limitNames checks which resources can be bounded, and that whole pods are given no defaults.
 func limitNames(item *corev1.LimitRangeItem, at *field.Path) (errs field.ErrorList) {
-	rule := resourceName
+	rule := podspec.ResourceName
 	if item.Type == corev1.LimitTypePod || item.Type == corev1.LimitTypeContainer {
-		rule = containerResource
+		rule = podspec.ContainerResourceName
 	}
 	for list, of := range map[string]corev1.ResourceList{"max": item.Max, "min": item.Min, "default": item.Default,
 		"defaultRequest": item.DefaultRequest, "maxLimitRequestRatio": item.MaxLimitRequestRatio} {

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
+	"proa/internal/kinds/podspec"
 )
 
 // ResourceQuota bounds what a namespace may hold in total.
@@ -144,7 +145,7 @@ func validateScopeRequirement(r corev1.ScopedResourceSelectorRequirement, at *fi
 func quotaList(l corev1.ResourceList, at *field.Path) (errs field.ErrorList) {
 	for name, q := range l {
 		errs = append(errs, quotaResource(name, at.Key(string(name)))...)
-		errs = append(errs, amount(name, q, at.Key(string(name)))...)
+		errs = append(errs, podspec.Quantity(name, q, at.Key(string(name)))...)
 	}
 	return errs
 }

@@ -53,7 +53,8 @@ func ResourceName(name corev1.ResourceName, at *field.Path) field.ErrorList {
 	if errs := validate.Qualified(string(name), at); len(errs) > 0 {
 		return errs
 	}
-	if !strings.Contains(string(name), "/") && !standard.Has(name) && !isHugePage(name) {
+	if !strings.Contains(string(name), "/") && !standard.Has(name) && !isHugePage(name) &&
+		!strings.HasPrefix(string(name), corev1.ResourceRequestsHugePagesPrefix) {
 		return field.ErrorList{field.Invalid(at, name, "must be a standard resource type or fully qualified")}
 	}
 	return nil
