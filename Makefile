@@ -19,7 +19,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test conformance-api coverage-api docs check images bundle proa needs host host-clean test-vm clean FORCE
+.PHONY: help build up down clean-cluster test conformance-api coverage-api docs check images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,15 @@ host: ## run CMD, or a shell, in a test host: own network, no way out (root)
 
 host-clean: ## remove the test host
 	@test/host.sh --remove
+
+clients: ## build the programs of others that test-clients runs (needs the network)
+	@mkdir -p $(BUILD)/clients
+	cd test/clients/helm && CGO_ENABLED=0 $(GO) build -o $(abspath $(BUILD))/clients/helm helm.sh/helm/v4/cmd/helm
+	for c in oldkubectl clientgo manager; do (cd test/clients/$$c && CGO_ENABLED=0 $(GO) build -o $(abspath $(BUILD))/clients/$$c .) || exit; done
+
+test-clients: build clients ## helm, an older kubectl, programs on client-go and controller-runtime (root)
+	PROA_TEST_CLIENTS=$(abspath $(BUILD))/clients $(TESTENV) test/host.sh --name proa-clients-$$$$ -- \
+	  $(GO) test -tags $(TAGS) -count 1 -timeout 10m -run 'TestClients|TestHelm|TestKubectl|TestOldKubectl' -v ./test/story
 
 bench-%: FORCE ## start, podstart, create, size: one measurement, one line last
 	@$(if $(filter bench-start bench-podstart bench-size,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
