@@ -82,10 +82,13 @@ host: ## run CMD, or a shell, in a test host: own network, no way out (root)
 host-clean: ## remove the test host
 	@test/host.sh --remove
 
+# What the older kubectl says of itself.
+OLDKUBECTL = $(foreach x,gitVersion=v1.31.3 gitMajor=1 gitMinor=31,-X k8s.io/component-base/version.$(x))
+
 clients: ## build the programs of others that test-clients runs (needs the network)
 	@mkdir -p $(BUILD)/clients
 	cd test/clients/helm && CGO_ENABLED=0 $(GO) build -o $(abspath $(BUILD))/clients/helm helm.sh/helm/v4/cmd/helm
-	for c in oldkubectl clientgo manager; do (cd test/clients/$$c && CGO_ENABLED=0 $(GO) build -o $(abspath $(BUILD))/clients/$$c .) || exit; done
+	for c in oldkubectl clientgo manager; do (cd test/clients/$$c && CGO_ENABLED=0 $(GO) build -ldflags '$(OLDKUBECTL)' -o $(abspath $(BUILD))/clients/$$c .) || exit; done
 
 test-clients: build clients ## helm, an older kubectl, programs on client-go and controller-runtime (root)
 	PROA_TEST_CLIENTS=$(abspath $(BUILD))/clients $(TESTENV) test/host.sh --name proa-clients-$$$$ -- \

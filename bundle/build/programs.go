@@ -54,7 +54,8 @@ func kubectlVersion(v string) string {
 	_, rest, _ := strings.Cut(v, ".")
 	minor, _, _ := strings.Cut(rest, ".")
 	const at = "-X k8s.io/component-base/version."
-	return at + "gitVersion=v1." + rest + " " + at + "gitMajor=1 " + at + "gitMinor=" + minor +
+	const agent = "-X k8s.io/client-go/pkg/version." // of which the User-Agent header is made
+	return agent + "gitVersion=v1." + rest + " " + agent + "gitCommit= " + at + "gitVersion=v1." + rest + " " + at + "gitMajor=1 " + at + "gitMinor=" + minor +
 		" " + at + "gitCommit= " + at + "gitTreeState=clean"
 }
 

@@ -234,13 +234,23 @@ var kubectlSteps = []step{
 	{args: "delete namespace other --timeout=60s", want: `"other" deleted`},
 }
 
+// editor is what "kubectl edit" starts: it writes edited for b.
+func editor(t *testing.T) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "editor")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\nexec sed -i 's/^  a: b$/  a: edited/' \"$1\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("EDITOR", file)
+}
+
 // TestKubectl plays the whole command list of kubectl.
 func TestKubectl(t *testing.T) {
 	h := newHost(t, true)
 	c := newCluster(t, h)
 	c.up()
 	c.load("proa-test-1")
-	t.Setenv("EDITOR", "sed -i s/a:.b/a:.edited/")
+	editor(t)
 	c.steps(h.kubectl, kubectlSteps)
 }
 
@@ -248,7 +258,7 @@ func TestKubectl(t *testing.T) {
 // some things in other words.
 func TestOldKubectl(t *testing.T) {
 	c, program := newClients(t)
-	t.Setenv("EDITOR", "sed -i s/a:.b/a:.edited/")
+	editor(t)
 	began := time.Now()
 	c.steps(program("oldkubectl"), kubectlSteps)
 	t.Log(time.Since(began))
