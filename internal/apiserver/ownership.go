@@ -87,6 +87,10 @@ func sameOwners(a, b []metav1.ManagedFieldsEntry) bool {
 	})
 }
 
+func byApply(e metav1.ManagedFieldsEntry) bool {
+	return e.Operation == metav1.ManagedFieldsOperationApply
+}
+
 // applyPatch answers an apply patch.
 func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
 	if r.Options.FieldManager == "" {
@@ -101,12 +105,16 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 		return nil, err
 	}
 	merge := func(live api.Object) (api.Object, error) {
-		live.SetManagedFields(t.res.Owners(live))
+		owners := t.res.Owners(live)
+		live.SetManagedFields(owners)
 		out, err := m.Apply(live, intent.DeepCopy(), r.Options.FieldManager, r.Options.Force)
 		if err != nil {
 			return nil, applyError(err)
 		}
 		obj := out.(api.Object)
+		if owners == nil && !slices.ContainsFunc(obj.GetManagedFields(), byApply) {
+			obj.SetManagedFields(nil) // an intent of a name alone owns nothing, and says nothing of who owns the rest
+		}
 		obj.GetObjectKind().SetGroupVersionKind(t.res.GVK())
 		return obj, nil
 	}
