@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,13 +22,15 @@ import (
 	"proa/internal/apiserver/admit"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/discovery"
+	"proa/internal/kinds/networking"
 	"proa/internal/kinds/rbac"
 	"proa/internal/store/memory"
 )
 
 var cluster = apiserver.Defaults{
-	API:       netip.MustParseAddrPort("192.0.2.1:6443"),
-	ServiceIP: netip.MustParseAddr("10.43.0.1"),
+	API:         netip.MustParseAddrPort("192.0.2.1:6443"),
+	ServiceIP:   netip.MustParseAddr("10.43.0.1"),
+	ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
 }
 
 // admitting starts a server with all steps, the defaults and a service account in each namespace.
@@ -70,6 +73,10 @@ func TestEnsureDefaults(t *testing.T) {
 	rev := ensure()
 	if again := ensure(); again != rev {
 		t.Errorf("a second call wrote something: revision %d after %d", again, rev)
+	}
+	cidr := must[*networkingv1.ServiceCIDR](t)(networking.ServiceCIDR.Get(t.Context(), s, "", "kubernetes"))
+	if c := cidr.Status.Conditions; len(cidr.Spec.CIDRs) != 1 || cidr.Spec.CIDRs[0] != "10.43.0.0/16" || len(c) != 1 || c[0].Type != "Ready" || c[0].Status != "True" {
+		t.Errorf("%+v", cidr)
 	}
 	d.Objects = []api.Object{role("list")}
 	d.API = netip.MustParseAddrPort("192.0.2.2:7443")

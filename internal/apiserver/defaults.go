@@ -10,15 +10,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"proa/internal/api"
 	"proa/internal/kinds/flowcontrol"
+	"proa/internal/kinds/networking"
 )
 
 // Defaults are what a cluster is born with.
@@ -28,6 +31,9 @@ type Defaults struct {
 	API netip.AddrPort
 	// ServiceIP is that Service's cluster address: the first of their range.
 	ServiceIP netip.Addr
+	// ServiceCIDR is that range, shown as the ServiceCIDR "kubernetes". None is
+	// made if it is not valid.
+	ServiceCIDR netip.Prefix
 	// Objects are made if they are missing; roles and role bindings that are
 	// marked for it get what they lack (rbac.authorization.kubernetes.io/autoupdate),
 	// flow schemas and priority levels what they should be (apf.kubernetes.io/autoupdate-spec).
@@ -35,8 +41,8 @@ type Defaults struct {
 }
 
 // EnsureDefaults makes what is missing of the namespaces that every cluster has,
-// the system's priority classes, the Service "kubernetes" with its endpoints,
-// and d.Objects. It is called at every start.
+// the system's priority classes, the Service "kubernetes" with its endpoints, the
+// ServiceCIDR of that name, and d.Objects. It is called at every start.
 func (s *Server) EnsureDefaults(ctx context.Context, d Defaults) error {
 	var first, then []api.Object
 	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
@@ -55,10 +61,44 @@ func (s *Server) EnsureDefaults(ctx context.Context, d Defaults) error {
 	if d.API.IsValid() {
 		then = append(then, kubernetesService(d)...)
 	}
+	if d.ServiceCIDR.IsValid() {
+		first = append(first, &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: serviceCIDR},
+			Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{d.ServiceCIDR.Masked().String()}}})
+	}
 	if err := s.ensureAll(ctx, first); err != nil {
 		return err
 	}
+	if d.ServiceCIDR.IsValid() {
+		if err := s.readyServiceCIDR(ctx); err != nil {
+			return err
+		}
+	}
 	return s.ensureAll(ctx, then)
+}
+
+// serviceCIDR is the name of the ServiceCIDR, and of the Service, that every cluster has.
+const serviceCIDR = "kubernetes"
+
+// readyServiceCIDR says in the status of the cluster's range that it is in use.
+func (s *Server) readyServiceCIDR(ctx context.Context) error {
+	r := &api.Request{Verb: api.Update, Resource: networking.ServiceCIDR.Def(), Name: serviceCIDR, Sub: "status",
+		User: api.User{Name: api.UserAPIServer, Groups: []string{api.GroupMasters}}}
+	for {
+		have, err := networking.ServiceCIDR.Get(ctx, s, "", serviceCIDR)
+		if err != nil {
+			return fmt.Errorf("read the default ServiceCIDR: %w", err)
+		}
+		if have.DeletionTimestamp != nil || meta.IsStatusConditionTrue(have.Status.Conditions, networkingv1.ServiceCIDRConditionReady) {
+			return nil
+		}
+		have = api.Clone(have)
+		meta.SetStatusCondition(&have.Status.Conditions, metav1.Condition{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue,
+			Message: "Kubernetes default Service CIDR is ready", LastTransitionTime: metav1.NewTime(s.clock.Now()).Rfc3339Copy()})
+		r.Object = have
+		if _, err := s.Handle(ctx, r); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
 }
 
 var systemClasses = map[string]string{

@@ -28,6 +28,8 @@ func All(cfg Config) []control.Runner {
 		PodGC(),
 		RootCA(cfg.RootCA),
 		ServiceAccount,
+		ServiceAddresses,
+		ServiceAddressRemoval,
 		TaintEviction,
 		ReplicaSet,
 	}

@@ -10,6 +10,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -129,6 +130,9 @@ func line(o api.Object) string {
 			message = "Deleted pod: " + name[:len(name)-5]
 		}
 		return fmt.Sprintf("%s %s %s/%s: %s", o.Type, o.Reason, o.InvolvedObject.Kind, o.InvolvedObject.Name, message)
+	case *networkingv1.IPAddress:
+		p := o.Spec.ParentRef
+		s = fmt.Sprintf("ip %s %s/%s/%s family=%s", o.Name, p.Resource, p.Namespace, p.Name, o.Labels[networkingv1.LabelIPAddressFamily])
 	case *corev1.Namespace:
 		s = fmt.Sprintf("namespace %s %s", o.Name, o.Status.Phase)
 		for _, c := range o.Status.Conditions {

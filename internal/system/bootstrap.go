@@ -19,9 +19,10 @@ import (
 // bootstrap creates what every cluster starts with.
 func (s *system) bootstrap(ctx context.Context, p *plane) error {
 	return p.EnsureDefaults(ctx, apiserver.Defaults{
-		API:       netip.AddrPortFrom(s.address, uint16(s.Ports.API)),
-		ServiceIP: nth(s.id.ServiceCIDR, 1),
-		Objects:   slices.Concat(access.Defaults(), flowcontrol.Defaults(), []api.Object{s.dnsService()}),
+		API:         netip.AddrPortFrom(s.address, uint16(s.Ports.API)),
+		ServiceIP:   nth(s.id.ServiceCIDR, 1),
+		ServiceCIDR: s.id.ServiceCIDR,
+		Objects:     slices.Concat(access.Defaults(), flowcontrol.Defaults(), []api.Object{s.dnsService()}),
 	})
 }
 
