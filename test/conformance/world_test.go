@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/version"
 
 	"proa/internal/api"
@@ -30,6 +31,7 @@ import (
 	"proa/internal/httpapi"
 	"proa/internal/kinds"
 	"proa/internal/kinds/core"
+	"proa/internal/kubeletapi"
 	"proa/internal/pki"
 	"proa/internal/store/memory"
 )
@@ -87,6 +89,9 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 	authn := &access.Authenticator{Signer: signer, Audiences: []string{issuer}, Roots: w.roots, Now: time.Now}
 	subs := authn.Subs()
 	maps.Copy(subs, rbac.Subs())
+	maps.Copy(subs, kubeletapi.Subs(&kubeletapi.Nodes{Get: func(ctx context.Context, h api.Handler, name string) (*corev1.Node, error) {
+		return core.Node.Get(ctx, h, "", name)
+	}, Local: func(string) kubeletapi.Agent { return nil }}))
 	settings := admit.Settings{NodePorts: n.ports}
 	services := netip.MustParsePrefix("10.43.0.0/16")
 	if n.services != "" {
