@@ -33,7 +33,10 @@ const (
 	MediaCBOR     = "application/cbor"
 )
 
-type protobufCodec struct{ new func() Object }
+type protobufCodec struct {
+	new     func() Object
+	restore func(Object) // Kind.Restore, if there is one
+}
 
 type protobufObject interface {
 	runtime.ProtobufMarshaller
@@ -73,7 +76,13 @@ func (c protobufCodec) Decode(body []byte) (Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form", o)
 	}
-	return o, m.Unmarshal(body)
+	if err := m.Unmarshal(body); err != nil {
+		return o, err
+	}
+	if c.restore != nil {
+		c.restore(o)
+	}
+	return o, nil
 }
 
 // Age is how kubectl shows the time since t.

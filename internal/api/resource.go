@@ -166,7 +166,11 @@ func (k *Kind[T]) erase() *Resource {
 		o.GetObjectKind().SetGroupVersionKind(gvk)
 		return o
 	}
-	r.Codec = protobufCodec{r.New}
+	codec := protobufCodec{new: r.New}
+	if k.Restore != nil {
+		codec.restore = func(o Object) { k.Restore(o.(T)) }
+	}
+	r.Codec = codec
 	for name, f := range k.Fields {
 		r.Fields[name] = func(o Object) string { return f(o.(T)) }
 	}

@@ -26,6 +26,7 @@ var StatefulSet = &api.Kind[*appsv1.StatefulSet]{
 	}, column.Workload(func(s *appsv1.StatefulSet) *corev1.PodSpec { return &s.Spec.Template.Spec })...),
 	Name:    apivalidation.NameIsDNSLabel, // pods have it in their hostname
 	Default: defaultStatefulSet,
+	Restore: restoreClaimTypes,
 	Prepare: func(s, old *appsv1.StatefulSet) {
 		s.Status = appsv1.StatefulSetStatus{}
 		if old != nil {
@@ -66,11 +67,20 @@ func defaultStatefulSet(s *appsv1.StatefulSet) {
 	}
 	fill.Zero(&spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted, appsv1.RetainPersistentVolumeClaimRetentionPolicyType)
 	fill.Zero(&spec.PersistentVolumeClaimRetentionPolicy.WhenScaled, appsv1.RetainPersistentVolumeClaimRetentionPolicyType)
+	restoreClaimTypes(s)
 	for i := range spec.VolumeClaimTemplates {
 		c := &spec.VolumeClaimTemplates[i]
-		c.APIVersion, c.Kind = "", "" // the stored form has no place for them
 		fill.Zero(&c.Status.Phase, corev1.ClaimPending)
 		core.DefaultClaimSpec(&c.Spec)
+	}
+}
+
+// restoreClaimTypes says of every claim template what it is, whatever was given:
+// clients see it, but the stored form does not hold it.
+func restoreClaimTypes(s *appsv1.StatefulSet) {
+	for i := range s.Spec.VolumeClaimTemplates {
+		c := &s.Spec.VolumeClaimTemplates[i]
+		c.APIVersion, c.Kind = "v1", "PersistentVolumeClaim"
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -80,15 +82,32 @@ func validateStrategy(s *appsv1.DeploymentStrategy, path *field.Path) (errs fiel
 		}
 		errs = append(errs, validate.AtMostHundredPercent(u.MaxUnavailable, at.Child("maxUnavailable"))...)
 	default:
-		errs = append(errs, validate.Known(s.Type, path.Child("type"), appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType)...)
+		errs = append(errs, unknownStrategy(path, *s, string(appsv1.RecreateDeploymentStrategyType), string(appsv1.RollingUpdateDeploymentStrategyType)))
 	}
 	return errs
 }
 
+// unknownStrategy is the error about the type of a strategy: it shows all of it.
+func unknownStrategy[S any](path *field.Path, s S, types ...string) *field.Error {
+	e := field.NotSupported(path, "", types)
+	e.BadValue = s
+	return e
+}
+
 // A count is one number of a status, by name.
 type count struct {
-	name string
-	n    int32
+	name  string
+	n     int32
+	whole bool // messages show where it is
+}
+
+// shown is what messages call a count: where it is, for that of all replicas
+// and of a StatefulSet's ready ones.
+func (c count) shown() string {
+	if c.name == "replicas" || c.whole {
+		return "status." + c.name
+	}
+	return c.name
 }
 
 // counts checks the numbers of a status: none negative, and those in pairs in order.
@@ -99,11 +118,7 @@ func counts(all []count, less ...[2]int) (errs field.ErrorList) {
 	for _, p := range less {
 		low, high := all[p[0]], all[p[1]]
 		if low.n > high.n {
-			name := high.name
-			if name == "replicas" {
-				name = "status.replicas"
-			}
-			errs = append(errs, field.Invalid(statusPath.Child(low.name), low.n, "cannot be greater than "+name))
+			errs = append(errs, field.Invalid(statusPath.Child(low.name), low.n, "cannot be greater than "+high.shown()))
 		}
 	}
 	return errs
@@ -122,8 +137,9 @@ func collisions(now, was *int32) (errs field.ErrorList) {
 func validateDeploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
 	s := &d.Status
 	errs := validate.Count(s.ObservedGeneration, statusPath.Child("observedGeneration"))
-	errs = append(errs, counts([]count{{"replicas", s.Replicas}, {"updatedReplicas", s.UpdatedReplicas}, {"readyReplicas", s.ReadyReplicas},
-		{"availableReplicas", s.AvailableReplicas}, {"unavailableReplicas", s.UnavailableReplicas}}, [2]int{1, 0}, [2]int{2, 0}, [2]int{3, 0}, [2]int{3, 2})...)
+	errs = append(errs, counts([]count{{name: "replicas", n: s.Replicas}, {name: "updatedReplicas", n: s.UpdatedReplicas}, {name: "readyReplicas", n: s.ReadyReplicas},
+		{name: "availableReplicas", n: s.AvailableReplicas}, {name: "unavailableReplicas", n: s.UnavailableReplicas}}, [2]int{1, 0}, [2]int{2, 0}, [2]int{3, 0}, [2]int{3, 2})...)
+	errs = append(errs, validate.CountOf(s.TerminatingReplicas, statusPath.Child("terminatingReplicas"))...)
 	return append(errs, collisions(s.CollisionCount, old.Status.CollisionCount)...)
 }
 
@@ -144,8 +160,9 @@ func validateReplicaSet(r, old *appsv1.ReplicaSet) (errs field.ErrorList) {
 func validateReplicaSetStatus(r, _ *appsv1.ReplicaSet) field.ErrorList {
 	s := &r.Status
 	errs := validate.Count(s.ObservedGeneration, statusPath.Child("observedGeneration"))
-	return append(errs, counts([]count{{"replicas", s.Replicas}, {"fullyLabeledReplicas", s.FullyLabeledReplicas}, {"readyReplicas", s.ReadyReplicas},
-		{"availableReplicas", s.AvailableReplicas}}, [2]int{1, 0}, [2]int{2, 0}, [2]int{3, 0}, [2]int{3, 2})...)
+	errs = append(errs, validate.CountOf(s.TerminatingReplicas, statusPath.Child("terminatingReplicas"))...)
+	return append(errs, counts([]count{{name: "replicas", n: s.Replicas}, {name: "fullyLabeledReplicas", n: s.FullyLabeledReplicas}, {name: "readyReplicas", n: s.ReadyReplicas},
+		{name: "availableReplicas", n: s.AvailableReplicas}}, [2]int{1, 0}, [2]int{2, 0}, [2]int{3, 0}, [2]int{3, 2})...)
 }
 
 func validateDaemonSet(d, old *appsv1.DaemonSet) (errs field.ErrorList) {
@@ -177,7 +194,7 @@ func validateDaemonSet(d, old *appsv1.DaemonSet) (errs field.ErrorList) {
 			add(field.Required(at.Child("maxUnavailable"), "cannot be 0 when maxSurge is 0"))
 		}
 	default:
-		add(validate.Known(s.UpdateStrategy.Type, at.Child("type"), appsv1.RollingUpdateDaemonSetStrategyType, appsv1.OnDeleteDaemonSetStrategyType)...)
+		add(unknownStrategy(at, s.UpdateStrategy, string(appsv1.RollingUpdateDaemonSetStrategyType), string(appsv1.OnDeleteDaemonSetStrategyType)))
 	}
 	if old != nil {
 		add(validate.Same(s.Selector, old.Spec.Selector, specPath.Child("selector"))...)
@@ -187,9 +204,9 @@ func validateDaemonSet(d, old *appsv1.DaemonSet) (errs field.ErrorList) {
 
 func validateDaemonSetStatus(d, old *appsv1.DaemonSet) field.ErrorList {
 	s := &d.Status
-	errs := counts([]count{{"currentNumberScheduled", s.CurrentNumberScheduled}, {"numberMisscheduled", s.NumberMisscheduled},
-		{"desiredNumberScheduled", s.DesiredNumberScheduled}, {"numberReady", s.NumberReady}, {"updatedNumberScheduled", s.UpdatedNumberScheduled},
-		{"numberAvailable", s.NumberAvailable}, {"numberUnavailable", s.NumberUnavailable}})
+	errs := counts([]count{{name: "currentNumberScheduled", n: s.CurrentNumberScheduled}, {name: "numberMisscheduled", n: s.NumberMisscheduled},
+		{name: "desiredNumberScheduled", n: s.DesiredNumberScheduled}, {name: "numberReady", n: s.NumberReady}, {name: "updatedNumberScheduled", n: s.UpdatedNumberScheduled},
+		{name: "numberAvailable", n: s.NumberAvailable}, {name: "numberUnavailable", n: s.NumberUnavailable}})
 	errs = append(errs, validate.Count(s.ObservedGeneration, statusPath.Child("observedGeneration"))...)
 	return append(errs, collisions(s.CollisionCount, old.Status.CollisionCount)...)
 }
@@ -197,7 +214,9 @@ func validateDaemonSetStatus(d, old *appsv1.DaemonSet) field.ErrorList {
 func validateStatefulSet(s, old *appsv1.StatefulSet) (errs field.ErrorList) {
 	add := func(e ...*field.Error) { errs = append(errs, e...) }
 	spec := &s.Spec
-	if p := spec.PodManagementPolicy; p != appsv1.OrderedReadyPodManagement && p != appsv1.ParallelPodManagement {
+	if p := spec.PodManagementPolicy; p == "" {
+		add(field.Required(specPath.Child("podManagementPolicy"), ""))
+	} else if p != appsv1.OrderedReadyPodManagement && p != appsv1.ParallelPodManagement {
 		add(field.Invalid(specPath.Child("podManagementPolicy"), p,
 			fmt.Sprintf("must be '%s' or '%s'", appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement)))
 	}
@@ -213,6 +232,10 @@ func validateStatefulSet(s, old *appsv1.StatefulSet) (errs field.ErrorList) {
 	if spec.Ordinals != nil {
 		add(validate.Count(spec.Ordinals.Start, specPath.Child("ordinals", "start"))...)
 	}
+	if n := spec.RevisionHistoryLimit; old == nil || !equality.Semantic.DeepEqual(n, old.Spec.RevisionHistoryLimit) {
+		add(validate.CountOf(n, specPath.Child("revisionHistoryLimit"))...)
+	}
+	add(validateClaimTemplates(spec.VolumeClaimTemplates, specPath.Child("volumeClaimTemplates"))...)
 	if spec.ServiceName != "" {
 		add(validate.Subdomain(spec.ServiceName, specPath.Child("serviceName"))...)
 	}
@@ -222,6 +245,28 @@ func validateStatefulSet(s, old *appsv1.StatefulSet) (errs field.ErrorList) {
 	if old != nil && !sameStatefulSpec(spec, &old.Spec) {
 		add(field.Forbidden(specPath, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "+
 			"'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"))
+	}
+	return errs
+}
+
+// validateClaimTemplates checks what the claims of each pod are made from.
+func validateClaimTemplates(claims []corev1.PersistentVolumeClaim, path *field.Path) (errs field.ErrorList) {
+	have := map[string]bool{}
+	for i := range claims {
+		c, at := &claims[i], path.Index(i)
+		meta := at.Child("metadata")
+		if c.Name == "" {
+			errs = append(errs, field.Required(meta.Child("name"), ""))
+		} else {
+			errs = append(errs, validate.Subdomain(c.Name, meta.Child("name"))...)
+		}
+		if have[c.Name] {
+			errs = append(errs, field.Duplicate(meta.Child("name"), c.Name))
+		}
+		have[c.Name] = true
+		errs = append(errs, validate.Labels(c.Labels, meta.Child("labels"))...)
+		errs = append(errs, validation.ValidateAnnotations(c.Annotations, meta.Child("annotations"))...)
+		errs = append(errs, podspec.ValidateClaimSpec(&c.Spec, at.Child("spec"))...)
 	}
 	return errs
 }
@@ -264,8 +309,8 @@ func sameStatefulSpec(s, old *appsv1.StatefulSetSpec) bool {
 
 func validateStatefulSetStatus(s, old *appsv1.StatefulSet) field.ErrorList {
 	t := &s.Status
-	errs := counts([]count{{"replicas", t.Replicas}, {"readyReplicas", t.ReadyReplicas}, {"currentReplicas", t.CurrentReplicas},
-		{"updatedReplicas", t.UpdatedReplicas}, {"availableReplicas", t.AvailableReplicas}},
+	errs := counts([]count{{name: "replicas", n: t.Replicas}, {name: "readyReplicas", n: t.ReadyReplicas, whole: true}, {name: "currentReplicas", n: t.CurrentReplicas},
+		{name: "updatedReplicas", n: t.UpdatedReplicas}, {name: "availableReplicas", n: t.AvailableReplicas}},
 		[2]int{1, 0}, [2]int{2, 0}, [2]int{3, 0}, [2]int{4, 0}, [2]int{4, 1})
 	errs = append(errs, validate.Count(t.ObservedGeneration, statusPath.Child("observedGeneration"))...)
 	return append(errs, collisions(t.CollisionCount, old.Status.CollisionCount)...)
