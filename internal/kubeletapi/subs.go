@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"proa/internal/api"
@@ -29,7 +30,14 @@ type Nodes struct {
 	// agents. They are called without a connection.
 	Local func(name string) http.Handler
 
+	// Pod reads a Pod, and Slices the EndpointSlices of a service.
+	Pod    func(ctx context.Context, h api.Handler, ns, name string) (*corev1.Pod, error)
+	Slices func(ctx context.Context, h api.Handler, ns, service string) ([]*discoveryv1.EndpointSlice, error)
+	// Dial reaches pods and nodes for the proxies; net.Dialer's if nil.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
 	mu    sync.Mutex
+	pods  *http.Transport
 	known map[string]http.Handler // by address
 }
 
@@ -45,16 +53,7 @@ func (n *Nodes) Handler(ctx context.Context, h api.Handler, name string) (http.H
 	if err != nil {
 		return nil, err
 	}
-	host := ""
-	for _, a := range node.Status.Addresses {
-		if a.Type == corev1.NodeInternalIP {
-			host = a.Address
-			break
-		}
-		if host == "" {
-			host = a.Address
-		}
-	}
+	host := nodeHost(node)
 	if host == "" {
 		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q has no address yet", name))
 	}
@@ -74,15 +73,29 @@ func (n *Nodes) Handler(ctx context.Context, h api.Handler, name string) (http.H
 	return n.known[addr], nil
 }
 
-// Subs answers pods/log, pods/exec, pods/attach, pods/portforward, pods/proxy and
-// nodes/proxy by way of the pods' nodes. The keys are those of apiserver.Config.Subs.
+// nodeHost is the InternalIP of a node, or else its first address.
+func nodeHost(node *corev1.Node) string {
+	for _, a := range node.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			return a.Address
+		}
+	}
+	if len(node.Status.Addresses) > 0 {
+		return node.Status.Addresses[0].Address
+	}
+	return ""
+}
+
+// Subs answers pods/log, pods/exec, pods/attach and pods/portforward by way of
+// the pods' nodes, and the proxies of pods, services and nodes. The keys are those of apiserver.Config.Subs.
 func Subs(n *Nodes) map[string]api.SubFunc {
 	return map[string]api.SubFunc{
 		"pods/log":         n.log,
 		"pods/exec":        n.command("exec"),
 		"pods/attach":      n.command("attach"),
 		"pods/portforward": n.portforward,
-		"pods/proxy":       podProxy,
+		"pods/proxy":       n.podProxy,
+		"services/proxy":   n.serviceProxy,
 		"nodes/proxy":      n.nodeProxy,
 	}
 }
@@ -153,50 +166,6 @@ func to(h http.Handler, path string, q url.Values) *api.Response {
 	})}
 }
 
-func (n *Nodes) log(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
-	p, err := pod(ctx, env, r)
-	if err != nil {
-		return nil, err
-	}
-	q := query(r)
-	if s := q.Get("stream"); s != "" && s != "All" && s != "Stdout" && s != "Stderr" {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("stream: Unsupported value: %q: supported values: \"All\", \"Stderr\", \"Stdout\"", s))
-	}
-	c, err := container(p, q.Get("container"))
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"tailLines", "sinceSeconds", "limitBytes"} {
-		low := int64(1)
-		if name == "tailLines" {
-			low = 0
-		}
-		if v := q.Get(name); v != "" {
-			if x, err := strconv.ParseInt(v, 10, 64); err != nil || x < low {
-				return nil, apierrors.NewBadRequest(fmt.Sprintf("%s: Invalid value: %q: must be greater than or equal to %d", name, v, low))
-			}
-		}
-	}
-	if p.Spec.NodeName == "" { // not scheduled: there is no log yet, and that is no error
-		return &api.Response{Connect: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/plain")
-			w.WriteHeader(http.StatusOK)
-		})}, nil
-	}
-	h, err := n.Handler(ctx, env, p.Spec.NodeName)
-	if err != nil {
-		return nil, err
-	}
-	q.Del("container")
-	q.Del("pretty")
-	if q.Get("insecureSkipTLSVerifyBackend") != "" {
-		q.Del("insecureSkipTLSVerifyBackend")
-	}
-	resp := to(h, logPath(Target{Namespace: p.Namespace, Pod: p.Name, Container: c}), q)
-	resp.Connect = statuses(resp.Connect)
-	return resp, nil
-}
-
 func (n *Nodes) command(verb string) api.SubFunc {
 	return func(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
 		p, err := pod(ctx, env, r)
@@ -256,72 +225,6 @@ func (n *Nodes) portforward(ctx context.Context, env api.Env, r *api.Request) (*
 	return to(h, "/portForward/"+p.Namespace+"/"+p.Name, q), nil
 }
 
-// rest is what follows NAME/proxy in the path of a request.
-func rest(r *api.Request) string {
-	_, after, _ := strings.Cut(r.HTTP.URL.Path, "/"+r.Name+"/"+r.Sub)
-	if after == "" {
-		return "/"
-	}
-	return after
-}
-
-// podProxy passes an HTTP request on to a port of a pod: name, name:port or
-// scheme:name:port. Without a port it is the first one that the pod declares.
-func podProxy(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
-	scheme, name, port := "http", r.Name, ""
-	switch parts := strings.Split(r.Name, ":"); len(parts) {
-	case 2:
-		name, port = parts[0], parts[1]
-	case 3:
-		scheme, name, port = parts[0], parts[1], parts[2]
-	}
-	if scheme == "" {
-		scheme = "http"
-	}
-	q := *r
-	q.Name = name
-	p, err := pod(ctx, env, &q)
-	if err != nil {
-		return nil, err
-	}
-	for i := range p.Spec.Containers {
-		for _, x := range p.Spec.Containers[i].Ports {
-			if port == "" || port == x.Name {
-				port = strconv.Itoa(int(x.ContainerPort))
-			}
-		}
-	}
-	if port == "" {
-		port = "80"
-	}
-	if p.Status.PodIP == "" {
-		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("pod %s has no address yet", name))
-	}
-	if ip := net.ParseIP(p.Status.PodIP); ip == nil || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
-		return nil, apierrors.NewBadRequest("address not allowed")
-	}
-	addr := net.JoinHostPort(p.Status.PodIP, port)
-	prefix := ""
-	if r.HTTP != nil {
-		prefix = strings.TrimSuffix(r.HTTP.URL.Path, rest(r))
-	}
-	return &api.Response{Connect: http.StripPrefix(prefix, proxy(scheme, addr, podTransport))}, nil
-}
-
-// podTransport does not check pods' certificates: nobody could have issued one
-// for their addresses.
+// podTransport is what every [Nodes.outward] is like.
 var podTransport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Proxy: nil,
 	TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
-
-func (n *Nodes) nodeProxy(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
-	name, _, _ := strings.Cut(r.Name, ":")
-	h, err := n.Handler(ctx, env, name)
-	if err != nil {
-		return nil, err
-	}
-	path := "/"
-	if r.HTTP != nil {
-		path = rest(r)
-	}
-	return to(h, path, query(r)), nil
-}

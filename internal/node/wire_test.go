@@ -300,7 +300,7 @@ func TestLogs(t *testing.T) {
 		{"one", "limitBytes=5", "hello", 200},
 		{"one", "previous=true", `previous terminated container \"c\" in pod \"one\" not found`, 400},
 		{"one", "container=z", "container z is not valid for pod one", 400},
-		{"one", "tailLines=-1", "tailLines: Invalid value", 400},
+		{"one", "tailLines=-1", "tailLines: Invalid value", 422},
 		{"two", "", "a container name must be specified for pod two, choose one of: [x y]", 400},
 		{"stuck", "", `container \"c\" in pod \"stuck\" is waiting to start: trying and failing to pull image`, 400},
 		{"unbound", "", "", 200},

@@ -9,10 +9,12 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"proa/internal/api"
 	"proa/internal/httpapi"
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/discovery"
 	"proa/internal/kubeletapi"
 	"proa/internal/pki"
 )
@@ -45,6 +47,10 @@ func (p *plane) nodeSubs() map[string]api.SubFunc {
 	return kubeletapi.Subs(&kubeletapi.Nodes{
 		Get: func(ctx context.Context, h api.Handler, name string) (*corev1.Node, error) {
 			return core.Node.Get(ctx, h, "", name)
+		},
+		Pod: core.Pod.Get,
+		Slices: func(ctx context.Context, h api.Handler, ns, service string) ([]*discoveryv1.EndpointSlice, error) {
+			return discovery.EndpointSlice.List(ctx, h, ns, api.WithLabels(map[string]string{discoveryv1.LabelServiceName: service}))
 		},
 		TLS: p.nodeTLS, Local: p.agents.get,
 	})
