@@ -4,20 +4,14 @@ package authentication
 
 import (
 	authenticationv1 "k8s.io/api/authentication/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
 )
 
-// TokenReview asks whose token something is.
+// TokenReview asks whose token something is. Whoever answers refuses one without
+// a token, as a bad request and not as an invalid object.
 var TokenReview = &api.Kind[*authenticationv1.TokenReview]{
 	API: "authentication.k8s.io/v1", Resource: "tokenreviews", Scope: api.Cluster, Virtual: true, Status: true,
-	Validate: func(r, _ *authenticationv1.TokenReview) (errs field.ErrorList) {
-		if r.Spec.Token == "" {
-			errs = append(errs, field.Required(field.NewPath("spec", "token"), ""))
-		}
-		return errs
-	},
 }
 
 // SelfSubjectReview asks who the caller is.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -15,7 +17,9 @@ import (
 // SubjectAccessReview asks whether someone may do something.
 var SubjectAccessReview = &api.Kind[*authorizationv1.SubjectAccessReview]{
 	API: "authorization.k8s.io/v1", Resource: "subjectaccessreviews", Scope: api.Cluster, Virtual: true, Status: true,
-	Validate: func(r, _ *authorizationv1.SubjectAccessReview) field.ErrorList { return validateSubject(&r.Spec) },
+	Validate: func(r, _ *authorizationv1.SubjectAccessReview) field.ErrorList {
+		return append(validateSubject(&r.Spec), noMetadata(r.ObjectMeta, "must be empty")...)
+	},
 }
 
 // LocalSubjectAccessReview asks whether someone may do something in a namespace.
@@ -28,19 +32,27 @@ var LocalSubjectAccessReview = &api.Kind[*authorizationv1.LocalSubjectAccessRevi
 var SelfSubjectAccessReview = &api.Kind[*authorizationv1.SelfSubjectAccessReview]{
 	API: "authorization.k8s.io/v1", Resource: "selfsubjectaccessreviews", Scope: api.Cluster, Virtual: true, Status: true,
 	Validate: func(r, _ *authorizationv1.SelfSubjectAccessReview) field.ErrorList {
-		return validateAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
+		errs := validateAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
+		return append(errs, noMetadata(r.ObjectMeta, "must be empty")...)
 	},
 }
 
 // SelfSubjectRulesReview asks for all that the caller may do in a namespace.
+// Whoever answers refuses one that names none, as a bad request and not as an
+// invalid object.
 var SelfSubjectRulesReview = &api.Kind[*authorizationv1.SelfSubjectRulesReview]{
 	API: "authorization.k8s.io/v1", Resource: "selfsubjectrulesreviews", Scope: api.Cluster, Virtual: true, Status: true,
-	Validate: func(r, _ *authorizationv1.SelfSubjectRulesReview) (errs field.ErrorList) {
-		if r.Spec.Namespace == "" {
-			errs = append(errs, field.Required(field.NewPath("spec", "namespace"), "namespace is required"))
-		}
-		return errs
-	},
+}
+
+// noMetadata checks that a review, which is no object, is given no metadata.
+// What the server fills in does not count.
+func noMetadata(m metav1.ObjectMeta, detail string) field.ErrorList {
+	given := metav1.ObjectMeta{Name: m.Name, GenerateName: m.GenerateName, Labels: m.Labels, Annotations: m.Annotations,
+		OwnerReferences: m.OwnerReferences, Finalizers: m.Finalizers}
+	if equality.Semantic.DeepEqual(given, metav1.ObjectMeta{}) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata"), given, detail)}
 }
 
 func validateAttributes(r *authorizationv1.ResourceAttributes, n *authorizationv1.NonResourceAttributes) (errs field.ErrorList) {
@@ -106,7 +118,7 @@ func validateSubject(s *authorizationv1.SubjectAccessReviewSpec) field.ErrorList
 }
 
 func validateLocal(r, _ *authorizationv1.LocalSubjectAccessReview) field.ErrorList {
-	errs := validateSubject(&r.Spec)
+	errs := append(validateSubject(&r.Spec), noMetadata(r.ObjectMeta, "must be empty except for namespace")...)
 	spec := field.NewPath("spec")
 	if a := r.Spec.ResourceAttributes; a != nil && a.Namespace != r.Namespace {
 		errs = append(errs, field.Invalid(spec.Child("resourceAttributes", "namespace"), a.Namespace, "must match metadata.namespace"))

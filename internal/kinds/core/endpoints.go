@@ -5,6 +5,7 @@ package core
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,7 +69,15 @@ func endpointsText(e *corev1.Endpoints) string {
 	return orNone(text)
 }
 
-func validateEndpoints(e, _ *corev1.Endpoints) (errs field.ErrorList) {
+func validateEndpoints(e, old *corev1.Endpoints) (errs field.ErrorList) {
+	var was []string // what was allowed once may stay
+	if old != nil {
+		for _, s := range old.Subsets {
+			for _, a := range slices.Concat(s.Addresses, s.NotReadyAddresses) {
+				was = append(was, a.IP)
+			}
+		}
+	}
 	for i := range e.Subsets {
 		s, at := &e.Subsets[i], field.NewPath("subsets").Index(i)
 		if len(s.Addresses)+len(s.NotReadyAddresses) == 0 {
@@ -76,7 +85,7 @@ func validateEndpoints(e, _ *corev1.Endpoints) (errs field.ErrorList) {
 		}
 		for name, list := range map[string][]corev1.EndpointAddress{"addresses": s.Addresses, "notReadyAddresses": s.NotReadyAddresses} {
 			for j := range list {
-				errs = append(errs, validateEndpointAddress(&list[j], at.Child(name).Index(j))...)
+				errs = append(errs, validateEndpointAddress(&list[j], was, at.Child(name).Index(j))...)
 			}
 		}
 		for j, p := range s.Ports {
@@ -96,9 +105,9 @@ func validateEndpoints(e, _ *corev1.Endpoints) (errs field.ErrorList) {
 	return errs
 }
 
-func validateEndpointAddress(a *corev1.EndpointAddress, at *field.Path) (errs field.ErrorList) {
-	errs = validation.IsValidIPForLegacyField(at.Child("ip"), a.IP, true, nil)
-	if len(errs) == 0 {
+func validateEndpointAddress(a *corev1.EndpointAddress, was []string, at *field.Path) (errs field.ErrorList) {
+	errs = validation.IsValidIPForLegacyField(at.Child("ip"), a.IP, true, was)
+	if len(errs) == 0 && !slices.Contains(was, a.IP) {
 		errs = NonSpecialIP(a.IP, at.Child("ip"))
 	}
 	if a.Hostname != "" {

@@ -15,8 +15,12 @@ import (
 
 func validateNode(n, old *corev1.Node) (errs field.ErrorList) {
 	errs = validateTaints(n.Spec.Taints, specPath.Child("taints"))
+	var was []string
+	if old != nil {
+		was = old.Spec.PodCIDRs
+	}
 	for i, c := range n.Spec.PodCIDRs {
-		errs = append(errs, validation.IsValidCIDRForLegacyField(specPath.Child("podCIDRs").Index(i), c, true, nil)...)
+		errs = append(errs, validation.IsValidCIDRForLegacyField(specPath.Child("podCIDRs").Index(i), c, true, was)...)
 	}
 	errs = append(errs, onePerFamily(n.Spec.PodCIDRs, specPath.Child("podCIDRs"))...)
 	status := field.NewPath("status")

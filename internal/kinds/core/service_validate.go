@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,17 +50,21 @@ func validateService(s, old *corev1.Service) (errs field.ErrorList) {
 	add(validateServicePorts(spec, specPath.Child("ports"))...)
 	add(metavalidation.ValidateLabels(spec.Selector, specPath.Child("selector"))...)
 	add(validateAffinityOf(spec)...)
+	var was []string // what was allowed once may stay as it is
+	if old != nil {
+		was = old.Spec.ExternalIPs
+	}
 	for i, ip := range spec.ExternalIPs {
 		at := specPath.Child("externalIPs").Index(i)
-		if e := validation.IsValidIPForLegacyField(at, ip, true, nil); len(e) > 0 {
+		if e := validation.IsValidIPForLegacyField(at, ip, true, was); len(e) > 0 {
 			add(e...)
-		} else {
+		} else if !slices.Contains(was, ip) {
 			add(NonSpecialIP(ip, at)...)
 		}
 	}
-	add(validateClusterIPs(spec, old)...)
+	add(validateFamilies(spec, old)...)
 	add(validateTraffic(spec)...)
-	add(validateBalancer(spec)...)
+	add(validateBalancer(spec, old)...)
 	if old != nil && old.Spec.Type == corev1.ServiceTypeLoadBalancer && spec.Type == corev1.ServiceTypeLoadBalancer &&
 		!ptr.Equal(spec.LoadBalancerClass, old.Spec.LoadBalancerClass) {
 		add(field.Invalid(specPath.Child("loadBalancerClass"), spec.LoadBalancerClass, "may not change once set"))
@@ -156,69 +161,6 @@ func NonSpecialIP(s string, at *field.Path) field.ErrorList {
 	return nil
 }
 
-func validateClusterIPs(spec *corev1.ServiceSpec, old *corev1.Service) (errs field.ErrorList) {
-	path := specPath.Child("clusterIPs")
-	if spec.Type == corev1.ServiceTypeExternalName {
-		if spec.IPFamilyPolicy != nil {
-			errs = append(errs, field.Forbidden(specPath.Child("ipFamilyPolicy"), "may not be set for ExternalName services"))
-		}
-		if len(spec.IPFamilies) > 0 {
-			errs = append(errs, field.Forbidden(specPath.Child("ipFamilies"), "may not be set for ExternalName services"))
-		}
-		return errs
-	}
-	if p := spec.IPFamilyPolicy; p != nil {
-		errs = append(errs, validate.Known(*p, specPath.Child("ipFamilyPolicy"),
-			corev1.IPFamilyPolicySingleStack, corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack)...)
-	}
-	for i, f := range spec.IPFamilies {
-		at := specPath.Child("ipFamilies").Index(i)
-		errs = append(errs, validate.Known(f, at, corev1.IPv4Protocol, corev1.IPv6Protocol)...)
-		if i > 0 && f == spec.IPFamilies[0] {
-			errs = append(errs, field.Duplicate(at, f))
-		}
-	}
-	if len(spec.ClusterIPs) > 0 && spec.ClusterIPs[0] != spec.ClusterIP {
-		errs = append(errs, field.Invalid(path, spec.ClusterIPs, "first value must match `clusterIP`"))
-	}
-	if len(spec.ClusterIPs) > 2 {
-		errs = append(errs, field.Invalid(path, spec.ClusterIPs, "may only hold up to 2 values"))
-	}
-	for i, ip := range spec.ClusterIPs {
-		at := path.Index(i)
-		if ip == corev1.ClusterIPNone {
-			if len(spec.ClusterIPs) > 1 {
-				errs = append(errs, field.Invalid(path, spec.ClusterIPs, "'None' must be the first and only value"))
-				break
-			}
-			continue
-		}
-		if e := validation.IsValidIPForLegacyField(at, ip, true, nil); len(e) > 0 {
-			errs = append(errs, e...)
-			continue
-		}
-		if i < len(spec.IPFamilies) && familyOf(ip) != spec.IPFamilies[i] {
-			errs = append(errs, field.Invalid(at, ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", spec.IPFamilies[i], i)))
-		}
-	}
-	if old != nil && hasClusterIP(&old.Spec) && len(old.Spec.ClusterIPs) > 0 {
-		switch {
-		case len(spec.ClusterIPs) == 0:
-			errs = append(errs, field.Invalid(path.Index(0), spec.ClusterIPs, "primary clusterIP can not be unset"))
-		case spec.ClusterIPs[0] != old.Spec.ClusterIPs[0]:
-			errs = append(errs, field.Invalid(path.Index(0), spec.ClusterIPs, "may not change once set"))
-		}
-	}
-	return errs
-}
-
-func familyOf(s string) corev1.IPFamily {
-	if ip, err := netip.ParseAddr(s); err == nil && ip.Is6() && !ip.Is4In6() {
-		return corev1.IPv6Protocol
-	}
-	return corev1.IPv4Protocol
-}
-
 // validateTraffic checks which endpoints traffic may reach.
 func validateTraffic(spec *corev1.ServiceSpec) (errs field.ErrorList) {
 	external := hasNodePorts(spec) || spec.Type == corev1.ServiceTypeClusterIP && len(spec.ExternalIPs) > 0
@@ -253,15 +195,19 @@ func validateTraffic(spec *corev1.ServiceSpec) (errs field.ErrorList) {
 }
 
 // validateBalancer checks what only load balancers have.
-func validateBalancer(spec *corev1.ServiceSpec) (errs field.ErrorList) {
+func validateBalancer(spec *corev1.ServiceSpec, old *corev1.Service) (errs field.ErrorList) {
 	const only = "may only be used when `type` is 'LoadBalancer'"
 	balancer := spec.Type == corev1.ServiceTypeLoadBalancer
 	ranges := specPath.Child("loadBalancerSourceRanges")
 	if len(spec.LoadBalancerSourceRanges) > 0 && !balancer {
 		errs = append(errs, field.Forbidden(ranges, only))
 	}
+	var was []string
+	if old != nil {
+		was = old.Spec.LoadBalancerSourceRanges
+	}
 	for i, r := range spec.LoadBalancerSourceRanges {
-		errs = append(errs, validation.IsValidCIDRForLegacyField(ranges.Index(i), strings.TrimSpace(r), true, nil)...)
+		errs = append(errs, validation.IsValidCIDRForLegacyField(ranges.Index(i), strings.TrimSpace(r), true, was)...)
 	}
 	at := specPath.Child("allocateLoadBalancerNodePorts")
 	if balancer && spec.AllocateLoadBalancerNodePorts == nil {
@@ -279,15 +225,19 @@ func validateBalancer(spec *corev1.ServiceSpec) (errs field.ErrorList) {
 	return errs
 }
 
-func validateServiceStatus(s, _ *corev1.Service) (errs field.ErrorList) {
+func validateServiceStatus(s, old *corev1.Service) (errs field.ErrorList) {
 	path := field.NewPath("status", "loadBalancer", "ingress")
 	if len(s.Status.LoadBalancer.Ingress) > 0 && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		return append(errs, field.Forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'"))
 	}
+	var was []string
+	for _, in := range old.Status.LoadBalancer.Ingress {
+		was = append(was, in.IP)
+	}
 	for i, in := range s.Status.LoadBalancer.Ingress {
 		at := path.Index(i)
 		if in.IP != "" {
-			errs = append(errs, validation.IsValidIPForLegacyField(at.Child("ip"), in.IP, true, nil)...)
+			errs = append(errs, validation.IsValidIPForLegacyField(at.Child("ip"), in.IP, true, was)...)
 		}
 		if in.IPMode != nil {
 			if in.IP == "" {

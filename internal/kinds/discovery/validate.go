@@ -28,8 +28,16 @@ func validateSlice(e, old *discoveryv1.EndpointSlice) (errs field.ErrorList) {
 	if n := len(e.Endpoints); n > MaxEndpoints {
 		return append(errs, field.TooMany(path, n, MaxEndpoints))
 	}
+	was := map[string]bool{} // what was allowed once may stay
+	if old != nil {
+		for i := range old.Endpoints {
+			for _, a := range old.Endpoints[i].Addresses {
+				was[a] = true
+			}
+		}
+	}
 	for i := range e.Endpoints {
-		errs = append(errs, validateEndpoint(&e.Endpoints[i], e.AddressType, path.Index(i))...)
+		errs = append(errs, validateEndpoint(&e.Endpoints[i], e.AddressType, was, path.Index(i))...)
 	}
 	errs = append(errs, validatePorts(e.Ports, field.NewPath("ports"))...)
 	if old != nil {
@@ -38,7 +46,7 @@ func validateSlice(e, old *discoveryv1.EndpointSlice) (errs field.ErrorList) {
 	return errs
 }
 
-func validateEndpoint(e *discoveryv1.Endpoint, family discoveryv1.AddressType, at *field.Path) (errs field.ErrorList) {
+func validateEndpoint(e *discoveryv1.Endpoint, family discoveryv1.AddressType, was map[string]bool, at *field.Path) (errs field.ErrorList) {
 	add := func(list ...*field.Error) { errs = append(errs, list...) }
 	addresses := at.Child("addresses")
 	if len(e.Addresses) == 0 {
@@ -48,6 +56,9 @@ func validateEndpoint(e *discoveryv1.Endpoint, family discoveryv1.AddressType, a
 	}
 	for i, a := range e.Addresses {
 		p := addresses.Index(i)
+		if was[a] {
+			continue
+		}
 		if family == discoveryv1.AddressTypeFQDN {
 			add(validation.IsFullyQualifiedDomainName(p, a)...)
 			continue
