@@ -3,6 +3,7 @@ package kinds
 
 import (
 	"proa/internal/api"
+	"proa/internal/kinds/admission"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/authentication"
 	"proa/internal/kinds/authorization"
@@ -42,6 +43,12 @@ var All = []api.Definition{
 	core.Secret,
 	core.Service,
 	core.ServiceAccount,
+	admission.MutatingAdmissionPolicy,
+	admission.MutatingAdmissionPolicyBinding,
+	admission.MutatingWebhookConfiguration,
+	admission.ValidatingAdmissionPolicy,
+	admission.ValidatingAdmissionPolicyBinding,
+	admission.ValidatingWebhookConfiguration,
 	apps.ControllerRevision,
 	apps.DaemonSet,
 	apps.Deployment,

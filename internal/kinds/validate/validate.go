@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	apipath "k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -189,4 +190,9 @@ func AtMost(v string, path *field.Path, n int) field.ErrorList {
 		return field.ErrorList{field.TooLong(path, v, n).WithOrigin("maxLength")}
 	}
 	return nil
+}
+
+// PathSegment checks that v can be a segment of a path, as names of all kinds can.
+func PathSegment(v string, path *field.Path) field.ErrorList {
+	return Messages(path, v, apipath.ValidatePathSegmentName(v, false))
 }
