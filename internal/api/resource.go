@@ -55,6 +55,7 @@ type Resource struct {
 	Held           func(Object) bool
 	Propagation    metav1.DeletionPropagation
 	CreateOnUpdate bool
+	Versioned      bool
 	TTL            time.Duration
 
 	// Hub is set if this is a further version or group of another resource: its
@@ -134,6 +135,7 @@ func (k *Kind[T]) erase() *Resource {
 		Do:                   k.Do,
 		Propagation:          k.Propagation,
 		CreateOnUpdate:       k.CreateOnUpdate,
+		Versioned:            k.Versioned,
 		TTL:                  k.TTL,
 		ValidName:            k.Name,
 		Default:              func(Object) {},

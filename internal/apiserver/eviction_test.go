@@ -270,3 +270,26 @@ func TestEvictionAsked(t *testing.T) {
 		Object: &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "b"}}})
 	wantError(t, err, 400, metav1.StatusReasonBadRequest, "name in URL does not match name in Eviction object")
 }
+
+// TestVersioned asks updates of some kinds for the version that they replace.
+func TestVersioned(t *testing.T) {
+	each(t, func(t *testing.T, s *apiserver.Server) {
+		budget(t, s, "web", nil)
+		b := api.Clone(must[*policyv1.PodDisruptionBudget](t)(policy.PodDisruptionBudget.Get(t.Context(), s, "default", "web")))
+		blind := api.Clone(b)
+		blind.ResourceVersion = ""
+		const want = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+		_, err := policy.PodDisruptionBudget.Update(t.Context(), s, api.Clone(blind))
+		wantError(t, err, 422, metav1.StatusReasonInvalid, want)
+		_, err = policy.PodDisruptionBudget.UpdateStatus(t.Context(), s, blind)
+		wantError(t, err, 422, metav1.StatusReasonInvalid, want)
+		b.Spec.MinAvailable = new(intstr.FromInt32(2))
+		if b = must[*policyv1.PodDisruptionBudget](t)(policy.PodDisruptionBudget.Update(t.Context(), s, b)); b.Generation != 2 {
+			t.Error(b.Generation)
+		}
+		_, err = policy.PodDisruptionBudget.Patch(t.Context(), s, "default", "web", "", types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`))
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}

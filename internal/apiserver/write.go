@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
 )
@@ -101,6 +102,8 @@ func (s *Server) update(ctx context.Context, t *table, r *api.Request) (*api.Res
 	tried := false
 	item, gone, err := w.edit(ctx, func(*api.Item) (api.Object, error) {
 		switch {
+		case !bound && t.res.Versioned:
+			return nil, w.invalid(r.Name, field.ErrorList{field.Invalid(metadata.Child("resourceVersion"), 0, "must be specified for an update")})
 		case !bound:
 			return api.Clone(obj), nil
 		case tried: // and the version will not be the same again

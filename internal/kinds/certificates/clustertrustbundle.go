@@ -30,9 +30,10 @@ var ClusterTrustBundle = &api.Kind[*bundle]{
 		column.Doc(api.Col("SignerName", func(b *bundle) string { return orNone(b.Spec.SignerName) }),
 			certificatesv1.ClusterTrustBundleSpec{}.SwaggerDoc()["signerName"]),
 	},
-	Fields:   map[string]func(*bundle) string{"spec.signerName": func(b *bundle) string { return b.Spec.SignerName }},
-	Name:     pathvalidation.ValidatePathSegmentName, // the rest depends on the signer
-	Validate: validateBundle,
+	Fields:    map[string]func(*bundle) string{"spec.signerName": func(b *bundle) string { return b.Spec.SignerName }},
+	Name:      pathvalidation.ValidatePathSegmentName, // the rest depends on the signer
+	Validate:  validateBundle,
+	Versioned: true,
 }
 
 func validateBundle(b, old *bundle) (errs field.ErrorList) {

@@ -37,6 +37,7 @@ var PodCertificateRequest = &api.Kind[*pcr]{
 	Ungenerated:    true,
 	PrepareStatus:  preparePCRStatus,
 	ValidateStatus: validatePCRStatus,
+	Versioned:      true,
 }
 
 var pcrDocs = certificatesv1.PodCertificateRequestSpec{}.SwaggerDoc()

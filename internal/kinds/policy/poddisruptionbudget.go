@@ -28,6 +28,7 @@ var PodDisruptionBudget = &api.Kind[*policyv1.PodDisruptionBudget]{
 	Validate:       validateBudget,
 	Status:         true,
 	ValidateStatus: validateBudgetStatus,
+	Versioned:      true,
 }
 
 func amount(v *intstr.IntOrString) string {

@@ -24,6 +24,7 @@ var StorageVersionMigration = &api.Kind[*svmv1.StorageVersionMigration]{
 	Ungenerated:    true,
 	PrepareStatus:  func(m, old *svmv1.StorageVersionMigration) { metav1.ResetObjectMetaForStatus(m, old) },
 	ValidateStatus: validateMigrationStatus,
+	Versioned:      true,
 }
 
 func validateMigration(m, old *svmv1.StorageVersionMigration) (errs field.ErrorList) {
