@@ -173,7 +173,9 @@ func completed(have, want api.Object) api.Object {
 	switch n := next.(type) {
 	case *rbacv1.ClusterRole:
 		if w := want.(*rbacv1.ClusterRole); auto {
-			n.Rules = union(n.Rules, w.Rules)
+			if w.AggregationRule == nil { // else they are gathered from others
+				n.Rules = union(n.Rules, w.Rules)
+			}
 			n.AggregationRule = w.AggregationRule
 		}
 	case *rbacv1.ClusterRoleBinding:

@@ -16,6 +16,7 @@ type Config struct {
 // All is every controller, in no particular order.
 func All(cfg Config) []control.Runner {
 	return []control.Runner{
+		ClusterRoleAggregation,
 		Deployment,
 		Endpoints,
 		EndpointSlice,

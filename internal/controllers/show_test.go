@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -139,6 +140,11 @@ func line(o api.Object) string {
 			if c.Status == corev1.ConditionTrue {
 				s += fmt.Sprintf(" %s/%s", c.Type, c.Reason)
 			}
+		}
+	case *rbacv1.ClusterRole:
+		s = "clusterrole " + o.Name
+		for _, r := range o.Rules {
+			s += fmt.Sprintf(" %v%v", r.Verbs, r.Resources)
 		}
 	case *corev1.Node:
 		s = fmt.Sprintf("node %s %s", o.Name, o.Spec.PodCIDR)

@@ -42,6 +42,10 @@ type Config struct {
 	// nobody knows, and is answered with 401 unless Anonymous lets it pass.
 	Authenticate func(*http.Request) (api.User, bool, error)
 
+	// Impersonate says as whom a request acts whose headers ask to act as somebody
+	// else; its errors are the client's. If nil, such requests are refused.
+	Impersonate func(context.Context, api.User, http.Header) (api.User, error)
+
 	// Anonymous says whether an unknown client without credentials may go on as
 	// system:anonymous, to be judged by authorization. Nil allows /healthz,
 	// /livez, /readyz and /version.
@@ -166,8 +170,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer x.recover()
 	switch {
 	case !x.authenticate():
-	case impersonates(req):
-		x.failImpersonation()
+	case impersonates(req) && !x.impersonate():
 	case t.res == nil:
 		x.path()
 	default:
@@ -227,9 +230,26 @@ func impersonates(req *http.Request) bool {
 	return false
 }
 
-func (x *exchange) failImpersonation() {
-	x.fail(apierrors.NewForbidden(schema.GroupResource{Resource: "users"}, x.req.Header.Get("Impersonate-User"),
-		errors.New("impersonation is not supported by this server")))
+// impersonate finds out as whom to go on. False: that is refused, and has been answered.
+func (x *exchange) impersonate() bool {
+	h := x.req.Header
+	if x.s.Impersonate == nil {
+		x.fail(apierrors.NewForbidden(schema.GroupResource{Resource: "users"}, h.Get("Impersonate-User"),
+			errors.New("impersonation is not supported by this server")))
+		return false
+	}
+	user, err := x.s.Impersonate(x.req.Context(), x.user, h)
+	if err != nil {
+		x.fail(err)
+		return false
+	}
+	x.user = user
+	for name := range h { // so that it is not done twice, by whoever the request is passed on to
+		if strings.HasPrefix(name, "Impersonate-") {
+			h.Del(name)
+		}
+	}
+	return true
 }
 
 // fail answers with an error.

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"proa/internal/api"
+	"proa/internal/apiserver/access"
 	"proa/internal/bundle"
 	"proa/internal/kinds/core"
 	"proa/internal/node"
@@ -142,7 +143,7 @@ func (s *system) startNode(ctx context.Context, p *plane, m *machine) error {
 		return err
 	}
 	machine := node.ReadMachine(s.Places.Root)
-	handler := api.As(nodeUser(s.id.NodeName), p.Server)
+	handler := p.asNode(s.id.NodeName)
 	vols := volumes.New(volumes.Options{Handler: handler, Log: s.Log, Allocatable: machine.Allocatable(0)})
 	var network atomic.Bool
 	agent, err := s.startAgent(ctx, p, node.Config{
@@ -202,8 +203,10 @@ func (s *system) awaitRange(ctx context.Context, p *plane) (netip.Prefix, error)
 // dnsAddress is where pods ask for names: by convention the tenth service address.
 func (s *system) dnsAddress() netip.Addr { return nth(s.id.ServiceCIDR, 10) }
 
-func nodeUser(name string) api.User {
-	return api.User{Name: "system:node:" + name, Groups: []string{api.GroupNodes, api.GroupAuthenticated}}
+// asNode is the API as a node sees it: a node of this process is judged like any other.
+func (p *plane) asNode(name string) api.Handler {
+	user := api.User{Name: "system:node:" + name, Groups: []string{api.GroupNodes, api.GroupAuthenticated}}
+	return api.As(user, access.Authorize(p.Server, p.authorizer))
 }
 
 // systemdResolvConf lists the servers behind systemd-resolved's stub.

@@ -37,9 +37,10 @@ func (s *system) issuer() string { return "https://kubernetes.default.svc." + s.
 // A plane is the control plane: the API server and what drives it.
 type plane struct {
 	*apiserver.Server
-	url     string
-	agents  agents
-	nodeTLS *tls.Config // how the API server reaches the nodes' agents
+	authorizer access.Authorizer
+	url        string
+	agents     agents
+	nodeTLS    *tls.Config // how the API server reaches the nodes' agents
 }
 
 // startPlane brings up the API server, on the wire too, and what runs beside it.
@@ -62,7 +63,9 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 		return nil, err
 	}
 
-	rbac := access.NewRBAC()
+	rbac, nodes := access.NewRBAC(), &access.Nodes{}
+	p.authorizer = access.Either(nodes, rbac)
+	rbac.All = p.authorizer
 	authn := &access.Authenticator{Signer: signer, Audiences: []string{s.issuer()}, Roots: roots, Now: s.now}
 	subs := authn.Subs()
 	maps.Copy(subs, rbac.Subs())
@@ -74,7 +77,7 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 		return nil, err
 	}
 	s.parts.Go(func() { <-ctx.Done(); p.Close() })
-	authn.Handler = p.Server
+	authn.Handler, nodes.Handler = p.Server, p.Server
 	if err := s.bootstrap(ctx, p); err != nil {
 		return nil, err
 	}
@@ -84,7 +87,7 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if err := s.serve(ctx, listener, p, rbac, authn); err != nil {
+	if err := s.serve(ctx, listener, p, authn); err != nil {
 		return nil, err
 	}
 	s.Say("API server answers at %s", p.url)
@@ -97,7 +100,7 @@ func (s *system) admission() []*admit.Step {
 }
 
 // serve puts the server on the wire and writes the kubeconfig that reaches it.
-func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *access.RBAC, authn *access.Authenticator) error {
+func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *access.Authenticator) error {
 	hosts := append([]string{"localhost", "127.0.0.1", s.address.String(), s.id.NodeName, nth(s.id.ServiceCIDR, 1).String(),
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.id.Domain}, s.SANs...)
 	cert, err := s.certificate("apiserver", pki.Leaf{User: "kube-apiserver", Server: true, Hosts: hosts})
@@ -110,9 +113,10 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, rbac *acce
 	for i, k := range kinds.All {
 		resources[i] = k.Def()
 	}
-	handler := httpapi.Serve(access.Authorize(p.Server, rbac), httpapi.Config{
+	handler := httpapi.Serve(access.Authorize(p.Server, p.authorizer), httpapi.Config{
 		Kinds:        func() []*api.Resource { return resources },
 		Authenticate: authn.Authenticate,
+		Impersonate:  access.Impersonate(p.authorizer),
 		Version:      Version(),
 		Log:          s.Log,
 		Checks: []httpapi.Check{

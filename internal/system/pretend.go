@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"proa/internal/api"
 	"proa/internal/api/record"
 	"proa/internal/kinds/core"
 	"proa/internal/node"
@@ -53,7 +52,7 @@ func (s *system) startPretend(ctx context.Context, p *plane) error {
 // startAgent starts the agent of one node, which asks the server in that node's
 // name. after is called when it has ended.
 func (s *system) startAgent(ctx context.Context, p *plane, c node.Config, after func()) (*node.Agent, error) {
-	c.Handler = api.As(nodeUser(c.Name), p.Server)
+	c.Handler = p.asNode(c.Name)
 	events := record.New(core.Event, c.Handler, "kubelet", c.Name, s.now, s.Log)
 	s.parts.Go(func() { events.Run(ctx) })
 	c.Events, c.Log, c.Domain = events, s.Log.With("node", c.Name), s.id.Domain

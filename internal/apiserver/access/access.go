@@ -9,6 +9,8 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/api"
@@ -24,6 +26,18 @@ type Attributes struct {
 	Sub       string
 	Name      string
 	Path      string // of a non-resource request; then Resource is empty
+
+	Fields fields.Selector // of a list, watch or deletecollection; may be nil
+	Labels labels.Selector // likewise
+}
+
+// field is the one value that the field selector lets a field have, or empty.
+func (a *Attributes) field(name string) string {
+	if a.Fields == nil {
+		return ""
+	}
+	v, _ := a.Fields.RequiresExactMatch(name)
+	return v
 }
 
 // An Authorizer decides. The reason is for the user, and may be empty.
@@ -70,8 +84,11 @@ func AttributesOf(r *api.Request) Attributes {
 			a.Namespace = ""
 		}
 	}
-	if a.Name == "" && r.Select.Fields != nil && (r.Verb == api.List || r.Verb == api.Watch || r.Verb == api.DeleteCollection) {
-		a.Name, _ = r.Select.Fields.RequiresExactMatch("metadata.name")
+	if r.Verb == api.List || r.Verb == api.Watch || r.Verb == api.DeleteCollection {
+		a.Fields, a.Labels = r.Select.Fields, r.Select.Labels
+		if a.Name == "" {
+			a.Name = a.field("metadata.name")
+		}
 	}
 	return a
 }

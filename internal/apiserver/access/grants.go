@@ -34,6 +34,7 @@ type judged struct {
 func (r *RBAC) Steps() []*admit.Step {
 	return append([]*admit.Step{
 		{Name: "CreatePermission", For: []string{"*"}, Verbs: []api.Verb{api.Create}, Admit: mayCreate},
+		nodeRestriction,
 		{Name: "RBACEscalation", For: kindsOfGrants, Verbs: []api.Verb{api.Create, api.Update}, Validate: r.mayGrant},
 	}, signerSteps()...)
 }

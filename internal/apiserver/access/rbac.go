@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,9 @@ import (
 // RBAC evaluates roles and bindings. It follows them on a server and answers
 // from memory. The zero value is not usable: see [NewRBAC].
 type RBAC struct {
+	// All is who answers access reviews; the RBAC alone if nil.
+	All Authorizer
+
 	ready chan struct{}
 
 	mu              sync.Mutex
@@ -29,6 +33,7 @@ type RBAC struct {
 type grant struct {
 	rules []rbacv1.PolicyRule
 	by    string // the binding, in words
+	lacks string // the role that is not there, in words
 }
 
 // An index finds grants by subject ("u:name", "g:group"), cluster-wide and per namespace.
@@ -120,8 +125,9 @@ func (r *RBAC) current() *index {
 	}
 	i := &index{cluster: map[string][]grant{}, namespace: map[string]map[string][]grant{}}
 	for _, b := range r.clusterBindings {
-		g := grant{r.roles["/"+b.RoleRef.Name], "ClusterRoleBinding " + b.Name}
+		g := r.grant("/"+b.RoleRef.Name, b.RoleRef)
 		for _, s := range b.Subjects {
+			g.by = fmt.Sprintf("ClusterRoleBinding %q of %s %q to %s", b.Name, b.RoleRef.Kind, b.RoleRef.Name, inWordsOf(s, ""))
 			add(i.cluster, s, "", g)
 		}
 	}
@@ -135,16 +141,37 @@ func (r *RBAC) current() *index {
 			m = map[string][]grant{}
 			i.namespace[b.Namespace] = m
 		}
+		g := r.grant(from, b.RoleRef)
 		for _, s := range b.Subjects {
-			add(m, s, b.Namespace, grant{r.roles[from], "RoleBinding " + b.Namespace + "/" + b.Name})
+			g.by = fmt.Sprintf("RoleBinding %q of %s %q to %s", b.Name+"/"+b.Namespace, b.RoleRef.Kind, b.RoleRef.Name, inWordsOf(s, b.Namespace))
+			add(m, s, b.Namespace, g)
 		}
 	}
 	r.index = i
 	return i
 }
 
+func (r *RBAC) grant(key string, ref rbacv1.RoleRef) grant {
+	rules, ok := r.roles[key]
+	g := grant{rules: rules}
+	if !ok {
+		g.lacks = fmt.Sprintf("%s.%s %q not found", strings.ToLower(ref.Kind), rbacv1.GroupName, ref.Name)
+	}
+	return g
+}
+
+func inWordsOf(s rbacv1.Subject, ns string) string {
+	if s.Kind != rbacv1.ServiceAccountKind {
+		return fmt.Sprintf("%s %q", s.Kind, s.Name)
+	}
+	if s.Namespace != "" {
+		ns = s.Namespace
+	}
+	return fmt.Sprintf("%s %q", s.Kind, s.Name+"/"+ns)
+}
+
 func add(m map[string][]grant, s rbacv1.Subject, ns string, g grant) {
-	if len(g.rules) == 0 {
+	if len(g.rules) == 0 && g.lacks == "" {
 		return
 	}
 	var k string
@@ -197,6 +224,7 @@ func (r *RBAC) Authorize(_ context.Context, a Attributes) (allowed bool, reason 
 	if a.User.In(api.GroupMasters) {
 		return true, ""
 	}
+	var missing []string
 	r.current().grants(a.User, a.Namespace, func(g grant) bool {
 		for i := range g.rules {
 			if allows(&g.rules[i], &a) {
@@ -204,8 +232,19 @@ func (r *RBAC) Authorize(_ context.Context, a Attributes) (allowed bool, reason 
 				return false
 			}
 		}
+		if g.lacks != "" && !slices.Contains(missing, g.lacks) {
+			missing = append(missing, g.lacks)
+		}
 		return true
 	})
+	switch {
+	case allowed || len(missing) == 0:
+	case len(missing) == 1:
+		reason = "RBAC: " + missing[0]
+	default:
+		slices.Sort(missing)
+		reason = "RBAC: [" + strings.Join(missing, ", ") + "]"
+	}
 	return allowed, reason
 }
 

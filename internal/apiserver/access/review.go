@@ -3,10 +3,14 @@ package access
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -61,7 +65,10 @@ func (r *RBAC) selfAccess(ctx context.Context, _ api.Env, q *api.Request) (*api.
 	out := in.DeepCopy()
 	spec := authorizationv1.SubjectAccessReviewSpec{
 		ResourceAttributes: in.Spec.ResourceAttributes, NonResourceAttributes: in.Spec.NonResourceAttributes,
-		User: q.User.Name, Groups: q.User.Groups, UID: q.User.UID,
+		User: q.User.Name, Groups: q.User.Groups, UID: q.User.UID, Extra: map[string]authorizationv1.ExtraValue{},
+	}
+	for k, v := range q.User.Extra {
+		spec.Extra[k] = v
 	}
 	status, err := r.decide(ctx, "SelfSubjectAccessReview", &spec)
 	out.Status = status
@@ -78,14 +85,69 @@ func (r *RBAC) decide(ctx context.Context, kind string, s *authorizationv1.Subje
 	case s.User == "" && len(s.Groups) == 0:
 		return st, invalid(kind, field.Invalid(path.Child("user"), s.User, "at least one of user or group must be specified"))
 	}
-	a := Attributes{User: api.User{Name: s.User, UID: s.UID, Groups: s.Groups}}
+	a := Attributes{User: api.User{Name: s.User, UID: s.UID, Groups: s.Groups, Extra: map[string][]string{}}}
+	for k, v := range s.Extra {
+		a.User.Extra[strings.ToLower(k)] = v
+	}
 	if x := s.ResourceAttributes; x != nil {
 		a.Verb, a.Namespace, a.Group, a.Resource, a.Sub, a.Name = x.Verb, x.Namespace, x.Group, x.Resource, x.Subresource, x.Name
+		if st.EvaluationError, err = a.selectors(x); err != nil {
+			return st, err
+		}
 	} else {
 		a.Verb, a.Path = s.NonResourceAttributes.Verb, s.NonResourceAttributes.Path
 	}
-	st.Allowed, st.Reason = r.Authorize(ctx, a)
+	st.Allowed, st.Reason = r.judge().Authorize(ctx, a)
 	return st, nil
+}
+
+// selectors takes over the selectors that a review is about. What cannot be
+// understood of them narrows nothing, and is told.
+func (a *Attributes) selectors(x *authorizationv1.ResourceAttributes) (problem string, err error) {
+	if f := x.FieldSelector; f != nil {
+		if f.RawSelector != "" {
+			if a.Fields, err = fields.ParseSelector(f.RawSelector); err != nil {
+				return err.Error(), nil
+			}
+		}
+		var all []fields.Selector
+		for _, q := range f.Requirements {
+			switch {
+			case q.Operator == metav1.FieldSelectorOpIn && len(q.Values) == 1:
+				all = append(all, fields.OneTermEqualSelector(q.Key, q.Values[0]))
+			case q.Operator == metav1.FieldSelectorOpNotIn && len(q.Values) == 1:
+				all = append(all, fields.OneTermNotEqualSelector(q.Key, q.Values[0]))
+			default:
+				problem = fmt.Sprintf("fieldSelector.requirements: operator %q with %d values is not supported", q.Operator, len(q.Values))
+			}
+		}
+		if len(all) > 0 {
+			a.Fields = fields.AndSelectors(all...)
+		}
+	}
+	if l := x.LabelSelector; l != nil {
+		if l.RawSelector != "" {
+			if a.Labels, err = labels.Parse(l.RawSelector); err != nil {
+				return err.Error(), nil
+			}
+		}
+		if len(l.Requirements) > 0 {
+			sel, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: l.Requirements})
+			if err != nil {
+				return err.Error(), nil
+			}
+			a.Labels = sel
+		}
+	}
+	return problem, nil
+}
+
+// judge is who decides: all authorizers, if the server was told of more than the roles.
+func (r *RBAC) judge() Authorizer {
+	if r.All != nil {
+		return r.All
+	}
+	return r
 }
 
 func (r *RBAC) selfRules(_ context.Context, _ api.Env, q *api.Request) (*api.Response, error) {
@@ -100,6 +162,9 @@ func (r *RBAC) selfRules(_ context.Context, _ api.Env, q *api.Request) (*api.Res
 	out.Status = authorizationv1.SubjectRulesReviewStatus{
 		ResourceRules:    []authorizationv1.ResourceRule{},
 		NonResourceRules: []authorizationv1.NonResourceRule{},
+	}
+	if _, is := nodeName(q.User); is {
+		out.Status.Incomplete, out.Status.EvaluationError = true, "node authorizer does not support user rule resolution"
 	}
 	for _, rule := range r.Rules(q.User, in.Spec.Namespace) {
 		addRule(&out.Status, rule)

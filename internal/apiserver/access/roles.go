@@ -171,7 +171,7 @@ func systemRoles() []*rbacv1.ClusterRole {
 		clusterRole("system:kubelet-api-admin",
 			rule(reads+" proxy", "core", "nodes"),
 			rule("*", "core", "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats")),
-		clusterRole("system:node", nodeRules(reviews)...),
+		clusterRole("system:node", nodeRole(reviews)...),
 		clusterRole("system:node-proxier",
 			rule("list watch", "core", "services endpoints"), rule(reads, "core", "nodes"),
 			rule("list watch", "discovery.k8s.io", "endpointslices"),
@@ -210,7 +210,9 @@ func certificateRoles() []*rbacv1.ClusterRole {
 	}
 }
 
-func nodeRules(reviews []rbacv1.PolicyRule) []rbacv1.PolicyRule {
+// nodeRole is what nodes needed before they were judged by what runs on them. No
+// group is bound to it: see [Nodes].
+func nodeRole(reviews []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 	return append(append([]rbacv1.PolicyRule{}, reviews...),
 		rule(reads, "core", "services"), rule("create "+reads, "core", "nodes"),
 		rule("patch update", "core", "nodes nodes/status"),
@@ -224,6 +226,8 @@ func nodeRules(reviews []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		rule(reads, "storage.k8s.io", "csidrivers"),
 		rule("create "+reads, "certificates.k8s.io", "certificatesigningrequests podcertificaterequests"),
 		rule(reads, "certificates.k8s.io", "clustertrustbundles"),
+		rule("get", "storage.k8s.io", "volumeattachments"),
+		rule("create delete get patch update", "storage.k8s.io", "csinodes"),
 		rule("create patch update", "core events.k8s.io", "events"))
 }
 
@@ -240,7 +244,6 @@ func bindings() []*rbacv1.ClusterRoleBinding {
 		bound("system:kube-scheduler", user(api.UserScheduler)),
 		bound("system:kube-controller-manager", user(api.UserControllers)),
 		bound("system:kube-dns", rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: "kube-system", Name: "kube-dns"}),
-		// Until nodes are judged by what runs on them, the group has the role.
-		bound("system:node", group(api.GroupNodes)),
+		bound("system:node"),
 	}
 }

@@ -46,6 +46,9 @@ func (a *Authenticator) issue(ctx context.Context, env api.Env, r *api.Request) 
 	if err != nil {
 		return nil, err
 	}
+	if err := mayIssue(ctx, env, r, &req.Spec, a.Audiences); err != nil {
+		return nil, err
+	}
 	out := req.DeepCopy()
 	spec := &out.Spec
 	if len(spec.Audiences) == 0 {
