@@ -259,6 +259,11 @@ func TestEvictionAsked(t *testing.T) {
 	if err := evict(t, s, "a", &metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}, false); err != nil || going(t, s, "a") {
 		t.Error("a dry run of the deletion evicts", err)
 	}
+	sideways := metav1.DeletionPropagation("Sideways")
+	wantError(t, evict(t, s, "a", &metav1.DeleteOptions{PropagationPolicy: &sideways}, false), 422, metav1.StatusReasonInvalid, "propagationPolicy")
+	if spent(t, s, "web").DisruptionsAllowed != 1 {
+		t.Error("a refused eviction spends")
+	}
 	if err := evict(t, s, "none", nil, false); !apierrors.IsNotFound(err) {
 		t.Error(err)
 	}

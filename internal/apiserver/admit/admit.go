@@ -64,6 +64,7 @@ func All(c Settings) []*Step {
 		priority(),
 		defaultTolerations,
 		serviceAddresses(c),
+		defaultIngressClass,
 		certificateRequester,
 		certificateSubject,
 	}

@@ -10,6 +10,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
@@ -38,6 +40,9 @@ func evict(ctx context.Context, env api.Env, r *api.Request) (*api.Response, err
 	}
 	v := &eviction{env: env, r: r, o: api.Options{DryRun: r.Options.DryRun}}
 	if d := e.DeleteOptions; d != nil {
+		if errs := metavalidation.ValidateDeleteOptions(d); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "DeleteOptions"}, "", errs)
+		}
 		v.o.GracePeriod, v.o.Propagation = d.GracePeriodSeconds, d.PropagationPolicy
 		v.o.DryRun = v.o.DryRun || len(d.DryRun) > 0
 		if p := d.Preconditions; p != nil {
