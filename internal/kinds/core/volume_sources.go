@@ -32,7 +32,7 @@ func validateVolumeSource(v *corev1.PersistentVolume) (errs field.ErrorList) {
 		add(podspec.ValidateNFS(n, specPath.Child("nfs"))...)
 	}
 	if c := s.CSI; c != nil {
-		add(validateCSIVolume(c, specPath.Child("csi"))...)
+		add(ValidateCSIVolume(c, specPath.Child("csi"))...)
 	}
 	if _, ok := v.Annotations[corev1.MountOptionAnnotation]; ok && (s.HostPath != nil || s.Local != nil || s.FC != nil || s.FlexVolume != nil ||
 		s.Flocker != nil || s.PhotonPersistentDisk != nil || s.PortworxVolume != nil || s.ScaleIO != nil) {
@@ -50,7 +50,9 @@ func secretOf(r *corev1.SecretReference, at *field.Path) field.ErrorList {
 	return append(validate.Given(r.Name, at.Child("name")), validate.Given(r.Namespace, at.Child("namespace"))...)
 }
 
-func validateCSIVolume(c *corev1.CSIPersistentVolumeSource, at *field.Path) field.ErrorList {
+// ValidateCSIVolume checks a volume of a CSI driver, of a PersistentVolume or one
+// that a pod brought itself.
+func ValidateCSIVolume(c *corev1.CSIPersistentVolumeSource, at *field.Path) field.ErrorList {
 	errs := podspec.CSIDriver(c.Driver, at.Child("driver"))
 	errs = append(errs, validate.Given(c.VolumeHandle, at.Child("volumeHandle"))...)
 	for _, s := range []struct {

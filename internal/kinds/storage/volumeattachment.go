@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
+	"proa/internal/kinds/core"
 	"proa/internal/kinds/podspec"
 	"proa/internal/kinds/validate"
 )
@@ -99,8 +100,7 @@ func validateInline(s *corev1.PersistentVolumeSpec, at *field.Path) (errs field.
 		return append(errs, field.Required(at.Child("csi"), "has to be specified in the context of inline volumes"))
 	}
 	errs = append(errs, podspec.OneSource(&s.PersistentVolumeSource, at)...)
-	errs = append(errs, podspec.CSIDriver(s.CSI.Driver, at.Child("csi", "driver"))...)
-	return append(errs, validate.Given(s.CSI.VolumeHandle, at.Child("csi", "volumeHandle"))...)
+	return append(errs, core.ValidateCSIVolume(s.CSI, at.Child("csi"))...)
 }
 
 func validateAttachmentStatus(a, _ *storagev1.VolumeAttachment) (errs field.ErrorList) {
