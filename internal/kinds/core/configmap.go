@@ -30,6 +30,9 @@ func validateConfigMap(c, old *corev1.ConfigMap) (errs field.ErrorList) {
 	}
 	for k, v := range c.BinaryData {
 		errs = append(errs, validateConfigKey(k, binary.Key(k))...)
+		if _, both := c.Data[k]; both {
+			errs = append(errs, field.Invalid(binary.Key(k), k, "duplicate of key present in data"))
+		}
 		total += len(v)
 	}
 	if total > corev1.MaxSecretSize {

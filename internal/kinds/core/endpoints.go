@@ -23,12 +23,24 @@ var Endpoints = &api.Kind[*corev1.Endpoints]{
 	Columns: []api.Column[*corev1.Endpoints]{
 		column.Doc(api.Col("Endpoints", endpointsText), "Addresses and ports of the endpoints."),
 	},
-	Default:  defaultEndpoints,
-	Validate: validateEndpoints,
-	Warn: func(_, _ *corev1.Endpoints) []string {
-		return []string{"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
-	},
+	Default:        defaultEndpoints,
+	Validate:       validateEndpoints,
+	Warn:           warnEndpoints,
 	CreateOnUpdate: true,
+}
+
+func warnEndpoints(e, _ *corev1.Endpoints) []string {
+	out := []string{"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
+	for i, s := range e.Subsets {
+		at := field.NewPath("subsets").Index(i)
+		for j, a := range s.Addresses {
+			out = append(out, validation.GetWarningsForIP(at.Child("addresses").Index(j).Child("ip"), a.IP)...)
+		}
+		for j, a := range s.NotReadyAddresses {
+			out = append(out, validation.GetWarningsForIP(at.Child("notReadyAddresses").Index(j).Child("ip"), a.IP)...)
+		}
+	}
+	return out
 }
 
 func defaultEndpoints(e *corev1.Endpoints) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"proa/internal/api"
 	"proa/internal/kinds/column"
@@ -34,6 +35,7 @@ var Node = &api.Kind[*corev1.Node]{
 	Default:        defaultNode,
 	Prepare:        prepareNode,
 	Validate:       validateNode,
+	Warn:           warnNode,
 	Status:         true,
 	PrepareStatus:  func(n, old *corev1.Node) { n.Spec = old.Spec },
 	ValidateStatus: validateNode,
@@ -116,4 +118,17 @@ func prepareNode(n, old *corev1.Node) {
 	if old == nil || old.Spec.PodPreemptionPolicy == nil {
 		n.Spec.PodPreemptionPolicy = nil
 	}
+}
+
+func warnNode(n, _ *corev1.Node) (out []string) {
+	if n.Spec.ConfigSource != nil {
+		out = append(out, "spec.configSource: the feature is removed")
+	}
+	if n.Spec.DoNotUseExternalID != "" { //lint:ignore SA1019 that is what the warning is about
+		out = append(out, "spec.externalID: this field is deprecated, and is unused by Kubernetes")
+	}
+	for i, c := range n.Spec.PodCIDRs {
+		out = append(out, validation.GetWarningsForCIDR(specPath.Child("podCIDRs").Index(i), c)...)
+	}
+	return out
 }

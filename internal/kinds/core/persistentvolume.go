@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,10 +52,48 @@ var PersistentVolume = &api.Kind[*corev1.PersistentVolume]{
 		}
 	},
 	Validate:      validatePersistentVolume,
-	Warn:          func(v, _ *corev1.PersistentVolume) []string { return warnClass(v.Annotations) },
+	Warn:          warnPersistentVolume,
 	Status:        true,
 	PrepareStatus: func(v, old *corev1.PersistentVolume) { v.Spec = old.Spec },
 	Ungenerated:   true,
+}
+
+// warnPersistentVolume warns about what a PersistentVolume should not have any more.
+func warnPersistentVolume(v, _ *corev1.PersistentVolume) []string {
+	out := warnClass(v.Annotations)
+	if _, ok := v.Annotations[corev1.MountOptionAnnotation]; ok {
+		out = append(out, "metadata.annotations["+corev1.MountOptionAnnotation+"]: deprecated since v1.31; use \"mountOptions\" attribute instead")
+	}
+	s := &v.Spec
+	if s.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
+		out = append(out, "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.")
+	}
+	if a := s.NodeAffinity; a != nil && a.Required != nil {
+		terms := specPath.Child("nodeAffinity", "required", "nodeSelectorTerms")
+		for i, t := range a.Required.NodeSelectorTerms {
+			for j, r := range t.MatchExpressions {
+				if msg := podspec.OldNodeLabel(r.Key); msg != "" {
+					out = append(out, fmt.Sprintf("%s: %s is %s", terms.Index(i).Child("matchExpressions").Index(j).Child("key"), r.Key, msg))
+				}
+			}
+		}
+	}
+	for _, d := range []struct {
+		set         bool
+		name, since string
+	}{
+		{s.CephFS != nil, "cephfs", "deprecated in v1.28, non-functional in v1.31+"},
+		{s.PhotonPersistentDisk != nil, "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"},
+		{s.ScaleIO != nil, "scaleIO", "deprecated in v1.16, non-functional in v1.22+"},
+		{s.StorageOS != nil, "storageOS", "deprecated in v1.22, non-functional in v1.25+"},
+		{s.Glusterfs != nil, "glusterfs", "deprecated in v1.25, non-functional in v1.26+"},
+		{s.RBD != nil, "rbd", "deprecated in v1.28, non-functional in v1.31+"},
+	} {
+		if d.set {
+			out = append(out, "spec."+d.name+": "+d.since)
+		}
+	}
+	return out
 }
 
 // warnClass warns about the annotation that a field has replaced.

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"fmt"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"proa/internal/api"
@@ -56,11 +58,19 @@ var PersistentVolumeClaim = &api.Kind[*corev1.PersistentVolumeClaim]{
 		prepareDataSource(&c.Spec, was)
 	},
 	Validate:       validateClaim,
-	Warn:           func(c, _ *corev1.PersistentVolumeClaim) []string { return warnClass(c.Annotations) },
+	Warn:           warnClaim,
 	Status:         true,
 	PrepareStatus:  func(c, old *corev1.PersistentVolumeClaim) { c.Spec = old.Spec },
 	ValidateStatus: validateClaimStatus,
 	Ungenerated:    true,
+}
+
+func warnClaim(c, _ *corev1.PersistentVolumeClaim) []string {
+	out := warnClass(c.Annotations)
+	if q := c.Spec.Resources.Requests[corev1.ResourceStorage]; q.MilliValue()%1000 != 0 {
+		out = append(out, fmt.Sprintf("spec.resources.requests[storage]: fractional byte value %q is invalid, must be an integer", q.String()))
+	}
+	return out
 }
 
 // DefaultClaimSpec fills in a claim's spec, also the one inside a StatefulSet.

@@ -64,7 +64,7 @@ func validateService(s, old *corev1.Service) (errs field.ErrorList) {
 	}
 	add(validateFamilies(spec, old)...)
 	add(validateTraffic(spec)...)
-	add(validateBalancer(spec, old)...)
+	add(validateBalancer(s, old)...)
 	if old != nil && old.Spec.Type == corev1.ServiceTypeLoadBalancer && spec.Type == corev1.ServiceTypeLoadBalancer &&
 		!ptr.Equal(spec.LoadBalancerClass, old.Spec.LoadBalancerClass) {
 		add(field.Invalid(specPath.Child("loadBalancerClass"), spec.LoadBalancerClass, "may not change once set"))
@@ -194,31 +194,53 @@ func validateTraffic(spec *corev1.ServiceSpec) (errs field.ErrorList) {
 	return errs
 }
 
-// validateBalancer checks what only load balancers have.
-func validateBalancer(spec *corev1.ServiceSpec, old *corev1.Service) (errs field.ErrorList) {
-	const only = "may only be used when `type` is 'LoadBalancer'"
-	balancer := spec.Type == corev1.ServiceTypeLoadBalancer
-	ranges := specPath.Child("loadBalancerSourceRanges")
-	if len(spec.LoadBalancerSourceRanges) > 0 && !balancer {
-		errs = append(errs, field.Forbidden(ranges, only))
-	}
+const onlyBalancer = "may only be used when `type` is 'LoadBalancer'"
+
+// validateSourceRanges checks who may reach a load balancer, as the field says
+// or, without it, the older annotation. The path begins with a capital in
+// Kubernetes too.
+func validateSourceRanges(s, old *corev1.Service) (errs field.ErrorList) {
 	var was []string
 	if old != nil {
 		was = old.Spec.LoadBalancerSourceRanges
 	}
-	for i, r := range spec.LoadBalancerSourceRanges {
-		errs = append(errs, validation.IsValidCIDRForLegacyField(ranges.Index(i), strings.TrimSpace(r), true, was)...)
+	ranges, at := s.Spec.LoadBalancerSourceRanges, specPath.Child("LoadBalancerSourceRanges")
+	text, annotated := s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]
+	annotated = annotated && len(ranges) == 0
+	if annotated {
+		at = field.NewPath("metadata", "annotations").Key(corev1.AnnotationLoadBalancerSourceRangesKey)
+		if text = strings.TrimSpace(text); text != "" {
+			ranges = strings.Split(text, ",")
+		}
 	}
+	if (annotated || len(ranges) > 0) && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		errs = append(errs, field.Forbidden(at, onlyBalancer))
+	}
+	for i, r := range ranges {
+		p := at
+		if !annotated {
+			p = at.Index(i)
+		}
+		errs = append(errs, validation.IsValidCIDRForLegacyField(p, strings.TrimSpace(r), true, was)...)
+	}
+	return errs
+}
+
+// validateBalancer checks what only load balancers have.
+func validateBalancer(s, old *corev1.Service) (errs field.ErrorList) {
+	spec := &s.Spec
+	balancer := spec.Type == corev1.ServiceTypeLoadBalancer
+	errs = validateSourceRanges(s, old)
 	at := specPath.Child("allocateLoadBalancerNodePorts")
 	if balancer && spec.AllocateLoadBalancerNodePorts == nil {
 		errs = append(errs, field.Required(at, ""))
 	}
 	if !balancer && spec.AllocateLoadBalancerNodePorts != nil {
-		errs = append(errs, field.Forbidden(at, only))
+		errs = append(errs, field.Forbidden(at, onlyBalancer))
 	}
 	if c := spec.LoadBalancerClass; c != nil {
 		if !balancer {
-			errs = append(errs, field.Forbidden(specPath.Child("loadBalancerClass"), only))
+			errs = append(errs, field.Forbidden(specPath.Child("loadBalancerClass"), onlyBalancer))
 		}
 		errs = append(errs, validate.Qualified(*c, specPath.Child("loadBalancerClass"))...)
 	}
@@ -257,7 +279,10 @@ func validateServiceStatus(s, old *corev1.Service) (errs field.ErrorList) {
 
 func warnService(s, _ *corev1.Service) (out []string) {
 	spec := &s.Spec
-	if spec.ClusterIP == corev1.ClusterIPNone {
+	if _, ok := s.Annotations[corev1.DeprecatedAnnotationTopologyAwareHints]; ok {
+		out = append(out, "annotation "+corev1.DeprecatedAnnotationTopologyAwareHints+" is deprecated, please use "+corev1.AnnotationTopologyMode+" instead")
+	}
+	if spec.Type == corev1.ServiceTypeClusterIP && spec.ClusterIP == corev1.ClusterIPNone {
 		for _, f := range []struct {
 			name string
 			set  bool
@@ -278,6 +303,19 @@ func warnService(s, _ *corev1.Service) (out []string) {
 	}
 	for i, r := range spec.LoadBalancerSourceRanges {
 		out = append(out, validation.GetWarningsForCIDR(specPath.Child("loadBalancerSourceRanges").Index(i), r)...)
+	}
+	if spec.LoadBalancerIP != "" {
+		out = append(out, validation.GetWarningsForIP(specPath.Child("loadBalancerIP"), spec.LoadBalancerIP)...)
+	}
+	named := spec.Type == corev1.ServiceTypeExternalName
+	if named && len(spec.ExternalIPs) > 0 {
+		out = append(out, `spec.externalIPs is ignored when spec.type is "ExternalName"`)
+	}
+	if !named && spec.ExternalName != "" {
+		out = append(out, `spec.externalName is ignored when spec.type is not "ExternalName"`)
+	}
+	if d := spec.TrafficDistribution; d != nil && *d == corev1.ServiceTrafficDistributionPreferClose {
+		out = append(out, fmt.Sprintf("spec.trafficDistribution: %q is deprecated; use %q", corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone))
 	}
 	return out
 }

@@ -3,11 +3,14 @@ package discovery
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
 	"proa/internal/kinds/fill"
@@ -24,6 +27,7 @@ var EndpointSlice = &api.Kind[*discoveryv1.EndpointSlice]{
 	Default:  defaultSlice,
 	Prepare:  prepareSlice,
 	Validate: validateSlice,
+	Warn:     warnSlice,
 }
 
 func defaultSlice(e *discoveryv1.EndpointSlice) {
@@ -48,6 +52,25 @@ func prepareSlice(e, old *discoveryv1.EndpointSlice) {
 	if !same(e.Endpoints, old.Endpoints) || !same(e.Ports, old.Ports) || !same(e.Labels, old.Labels) || e.AddressType != old.AddressType {
 		e.Generation++
 	}
+}
+
+// ours is what the managed-by label says of slices that come from our own
+// controllers, whose addresses are in order.
+var ours = []string{"endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"}
+
+func warnSlice(e, _ *discoveryv1.EndpointSlice) (out []string) {
+	if e.AddressType == discoveryv1.AddressTypeFQDN {
+		return []string{"spec.addressType: FQDN endpoints are deprecated"}
+	}
+	if slices.Contains(ours, e.Labels[discoveryv1.LabelManagedBy]) {
+		return nil
+	}
+	for i := range e.Endpoints {
+		for j, a := range e.Endpoints[i].Addresses {
+			out = append(out, validation.GetWarningsForIP(field.NewPath("endpoints").Index(i).Child("addresses").Index(j), a)...)
+		}
+	}
+	return out
 }
 
 func slicePorts(e *discoveryv1.EndpointSlice) string {

@@ -22,6 +22,18 @@ var RuntimeClass = &api.Kind[*nodev1.RuntimeClass]{
 		api.Col("Handler", func(r *nodev1.RuntimeClass) string { return r.Handler }),
 	},
 	Validate: validateRuntimeClass,
+	Warn: func(r, _ *nodev1.RuntimeClass) (out []string) {
+		if r.Scheduling == nil {
+			return nil
+		}
+		for k := range r.Scheduling.NodeSelector {
+			if msg := podspec.OldNodeLabel(k); msg != "" {
+				out = append(out, "scheduling.nodeSelector: "+k+" is "+msg)
+			}
+		}
+		slices.Sort(out)
+		return out
+	},
 }
 
 func validateRuntimeClass(r, old *nodev1.RuntimeClass) field.ErrorList {
