@@ -46,7 +46,7 @@ var CronJob = &api.Kind[*batchv1.CronJob]{
 		}
 	},
 	Validate:      validateCronJob,
-	Warn:          func(c, _ *batchv1.CronJob) []string { return podspec.WarnTemplate(&c.Spec.JobTemplate.Spec.Template) },
+	Warn:          warnCronJob,
 	Status:        true,
 	PrepareStatus: func(c, old *batchv1.CronJob) { c.Spec = old.Spec },
 }

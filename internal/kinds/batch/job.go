@@ -32,7 +32,7 @@ var Job = &api.Kind[*batchv1.Job]{
 	Default:        defaultJob,
 	Prepare:        prepareJob,
 	Validate:       validateJob,
-	Warn:           func(j, old *batchv1.Job) []string { return podspec.WarnWorkload(j.Name, &j.Spec.Template, old != nil) },
+	Warn:           warnJob,
 	Status:         true,
 	PrepareStatus:  func(j, old *batchv1.Job) { j.Spec = old.Spec },
 	ValidateStatus: validateJobStatus,

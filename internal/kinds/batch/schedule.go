@@ -10,12 +10,20 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-func validateSchedule(s *batchv1.CronJobSpec, at *field.Path) (errs field.ErrorList) {
-	if strings.Contains(s.Schedule, "TZ") {
-		return append(errs, field.Invalid(at, s.Schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"))
-	}
+// validateSchedule checks a schedule. One that says its time zone itself is an
+// old one: it may stay as long as the field for it is not given.
+func validateSchedule(s, was *batchv1.CronJobSpec, at *field.Path) (errs field.ErrorList) {
 	if err := checkSchedule(s.Schedule); err != nil {
 		errs = append(errs, field.Invalid(at, s.Schedule, err.Error()))
+	}
+	if !strings.Contains(s.Schedule, "TZ") {
+		return errs
+	}
+	switch had := was != nil && strings.Contains(was.Schedule, "TZ"); {
+	case !had:
+		errs = append(errs, field.Invalid(at, s.Schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"))
+	case s.TimeZone != nil:
+		errs = append(errs, field.Invalid(at, s.Schedule, "cannot use both timeZone field and TZ or CRON_TZ in schedule"))
 	}
 	return errs
 }
@@ -35,8 +43,17 @@ var cronFields = []cronField{
 	{"day of week", 0, 6, []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}},
 }
 
-// checkSchedule checks the five fields of cron, or one of its @names.
+// checkSchedule checks the five fields of cron, or one of its @names. A time
+// zone may be before them.
 func checkSchedule(text string) error {
+	if strings.HasPrefix(text, "TZ=") || strings.HasPrefix(text, "CRON_TZ=") {
+		zone, rest, _ := strings.Cut(text, " ")
+		_, zone, _ = strings.Cut(zone, "=")
+		if _, err := time.LoadLocation(zone); err != nil {
+			return fmt.Errorf("provided bad location %s: %w", zone, err)
+		}
+		text = strings.TrimSpace(rest)
+	}
 	if strings.HasPrefix(text, "@") {
 		switch text {
 		case "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly":
