@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -25,6 +26,8 @@ type Config struct {
 	Now     func() time.Time
 	Workers int              // reconciles at once; 16 if 0
 	Events  *record.Recorder // where controllers tell what happened; nowhere if nil
+
+	Register prometheus.Registerer // takes the metrics of the queue; none are kept if nil
 }
 
 // Pauses after a failure: the first, and the most.
@@ -56,9 +59,12 @@ func New(h api.Handler, rs []Runner, cfg Config) *Engine {
 	if cfg.Workers == 0 {
 		cfg.Workers = 16
 	}
+	m := newMetrics(cfg.Register, cfg.Now)
 	e := &Engine{server: h, cfg: cfg, q: newQueue(cfg.Now), sources: map[*api.Resource]*source{}, cluster: map[*task]*Cluster{}}
+	e.q.metrics = m
 	for _, r := range rs {
 		t := r.task()
+		m.know(t)
 		c := &Cluster{Log: cfg.Log.With("controller", t.name), Now: cfg.Now, Events: cfg.Events.From(t.name + "-controller"), engine: e, task: t}
 		e.cluster[t] = c
 		for _, s := range t.subs {

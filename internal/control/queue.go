@@ -16,7 +16,8 @@ type job struct {
 // A queue holds the jobs to do. A job is in it once however often it is added,
 // is never given out twice at once, and comes back if it was added while it ran.
 type queue struct {
-	now func() time.Time
+	now     func() time.Time
+	metrics *metrics
 
 	mu     sync.Mutex
 	ready  []job
@@ -48,6 +49,7 @@ func (q *queue) push(j job) {
 		return
 	}
 	q.queued[j] = true
+	q.metrics.added(j)
 	if !q.busy[j] {
 		q.ready = append(q.ready, j)
 		q.wake.Signal()
@@ -73,6 +75,7 @@ func (q *queue) addAfter(j job, d time.Duration) {
 // failed adds the job after a pause that doubles with each failure in a row.
 func (q *queue) failed(j job, first, most time.Duration) (pause time.Duration) {
 	q.mu.Lock()
+	q.metrics.failed(j)
 	n := q.fails[j]
 	q.fails[j]++
 	q.mu.Unlock()
@@ -122,6 +125,7 @@ func (q *queue) begin(i int) job {
 	}
 	delete(q.queued, j)
 	q.busy[j] = true
+	q.metrics.begun(j)
 	return j
 }
 
@@ -129,6 +133,7 @@ func (q *queue) done(j job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.busy, j)
+	q.metrics.ended(j)
 	if q.queued[j] {
 		q.ready = append(q.ready, j)
 		q.wake.Signal()

@@ -134,6 +134,8 @@ type exchange struct {
 	cancel              context.CancelFunc // of ctx, once there is a deadline
 	code                int
 	cascades            bool // a delete with orphanDependents=false
+	size                int64
+	series              *series // nil without metrics
 }
 
 // WriteHeader remembers the code.
@@ -149,7 +151,9 @@ func (x *exchange) Write(b []byte) (int, error) {
 	if x.code == 0 {
 		x.code = http.StatusOK
 	}
-	return x.ResponseWriter.Write(b)
+	n, err := x.ResponseWriter.Write(b)
+	x.size += int64(n)
+	return n, err
 }
 
 // Unwrap is for http.ResponseController.

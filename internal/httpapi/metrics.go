@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +18,10 @@ import (
 type metrics struct {
 	total    *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	sizes    *prometheus.HistogramVec
 	long     *prometheus.GaugeVec
+	events   *prometheus.CounterVec
+	lengths  *prometheus.HistogramVec
 	reading  prometheus.Gauge
 	mutating prometheus.Gauge
 	known    sync.Map // of seriesKey to *series, so that labels are joined once
@@ -25,7 +29,7 @@ type metrics struct {
 
 type seriesKey struct {
 	schema.GroupVersionResource
-	sub, verb, scope string
+	sub, verb, dry, scope string
 }
 
 // A series is the metrics of one kind of request.
@@ -34,25 +38,41 @@ type series struct {
 	labels   []string
 	duration prometheus.Observer
 	inflight prometheus.Gauge
-	codes    sync.Map // of int to prometheus.Counter
+	size     prometheus.Observer // of reads
+	events   prometheus.Counter  // of watches
+	lengths  prometheus.Observer // of their events
+	codes    sync.Map            // of int to prometheus.Counter
 }
 
-var seriesLabels = []string{"verb", "group", "version", "resource", "subresource", "scope"}
+// component is the value of the label that real API servers tell themselves by.
+const component = "apiserver"
+
+var (
+	plainLabels  = []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}
+	seriesLabels = []string{"verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"}
+	eventLabels  = []string{"group", "version", "resource"}
+)
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_request_total",
-			Help: "Requests by verb, group, version, resource, scope and HTTP response code."},
-			append(append([]string{}, seriesLabels...), "code")),
+			Help: "Requests by verb, dry run, group, version, resource, scope and HTTP response code."},
+			append(slices.Clone(seriesLabels), "code")),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "apiserver_request_duration_seconds",
 			Help:    "How long requests took, watches and other streams included.",
-			Buckets: []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 3, 4, 6, 10, 20, 30, 60}}, seriesLabels),
+			Buckets: []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}}, seriesLabels),
+		sizes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "apiserver_response_sizes",
+			Help: "Bytes of the answers to reads, as sent.", Buckets: prometheus.ExponentialBuckets(1000, 10, 7)}, plainLabels),
 		long: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "apiserver_longrunning_requests",
-			Help: "Watches and other streams that are open now."}, seriesLabels),
+			Help: "Watches and other streams that are open now."}, plainLabels),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_watch_events_total",
+			Help: "Events sent to watches."}, eventLabels),
+		lengths: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "apiserver_watch_events_sizes",
+			Help: "Bytes of the events sent to watches.", Buckets: prometheus.ExponentialBuckets(1024, 2, 8)}, eventLabels),
 	}
 	inflight := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "apiserver_current_inflight_requests",
 		Help: "Requests that are being answered now, streams excepted."}, []string{"request_kind"})
-	r.MustRegister(m.total, m.duration, m.long, inflight)
+	r.MustRegister(m.total, m.duration, m.sizes, m.long, m.events, m.lengths, inflight)
 	m.reading, m.mutating = inflight.WithLabelValues("readOnly"), inflight.WithLabelValues("mutating")
 	return m
 }
@@ -60,6 +80,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 // begin counts a request in.
 func (m *metrics) begin(x *exchange, t *target, verb api.Verb) *series {
 	k := seriesKey{sub: t.sub, verb: metricVerb(x.req, t, verb)}
+	if strings.Contains(x.req.URL.RawQuery, "dryRun=All") {
+		k.dry = "All"
+	}
 	if t.res != nil {
 		k.GroupVersionResource, k.scope = t.res.GroupVersionResource, scope(t)
 	} else if p := x.req.URL.Path; x.s.paths[p] != nil {
@@ -67,6 +90,7 @@ func (m *metrics) begin(x *exchange, t *target, verb api.Verb) *series {
 	}
 	s := m.series(k)
 	s.inflight.Inc()
+	x.series = s
 	return s
 }
 
@@ -74,13 +98,20 @@ func (m *metrics) series(k seriesKey) *series {
 	if s, ok := m.known.Load(k); ok {
 		return s.(*series)
 	}
-	s := &series{m: m, labels: []string{k.verb, k.Group, k.Version, k.Resource, k.sub, k.scope}}
+	s := &series{m: m, labels: []string{k.verb, k.dry, k.Group, k.Version, k.Resource, k.sub, k.scope, component}}
+	plain := append([]string{k.verb}, s.labels[2:]...)
 	s.duration = m.duration.WithLabelValues(s.labels...)
 	switch k.verb {
 	case "WATCH", "CONNECT":
-		s.inflight = m.long.WithLabelValues(s.labels...)
+		s.inflight = m.long.WithLabelValues(plain...)
+		if k.verb == "CONNECT" {
+			break
+		}
+		s.events = m.events.WithLabelValues(k.Group, k.Version, k.Resource)
+		s.lengths = m.lengths.WithLabelValues(k.Group, k.Version, k.Resource)
 	case "GET", "LIST", "HEAD":
 		s.inflight = m.reading
+		s.size = m.sizes.WithLabelValues(plain...)
 	default:
 		s.inflight = m.mutating
 	}
@@ -92,6 +123,9 @@ func (m *metrics) series(k seriesKey) *series {
 func (s *series) end(x *exchange, start time.Time) {
 	s.inflight.Dec()
 	s.duration.Observe(time.Since(start).Seconds())
+	if s.size != nil {
+		s.size.Observe(float64(x.size))
+	}
 	code := x.code
 	if code == 0 {
 		code = http.StatusOK

@@ -271,7 +271,7 @@ func TestWatchSemantics(t *testing.T) {
 		}
 	}
 	const table = "application/json;as=Table;g=meta.k8s.io;v=v1"
-	if got, want := h.watched(3, "labelSelector=n%3Dnew&allowWatchBookmarks=true", table), "ADDED @6 Table [{[m1 0 "; !strings.HasPrefix(got, want) || !strings.Contains(got, ", BOOKMARK @7 Table ") {
+	if got, want := h.watched(2, "labelSelector=n%3Dnew&allowWatchBookmarks=true", table), "ADDED @6 Table [{[m1 0 "; !strings.HasPrefix(got, want) || !strings.Contains(got, ", BOOKMARK @7 Table ") {
 		t.Errorf("as a table: %s", got)
 	}
 	const partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"

@@ -80,6 +80,14 @@ func (w *watcher) flush() error {
 
 // write writes one event, whose bytes are parts.
 func (w *watcher) write(parts ...[]byte) error {
+	if s := w.x.series; s != nil {
+		n := 0
+		for _, b := range parts {
+			n += len(b)
+		}
+		s.events.Inc()
+		s.lengths.Observe(float64(n))
+	}
 	if w.ws != nil {
 		return w.message(bytes.Join(parts, nil))
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"proa/internal/api"
@@ -41,6 +42,7 @@ type plane struct {
 	url        string
 	agents     agents
 	nodeTLS    *tls.Config // how the API server reaches the nodes' agents
+	metrics    *prometheus.Registry
 }
 
 // startPlane brings up the API server, on the wire too, and what runs beside it.
@@ -107,8 +109,8 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 	if err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
-	s.measureStore(registry)
+	p.metrics = prometheus.NewRegistry()
+	s.measure(p)
 	resources := make([]*api.Resource, len(kinds.All))
 	for i, k := range kinds.All {
 		resources[i] = k.Def()
@@ -122,8 +124,8 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 		Checks: []httpapi.Check{
 			{Name: "store", Probe: func(context.Context) error { return s.engine.Err() }},
 		},
-		Register: registry,
-		Metrics:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		Register: p.metrics,
+		Metrics:  promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),
 		Paths:    withProfiles(identityPaths(s.issuer(), authn.Signer)),
 	})
 	server := httpapi.Server("", &tls.Config{GetCertificate: cert.Server, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, handler)
@@ -136,9 +138,19 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 	return pki.Kubeconfig{Cluster: "proa" + s.Places.Suffix, Server: p.url, CA: s.ca.PEM, Client: admin}.Write(s.Places.Kubeconfig())
 }
 
-// measureStore shows how much of the disk's time the store takes.
-func (s *system) measureStore(r prometheus.Registerer) {
-	r.MustRegister(
+// measure shows the process, what the server holds, and how much of the disk's
+// time the store takes.
+func (s *system) measure(p *plane) {
+	v := Version()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubernetes_build_info", Help: "Always 1; its labels say what was built.",
+		ConstLabels: prometheus.Labels{"major": v.Major, "minor": v.Minor, "git_version": v.GitVersion, "git_commit": v.GitCommit,
+			"git_tree_state": v.GitTreeState, "build_date": v.BuildDate, "go_version": v.GoVersion, "compiler": v.Compiler, "platform": v.Platform}})
+	build.Set(1)
+	p.metrics.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		build,
+		p.Server,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "proa_store_syncs_total", Help: "Syncs of the store's files since the start."},
 			func() float64 { return float64(s.engine.Syncs()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "proa_store_revision", Help: "Revision of the last durable write."},
@@ -155,7 +167,7 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
 	all := controllers.All(controllers.Config{Resources: p.Server.Kinds(), RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
 	s.part(ctx, "the controllers", func(ctx context.Context) error {
-		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", "")})
+		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", ""), Register: p.metrics})
 	})
 	sch := api.As(api.User{Name: api.UserScheduler, Groups: []string{api.GroupAuthenticated}}, p.Server)
 	s.part(ctx, "the scheduler", func(ctx context.Context) error {
