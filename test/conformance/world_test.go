@@ -91,7 +91,7 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 	maps.Copy(subs, rbac.Subs())
 	maps.Copy(subs, kubeletapi.Subs(&kubeletapi.Nodes{Get: func(ctx context.Context, h api.Handler, name string) (*corev1.Node, error) {
 		return core.Node.Get(ctx, h, "", name)
-	}, Local: func(string) kubeletapi.Agent { return nil }}))
+	}, Local: func(string) http.Handler { return nil }}))
 	settings := admit.Settings{NodePorts: n.ports}
 	services := netip.MustParsePrefix("10.43.0.0/16")
 	if n.services != "" {
