@@ -1,6 +1,7 @@
 package core
 
 import (
+	"crypto/tls"
 	"encoding/json"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,7 @@ var Secret = &api.Kind[*corev1.Secret]{
 	},
 	Default:  defaultSecret,
 	Validate: validateSecret,
+	Warn:     warnSecret,
 }
 
 // defaultSecret moves stringData, which is write-only, into data.
@@ -36,6 +38,17 @@ func defaultSecret(s *corev1.Secret) {
 		s.Data[k] = []byte(v)
 	}
 	s.StringData = nil
+}
+
+// warnSecret warns about a certificate and a key that do not belong together.
+func warnSecret(s, _ *corev1.Secret) []string {
+	if s.Type != corev1.SecretTypeTLS {
+		return nil
+	}
+	if _, err := tls.X509KeyPair(s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey]); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
 }
 
 func validateSecret(s, old *corev1.Secret) (errs field.ErrorList) {

@@ -7,6 +7,10 @@ import (
 	"proa/internal/api"
 )
 
+// onlyMountable is the annotation that lets pods mount only the secrets that
+// their service account lists.
+const onlyMountable = "kubernetes.io/enforce-mountable-secrets"
+
 // ServiceAccount is who the processes in a pod are for the API.
 var ServiceAccount = &api.Kind[*corev1.ServiceAccount]{
 	API: "v1", Resource: "serviceaccounts", Scope: api.Namespaced, Short: []string{"sa"},
@@ -14,6 +18,13 @@ var ServiceAccount = &api.Kind[*corev1.ServiceAccount]{
 		for i := range s.Secrets {
 			s.Secrets[i] = corev1.ObjectReference{Name: s.Secrets[i].Name}
 		}
+	},
+	Warn: func(s, old *corev1.ServiceAccount) []string {
+		_, used := s.Annotations[onlyMountable]
+		if used && (old == nil || s.Annotations[onlyMountable] != old.Annotations[onlyMountable]) {
+			return []string{"metadata.annotations[" + onlyMountable + "]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"}
+		}
+		return nil
 	},
 	Sub: map[string]*api.Sub{
 		"token": {
