@@ -155,11 +155,12 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 	w.key = w.t.key(obj.GetNamespace(), obj.GetName())
 	res.Default(obj)
 	a := w.attributes(verb, obj, nil)
+	noted := admit.Note(obj, w.t.steps, a)
 	if err := w.admit(ctx, a); err != nil {
 		return nil, err
 	}
 	w.begin(obj)
-	w.ownNew(obj)
+	w.ownNew(obj, noted.Filled(obj))
 	before := w.before(obj, res.Fills)
 	res.Prepare(obj, nil)
 	if err := w.reserve(ctx, a); err != nil {

@@ -37,8 +37,9 @@ func (w *writing) part() string {
 	return w.r.Sub
 }
 
-// ownNew makes the one who creates obj the owner of all that is in it now.
-func (w *writing) ownNew(obj api.Object) {
+// ownNew makes the one who creates obj the owner of all that is in it now, but
+// for what was filled in for him.
+func (w *writing) ownNew(obj api.Object, filled owned.Set) {
 	if w.applies() {
 		return
 	}
@@ -56,7 +57,7 @@ func (w *writing) ownNew(obj api.Object) {
 		w.ownSlowly(obj, w.t.res.New())
 		return
 	}
-	obj.SetManagedFields(owned.Create(w.writer()))
+	obj.SetManagedFields(owned.Create(w.writer(), filled))
 }
 
 // foreign says whether fields must be told apart in another version than the

@@ -147,6 +147,14 @@ func TestNobodyOwnsWhatTheServerDoes(t *testing.T) {
 	if bound.Spec.NodeName != "n1" || entries(bound) != before || strings.Contains(before, "f:status") {
 		t.Errorf("before the binding\n%safter it\n%s", before, entries(bound))
 	}
+	for _, no := range []string{"f:volumes", "f:volumeMounts", "f:serviceAccount", "f:tolerations", "f:priority"} {
+		if strings.Contains(before, no) {
+			t.Errorf("%s, which admission filled in, is owned: %s", no, before)
+		}
+	}
+	if !strings.Contains(before, `"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},`) {
+		t.Errorf("%s", before)
+	}
 	// The status is its writer's; and a deletion changes nothing.
 	b := must[*corev1.Pod](t)(core.Pod.Get(ctx, s, "default", "p")).DeepCopy()
 	b.Status.Message = "here"

@@ -48,9 +48,11 @@ func (w *Writer) wrote(e *metav1.ManagedFieldsEntry) bool {
 	return e.Operation == metav1.ManagedFieldsOperationUpdate && e.Manager == w.Manager && e.APIVersion == w.APIVersion && e.Subresource == w.Subresource
 }
 
-// Create returns the entries of an object that w makes. What the server adds
-// to it afterwards is nobody's: see [Foreign].
-func Create(w Writer) []metav1.ManagedFieldsEntry { return []metav1.ManagedFieldsEntry{w.entry()} }
+// Create returns the entries of an object that w makes, but for what is not his.
+// What the server adds to it afterwards is nobody's: see [Foreign].
+func Create(w Writer, others Set) []metav1.ManagedFieldsEntry {
+	return []metav1.ManagedFieldsEntry{with(w.entry(), others)}
+}
 
 // unowned are the parts of metadata that nobody owns.
 var unowned = must(Parse(`{"f:apiVersion":{},"f:kind":{},"f:metadata":{".":{},"f:name":{},"f:namespace":{},"f:creationTimestamp":{},
@@ -97,8 +99,11 @@ func Update(have []metav1.ManagedFieldsEntry, d *Delta, w Writer, old any, statu
 	if lost.Empty() {
 		return have
 	}
-	if !d.Changed.Minus(unowned).Empty() && slices.ContainsFunc(have, func(e metav1.ManagedFieldsEntry) bool { return Short(&e) && w.wrote(&e) }) {
-		// What he sets to the zero value is his too, and the short form cannot tell.
+	if slices.ContainsFunc(have, func(e metav1.ManagedFieldsEntry) bool {
+		return Short(&e) && w.wrote(&e) && (!d.Changed.Minus(unowned).Empty() || paths(&e).whole())
+	}) {
+		// What he sets to the zero value is his too, and what he adds to what was
+		// excepted as a whole: the short form cannot tell.
 		have = Full(have, old, status)
 	}
 	created := mine // what the one who made the object can lose
@@ -293,7 +298,7 @@ func Valid(list []metav1.ManagedFieldsEntry) bool {
 			return false
 		}
 		if e.FieldsV1 != nil {
-			if _, err := Parse(e.FieldsV1.GetRawString()); err != nil {
+			if set, err := Parse(e.FieldsV1.GetRawString()); err != nil || set.whole() {
 				return false
 			}
 		}

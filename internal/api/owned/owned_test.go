@@ -138,7 +138,7 @@ func TestAgainstLibrary(t *testing.T) {
 			}
 			have := make()
 			w := Writer{Manager: "maker", APIVersion: gvk.GroupVersion().String(), Time: metav1.Unix(1, 0)}
-			ours := Create(w)
+			ours := Create(w, Set{})
 			first, err := lib.Update(newObject(t, gvk), clone(have), "maker")
 			if err != nil {
 				continue // not an object that validation lets in
@@ -220,6 +220,28 @@ func TestSets(t *testing.T) {
 	}
 }
 
+// An exception may be of all that is below a path.
+func TestWhole(t *testing.T) {
+	var s Set
+	s.Put(false, "f:spec", "f:b")
+	s.Put(true, "f:spec", "f:a")
+	s.Put(false, "f:spec", "f:a", "f:x")
+	if got := s.String(); got != `{"f:spec":{"f:a":{"*":{}},"f:b":{}}}` {
+		t.Error(got)
+	}
+	again := must(Parse(s.String()))
+	all := must(Parse(`{"f:spec":{"f:a":{".":{},"f:x":{}},"f:b":{},"f:c":{}}}`))
+	if got := all.Minus(again).String(); got != `{"f:spec":{"f:c":{}}}` {
+		t.Error(got)
+	}
+	if got := again.Union(all).String(); got != `{"f:spec":{"f:a":{"*":{}},"f:b":{},"f:c":{}}}` {
+		t.Error(got)
+	}
+	if got := again.Minus(all).String(); got != `{"f:spec":{"f:a":{"*":{}}}}` || !again.whole() || all.whole() {
+		t.Error(got)
+	}
+}
+
 func bigPod() *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x", Namespace: "default", UID: "u", Labels: map[string]string{"app": "web", "tier": "front", "pod-template-hash": "5d4f8c7b9"}}}
 	c := corev1.Container{Name: "c", Image: "i", ImagePullPolicy: "Always", TerminationMessagePath: "/dev/termination-log", TerminationMessagePolicy: "File"}
@@ -235,7 +257,7 @@ func bigPod() *corev1.Pod {
 
 func BenchmarkFull(b *testing.B) {
 	p := bigPod()
-	e := Create(Writer{Manager: "m", APIVersion: "v1"})
+	e := Create(Writer{Manager: "m", APIVersion: "v1"}, Set{})
 	b.ReportAllocs()
 	for range b.N {
 		Full(e, p, true)

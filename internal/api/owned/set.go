@@ -27,6 +27,7 @@ type Set struct {
 type elem struct {
 	key    string
 	member bool // the path that ends here is in the set
+	all    bool // and so is every path that goes on from here: in exceptions only
 	kids   Set
 }
 
@@ -69,9 +70,38 @@ func digits(s string) (n int) {
 // add appends a step if it holds anything.
 func (s *Set) add(key string, member bool, kids Set) {
 	if member || !kids.Empty() {
-		s.elems = append(s.elems, elem{key, member, kids})
+		s.elems = append(s.elems, elem{key: key, member: member, kids: kids})
 	}
 }
+
+// Put adds a path to s, in place. all says that everything below is meant too.
+func (s *Set) Put(all bool, path ...string) {
+	i := 0
+	for i < len(s.elems) && order(s.elems[i].key, path[0]) < 0 {
+		i++
+	}
+	if i == len(s.elems) || s.elems[i].key != path[0] {
+		s.elems = slices.Insert(s.elems, i, elem{key: path[0]})
+	}
+	e := &s.elems[i]
+	switch {
+	case e.all:
+	case len(path) > 1:
+		e.kids.Put(all, path[1:]...)
+	case all:
+		*e = elem{key: e.key, member: true, all: true}
+	default:
+		e.member = true
+	}
+}
+
+// whole says whether a path of s means everything below it.
+func (s Set) whole() bool {
+	return slices.ContainsFunc(s.elems, func(e elem) bool { return e.all || e.kids.whole() })
+}
+
+// Item is the step to the item of a list that has one key, a string.
+func Item(key, value string) string { return `k:{"` + key + `":"` + value + `"}` }
 
 // sort puts steps in order that were added in another one.
 func (s *Set) sort() {
@@ -117,7 +147,14 @@ func (s Set) Union(b Set) (out Set) {
 	}
 	out.elems = make([]elem, 0, max(len(s.elems), len(b.elems)))
 	zip(s, b, func(x, y elem) {
-		out.add(max(x.key, y.key), x.member || y.member, x.kids.Union(y.kids))
+		switch {
+		case x.all:
+			out.elems = append(out.elems, x)
+		case y.all:
+			out.elems = append(out.elems, y)
+		default:
+			out.add(max(x.key, y.key), x.member || y.member, x.kids.Union(y.kids))
+		}
 	})
 	return out
 }
@@ -129,7 +166,13 @@ func (s Set) Minus(b Set) (out Set) {
 	}
 	out.elems = make([]elem, 0, len(s.elems))
 	zip(s, b, func(x, y elem) {
-		out.add(x.key, x.member && !y.member, x.kids.Minus(y.kids))
+		switch {
+		case y.all:
+		case x.all:
+			out.elems = append(out.elems, x)
+		default:
+			out.add(x.key, x.member && !y.member, x.kids.Minus(y.kids))
+		}
 	})
 	return out
 }
@@ -166,7 +209,11 @@ func (s Set) append(b []byte, member bool) []byte {
 		}
 		e := &s.elems[i]
 		b = append(appendString(b, e.key), ':')
-		b = e.kids.append(b, e.member)
+		if e.all {
+			b = append(b, `{"*":{}}`...)
+		} else {
+			b = e.kids.append(b, e.member)
+		}
 	}
 	return append(b, '}')
 }
@@ -204,7 +251,7 @@ func Parse(s string) (Set, error) {
 	if strings.TrimSpace(s) == "" {
 		return Set{}, nil
 	}
-	set, _, err := p.set(0)
+	set, _, _, err := p.set(0)
 	if p.space(); err == nil && p.at < len(p.s) {
 		err = errSet
 	}
@@ -232,26 +279,30 @@ func (p *parser) take(c byte) bool {
 	return false
 }
 
-func (p *parser) set(depth int) (s Set, member bool, err error) {
+func (p *parser) set(depth int) (s Set, member, all bool, err error) {
 	if !p.take('{') || depth > maxDepth {
-		return s, false, errSet
+		return s, false, false, errSet
 	}
 	if p.take('}') {
-		return s, true, nil
+		return s, true, false, nil
 	}
 	for {
 		key, err := p.string()
 		if err != nil || !p.take(':') {
-			return s, false, errSet
+			return s, false, false, errSet
 		}
-		kids, self, err := p.set(depth + 1)
+		kids, self, below, err := p.set(depth + 1)
 		switch {
 		case err != nil:
-			return s, false, err
+			return s, false, false, err
 		case key == ".":
 			member = true
+		case key == "*":
+			member, all = true, true
 		case len(key) < 2 || key[1] != ':' || strings.IndexByte("fkvi", key[0]) < 0:
-			return s, false, errSet
+			return s, false, false, errSet
+		case below:
+			s.elems = append(s.elems, elem{key: key, member: true, all: true})
 		default:
 			s.add(key, self, kids)
 		}
@@ -259,11 +310,11 @@ func (p *parser) set(depth int) (s Set, member bool, err error) {
 			break
 		}
 		if !p.take(',') {
-			return s, false, errSet
+			return s, false, false, errSet
 		}
 	}
 	s.sort()
-	return s, member, nil
+	return s, member, all, nil
 }
 
 func (p *parser) string() (string, error) {

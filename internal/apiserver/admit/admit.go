@@ -29,6 +29,7 @@ type Step struct {
 	// Mutate changes a.New. It runs before the kind's Prepare and Validate, and
 	// the kind's defaults run again after it. It may run more than once.
 	Mutate func(context.Context, *Attributes) error
+	Wild   bool // Mutate may change any part of a pod, or remove something: see [Note]
 
 	// Reserve runs after Prepare and before validation. It may change a.New. What
 	// it returns is called once the write is decided: with true if it was made.
