@@ -59,7 +59,11 @@ func (c protobufCodec) Encode(o Object) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form", o)
 	}
-	b := make([]byte, m.Size(), m.Size()+shortOwners*min(len(owners), 1))
+	size, more := m.Size(), 0
+	for i := range owners {
+		more += owners[i].Size() + ownersOverhead
+	}
+	b := make([]byte, size, size+more)
 	n, err := m.MarshalTo(b)
 	if err != nil {
 		return nil, err
@@ -67,8 +71,8 @@ func (c protobufCodec) Encode(o Object) ([]byte, error) {
 	return appendOwners(b[:n], owners)
 }
 
-// shortOwners is about what one entry of managedFields takes in the short form.
-const shortOwners = 96
+// ownersOverhead is more than the tags and lengths around one entry of managedFields take.
+const ownersOverhead = 16
 
 func (c protobufCodec) Decode(body []byte) (Object, error) {
 	o := c.new()

@@ -2,6 +2,7 @@ package api
 
 import (
 	"reflect"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,17 +62,26 @@ func appendOwners(b []byte, entries []metav1.ManagedFieldsEntry) ([]byte, error)
 	if len(entries) == 0 {
 		return b, nil
 	}
-	var meta []byte
+	size := 0
 	for i := range entries {
-		e, err := entries[i].Marshal()
+		n := entries[i].Size()
+		size += protowire.SizeTag(fieldManagedFields) + protowire.SizeBytes(n)
+	}
+	b = slices.Grow(b, size+ownersOverhead)
+	b = protowire.AppendTag(b, fieldMetadata, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	for i := range entries {
+		n := entries[i].Size()
+		b = protowire.AppendTag(b, fieldManagedFields, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(n))
+		b = slices.Grow(b, n)
+		m, err := entries[i].MarshalTo(b[len(b) : len(b)+n])
 		if err != nil {
 			return nil, err
 		}
-		meta = protowire.AppendTag(meta, fieldManagedFields, protowire.BytesType)
-		meta = protowire.AppendBytes(meta, e)
+		b = b[:len(b)+m]
 	}
-	b = protowire.AppendTag(b, fieldMetadata, protowire.BytesType)
-	return protowire.AppendBytes(b, meta), nil
+	return b, nil
 }
 
 // splitOwners finds the managedFields that appendOwners appended: body[:end] is

@@ -106,15 +106,19 @@ func Update(have []metav1.ManagedFieldsEntry, d *Delta, w Writer, old any, statu
 		// excepted as a whole: the short form cannot tell.
 		have = Full(have, old, status)
 	}
-	created := mine // what the one who made the object can lose
+	created, gone := mine, d.Gone // what the one who made the object can lose
 	if status {
-		created = mine.without("f:status")
+		created, gone = mine.without("f:status"), d.Gone.without("f:status")
 	}
 	out := make([]metav1.ManagedFieldsEntry, 0, len(have)+1)
 	done, same := mine.Empty(), true
 	for i := range have {
 		e := &have[i]
 		self := !done && w.wrote(e)
+		if Short(e) && !self && created.Empty() && gone.Empty() {
+			out = append(out, *e)
+			continue
+		}
 		s := paths(e)
 		var next Set
 		switch {
