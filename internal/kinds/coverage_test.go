@@ -33,7 +33,6 @@ var writing = []string{
 	"autoscaling/*",
 	"batch/*",
 	"events.k8s.io/*",
-	"resource.k8s.io/*",
 }
 
 var showMissing = flag.String("missing", "", "with -v: list the missing leaves of the table of this name")

@@ -19,6 +19,7 @@ import (
 	"proa/internal/kinds/node"
 	"proa/internal/kinds/policy"
 	"proa/internal/kinds/rbac"
+	"proa/internal/kinds/resource"
 	"proa/internal/kinds/scheduling"
 	"proa/internal/kinds/storage"
 	"proa/internal/kinds/storagemigration"
@@ -83,6 +84,11 @@ var All = []api.Definition{
 	rbac.ClusterRoleBinding,
 	rbac.Role,
 	rbac.RoleBinding,
+	resource.DeviceClass,
+	resource.DeviceTaintRule,
+	resource.ResourceClaim,
+	resource.ResourceClaimTemplate,
+	resource.ResourceSlice,
 	scheduling.PriorityClass,
 	storage.CSIDriver,
 	storage.CSINode,

@@ -42,7 +42,7 @@ var ValidatingAdmissionPolicyBinding = &api.Kind[*admissionv1.ValidatingAdmissio
 		column.Doc(api.Col("ParamRef", func(b *admissionv1.ValidatingAdmissionPolicyBinding) string { return paramRef(b.Spec.ParamRef) }), paramRefDoc),
 	},
 	Default:  func(b *admissionv1.ValidatingAdmissionPolicyBinding) { defaultResources(b.Spec.MatchResources) },
-	Prepare:  counted(func(b *admissionv1.ValidatingAdmissionPolicyBinding) any { return b.Spec }),
+	Prepare:  fill.Counted(func(b *admissionv1.ValidatingAdmissionPolicyBinding) any { return b.Spec }),
 	Validate: validateValidatingBinding,
 }
 
@@ -59,7 +59,7 @@ var MutatingAdmissionPolicy = &api.Kind[*admissionv1.MutatingAdmissionPolicy]{
 		fill.Nil(&p.Spec.FailurePolicy, admissionv1.Fail)
 		defaultResources(p.Spec.MatchConstraints)
 	},
-	Prepare:  counted(func(p *admissionv1.MutatingAdmissionPolicy) any { return p.Spec }),
+	Prepare:  fill.Counted(func(p *admissionv1.MutatingAdmissionPolicy) any { return p.Spec }),
 	Validate: validateMutatingPolicy,
 }
 
@@ -71,7 +71,7 @@ var MutatingAdmissionPolicyBinding = &api.Kind[*admissionv1.MutatingAdmissionPol
 		column.Doc(api.Col("ParamRef", func(b *admissionv1.MutatingAdmissionPolicyBinding) string { return paramRef(b.Spec.ParamRef) }), paramRefDoc),
 	},
 	Default:  func(b *admissionv1.MutatingAdmissionPolicyBinding) { defaultResources(b.Spec.MatchResources) },
-	Prepare:  counted(func(b *admissionv1.MutatingAdmissionPolicyBinding) any { return b.Spec }),
+	Prepare:  fill.Counted(func(b *admissionv1.MutatingAdmissionPolicyBinding) any { return b.Spec }),
 	Validate: validateMutatingBinding,
 }
 

@@ -3,7 +3,6 @@ package admission
 
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
@@ -15,25 +14,6 @@ const group = "admissionregistration.k8s.io/v1"
 
 // extensions is the category of what extends the API server.
 var extensions = []string{"api-extensions"}
-
-// counted keeps metadata.generation of a kind that has no status: it grows with
-// every change of what part answers.
-func counted[T api.Object](part func(T) any) func(new, old T) {
-	return func(new, old T) {
-		switch {
-		case !hasOld(old):
-			new.SetGeneration(1)
-		case !equality.Semantic.DeepEqual(part(new), part(old)):
-			new.SetGeneration(old.GetGeneration() + 1)
-		}
-	}
-}
-
-// hasOld says whether an update has an old state: T is a pointer, nil on create.
-func hasOld[T api.Object](old T) bool {
-	var none T
-	return any(old) != any(none)
-}
 
 // MutatingWebhookConfiguration names webhooks that may change objects before they are stored.
 var MutatingWebhookConfiguration = &api.Kind[*admissionv1.MutatingWebhookConfiguration]{
@@ -49,7 +29,7 @@ var MutatingWebhookConfiguration = &api.Kind[*admissionv1.MutatingWebhookConfigu
 			fill.Nil(&w.ReinvocationPolicy, admissionv1.NeverReinvocationPolicy)
 		}
 	},
-	Prepare:  counted(func(c *admissionv1.MutatingWebhookConfiguration) any { return c.Webhooks }),
+	Prepare:  fill.Counted(func(c *admissionv1.MutatingWebhookConfiguration) any { return c.Webhooks }),
 	Validate: validateMutating,
 }
 
@@ -66,7 +46,7 @@ var ValidatingWebhookConfiguration = &api.Kind[*admissionv1.ValidatingWebhookCon
 			defaultHook(&w.FailurePolicy, &w.MatchPolicy, &w.NamespaceSelector, &w.ObjectSelector, &w.TimeoutSeconds, w.Rules, w.ClientConfig.Service)
 		}
 	},
-	Prepare:  counted(func(c *admissionv1.ValidatingWebhookConfiguration) any { return c.Webhooks }),
+	Prepare:  fill.Counted(func(c *admissionv1.ValidatingWebhookConfiguration) any { return c.Webhooks }),
 	Validate: validateValidating,
 }
 

@@ -16,13 +16,17 @@ import (
 // it sees "device". It answers the most that one evaluation can cost, or an
 // [*Error].
 func Device(expression string) (cost uint64, err error) {
-	d := devices()
-	ast, err := compile(d.env, expression, func(t *cel.Type) string {
+	return device(expression, func(t *cel.Type) string {
 		if t.IsExactType(cel.BoolType) || t.IsExactType(cel.AnyType) || t.IsExactType(cel.DynType) {
 			return ""
 		}
 		return fmt.Sprintf("must evaluate to %v or the unknown type, not %v", cel.BoolType, t)
 	})
+}
+
+func device(expression string, wrong func(*cel.Type) string) (cost uint64, err error) {
+	d := devices()
+	ast, err := compile(d.env, expression, wrong)
 	if err != nil {
 		return 0, err
 	}
@@ -93,4 +97,22 @@ func (d *deviceLanguage) EstimateSize(node checker.AstNode) *checker.SizeEstimat
 // EstimateCallCost leaves the cost of calls to the libraries.
 func (d *deviceLanguage) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
 	return nil
+}
+
+// DeviceAttribute compiles an expression that answers a value of an attribute
+// derived from a device (resource.k8s.io/v1, DeviceDerivedAttribute), or a list
+// of such values. Otherwise it is like [Device].
+func DeviceAttribute(expression string) (cost uint64, err error) {
+	return device(expression, func(t *cel.Type) string {
+		v := t
+		if t.Kind() == cel.ListKind {
+			v = t.Parameters()[0]
+		}
+		for _, ok := range []*cel.Type{cel.BoolType, cel.IntType, cel.StringType, celapi.SemverType, cel.AnyType, cel.DynType} {
+			if v.IsExactType(ok) {
+				return ""
+			}
+		}
+		return fmt.Sprintf("must evaluate to a string, int, bool or semver, or to a list of these, not %v", t)
+	})
 }
