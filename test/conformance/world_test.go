@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/version"
 
@@ -31,6 +33,7 @@ import (
 	"proa/internal/httpapi"
 	"proa/internal/kinds"
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/flowcontrol"
 	"proa/internal/kubeletapi"
 	"proa/internal/pki"
 	"proa/internal/store/memory"
@@ -46,10 +49,13 @@ type world struct {
 	kinds  []*api.Resource
 	server *apiserver.Server
 	local  api.Handler // with authorization
-	url    string
-	ca     *pki.CA
-	roots  *x509.CertPool
-	dir    string
+
+	authorizer access.Authorizer
+
+	url   string
+	ca    *pki.CA
+	roots *x509.CertPool
+	dir   string
 
 	mu      sync.Mutex
 	clients map[string]*http.Client // by user
@@ -85,7 +91,9 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 	if err != nil {
 		return err
 	}
-	rbac := access.NewRBAC()
+	rbac, nodes := access.NewRBAC(), &access.Nodes{}
+	w.authorizer = access.Either(nodes, rbac)
+	rbac.All = w.authorizer
 	authn := &access.Authenticator{Signer: signer, Audiences: []string{issuer}, Roots: w.roots, Now: time.Now}
 	subs := authn.Subs()
 	maps.Copy(subs, rbac.Subs())
@@ -117,9 +125,9 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 		w.server.Close()
 		_ = engine.Close()
 	})
-	authn.Handler = w.server
+	authn.Handler, nodes.Handler = w.server, w.server
 	err = w.server.EnsureDefaults(ctx, apiserver.Defaults{API: netip.MustParseAddrPort("192.0.2.1:6443"),
-		ServiceIP: services.Addr().Next(), Objects: access.Defaults()})
+		ServiceIP: services.Addr().Next(), ServiceCIDR: services, Objects: slices.Concat(access.Defaults(), flowcontrol.Defaults())})
 	if err != nil {
 		return err
 	}
@@ -128,7 +136,7 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 	for _, k := range kinds.All {
 		w.kinds = append(w.kinds, k.Def())
 	}
-	w.local = access.Authorize(w.server, rbac)
+	w.local = access.Authorize(w.server, w.authorizer)
 	if err := w.serve(t, &parts, authn); err != nil {
 		return err
 	}
@@ -152,12 +160,16 @@ func (w *world) serve(t *testing.T, parts *sync.WaitGroup, authn *access.Authent
 		return err
 	}
 	w.url = "https://" + l.Addr().String()
+	registry := prometheus.NewRegistry()
 	handler := httpapi.Serve(w.local, httpapi.Config{
 		Kinds:        func() []*api.Resource { return w.kinds },
 		Authenticate: authn.Authenticate,
+		Impersonate:  access.Impersonate(w.authorizer),
 		Version:      version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.0+test", Platform: "linux/test", GoVersion: "go", Compiler: "gc", GitTreeState: "clean", GitCommit: "0", BuildDate: "2026-01-01T00:00:00Z"},
 		Log:          testLog(),
 		Checks:       []httpapi.Check{{Name: "store", Probe: func(context.Context) error { return nil }}},
+		Register:     registry,
+		Metrics:      promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 	})
 	server := httpapi.Server("", &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert}, handler)
 	server.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
