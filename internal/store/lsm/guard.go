@@ -64,7 +64,7 @@ func (g *guard) fail() error {
 	if g.left.Load() {
 		select {}
 	}
-	time.Sleep(retryPause)
+	<-time.After(retryPause)
 	return errFrozen
 }
 
