@@ -62,6 +62,8 @@ type Resource struct {
 	// objects are stored as the hub's. See [View].
 	Hub *Hub
 
+	Deprecated string // a warning for everybody who uses this version; empty if it is not deprecated
+
 	CopyStatus func(dst, src Object)  // dst.status = src.status; shares memory with src
 	CopySpec   func(dst, src Object)  // everything but status, metadata and type; shares memory with src
 	SpecEqual  func(a, b Object) bool // everything but status, metadata and type
@@ -199,8 +201,26 @@ func (k *Kind[T]) erase() *Resource {
 			Selector: func(o Object) string { return s.Selector(o.(T)) },
 		}
 	}
+	r.Deprecated = deprecated(r.New(), gvk)
 	r.parts(typ)
 	return r
+}
+
+// deprecated is the warning that the published type of a version asks for.
+func deprecated(o Object, gvk schema.GroupVersionKind) string {
+	d, ok := o.(interface{ APILifecycleDeprecated() (major, minor int) })
+	if !ok {
+		return ""
+	}
+	major, minor := d.APILifecycleDeprecated()
+	out := fmt.Sprintf("%s %s is deprecated in v%d.%d+", gvk.GroupVersion(), gvk.Kind, major, minor)
+	if r, ok := o.(interface {
+		APILifecycleReplacement() schema.GroupVersionKind
+	}); ok {
+		by := r.APILifecycleReplacement()
+		out += fmt.Sprintf("; use %s %s", by.GroupVersion(), by.Kind)
+	}
+	return out
 }
 
 // columns is the whole table: Name, the kind's own columns, Age, the wide ones.

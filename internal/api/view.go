@@ -93,6 +93,7 @@ func (v *View[T, H]) erase() *Resource {
 			h.Fields[name] = name
 		}
 	}
+	r.Deprecated = deprecated(r.New(), gvk)
 	r.through(h)
 	r.parts(typ)
 	return &r

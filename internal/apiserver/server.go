@@ -152,6 +152,9 @@ func (s *Server) Handle(ctx context.Context, r *api.Request) (resp *api.Response
 	if err != nil {
 		return nil, s.statusError(r, err)
 	}
+	if d := r.Resource.Deprecated; d != "" {
+		resp.Warnings = append([]string{d}, resp.Warnings...)
+	}
 	return resp, nil
 }
 

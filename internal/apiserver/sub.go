@@ -108,12 +108,18 @@ func subKind(res *api.Resource, sub *api.Sub) (schema.GroupVersionKind, error) {
 	return gvk, nil
 }
 
-// virtual answers creates of kinds that are never stored.
+// virtual answers for kinds that are never stored: creates, or reads.
 func (s *Server) virtual(ctx context.Context, r *api.Request) (*api.Response, error) {
 	res := r.Resource
 	do := res.Do
 	if do == nil {
 		do = s.subs[subKey(res, "")]
+	}
+	if !r.Verb.Writes() {
+		if do == nil {
+			do = Components() // of nothing
+		}
+		return do(ctx, s, r)
 	}
 	if do == nil {
 		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("nothing here answers %s", target(r)))

@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"maps"
@@ -25,7 +28,7 @@ var groupOrder = []string{
 	"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling",
 	"batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
 	"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
-	"discovery.k8s.io", "flowcontrol.apiserver.k8s.io",
+	"discovery.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io", "storagemigration.k8s.io",
 }
 
 // discovery is the documents about what a catalog serves, made on first use.
@@ -133,7 +136,7 @@ func (v *versionOf) apiResources() *metav1.APIResourceList {
 	for _, r := range v.resources {
 		l.APIResources = append(l.APIResources, metav1.APIResource{
 			Name: r.Resource.Resource, SingularName: r.Singular, Namespaced: bool(r.Scope), Kind: r.Kind,
-			Verbs: verbNames(r.Verbs), ShortNames: r.Short, Categories: r.Categories,
+			Verbs: verbNames(r.Verbs), ShortNames: r.Short, Categories: r.Categories, StorageVersionHash: r.storageHash(),
 		})
 		for _, sub := range r.subs() {
 			a := metav1.APIResource{Name: r.Resource.Resource + "/" + sub, Namespaced: bool(r.Scope), Verbs: verbNames(r.verbs(sub))}
@@ -146,6 +149,17 @@ func (v *versionOf) apiResources() *metav1.APIResourceList {
 		}
 	}
 	return l
+}
+
+// storageHash names the version in which objects of the resource are stored, for
+// clients that migrate them; empty if they are not.
+func (r *resource) storageHash() string {
+	if r.Virtual {
+		return ""
+	}
+	s := r.Stored()
+	sum := sha256.Sum256([]byte(s.Group + "/" + s.Version + "/" + s.Kind))
+	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 
 func (g *groupOf) apiGroup() metav1.APIGroup {
@@ -197,40 +211,55 @@ func etag(body []byte) string {
 	return `"` + strings.ToUpper(hex.EncodeToString(sum[:])) + `"`
 }
 
-const aggregatedType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-
-// wantsAggregated says whether the client takes aggregated discovery.
-func wantsAggregated(req *http.Request) bool {
-	for _, header := range req.Header["Accept"] {
-		for clause := range strings.SplitSeq(header, ",") {
-			if strings.Contains(clause, "as=APIGroupDiscoveryList") && strings.Contains(clause, "g=apidiscovery.k8s.io") {
-				for p := range strings.SplitSeq(clause, ";") {
-					if strings.TrimSpace(p) == "v=v2" && mediaOf(clause) == api.MediaJSON {
-						return true
-					}
-				}
-			}
-		}
+// discovers negotiates the form of a document of discovery, and answers what is
+// no read. False: it has been answered.
+func (x *exchange) discovers() bool {
+	if m := x.req.Method; m != http.MethodGet && m != http.MethodHead {
+		x.Header().Set("Allow", http.MethodGet)
+		http.Error(x, "405: Method Not Allowed", http.StatusMethodNotAllowed)
+		return false
 	}
-	return false
+	x.media, _ = negotiate(x.req, func(m media) bool { return !m.stream && (m.as == asItself || m.as == asGroups) })
+	x.Header().Set("Vary", "Accept")
+	return true
 }
 
+// aggregated answers with all groups in one document, in the version asked for:
+// v2, or v2beta1, which is the same under another name.
 func (x *exchange) aggregated(a aggregated) {
+	m := x.media
+	body, tag := a.body, a.etag
+	if m.version != "v2" {
+		body = bytes.Replace(body, []byte(`"apiVersion":"apidiscovery.k8s.io/v2"`), []byte(`"apiVersion":"apidiscovery.k8s.io/`+m.version+`"`), 1)
+		tag = etag(body)
+	}
 	h := x.Header()
-	h.Set("Vary", "Accept")
 	h.Set("Cache-Control", "public")
-	h.Set("ETag", a.etag)
-	if x.req.Header.Get("If-None-Match") == a.etag {
+	h.Set("ETag", tag)
+	if x.req.Header.Get("If-None-Match") == tag {
 		x.WriteHeader(http.StatusNotModified)
 		return
 	}
-	x.media = media{typ: api.MediaJSON, pretty: pretty(x.req)}
-	x.writeTyped(http.StatusOK, a.body, []string{aggregatedType})
+	if m.typ == api.MediaProtobuf {
+		var l discoveryv2.APIGroupDiscoveryList
+		err := json.Unmarshal(body, &l)
+		if err == nil {
+			body, err = encode(&l, schema.FromAPIVersionAndKind(l.APIVersion, l.Kind), m.typ)
+		}
+		if err != nil {
+			x.fail(err)
+			return
+		}
+	}
+	x.writeTyped(http.StatusOK, body, []string{m.typ + ";g=apidiscovery.k8s.io;v=" + m.version + ";as=APIGroupDiscoveryList"})
 }
 
 func (x *exchange) serveCore() {
+	if !x.discovers() {
+		return
+	}
 	d := x.cat.discover()
-	if wantsAggregated(x.req) {
+	if x.media.as == asGroups {
 		x.aggregated(d.core)
 		return
 	}
@@ -243,12 +272,15 @@ func (x *exchange) serveCore() {
 			}
 		}
 	}
-	x.document(doc, "APIVersions")
+	x.document(doc, "", "APIVersions")
 }
 
 func (x *exchange) serveGroups() {
+	if !x.discovers() {
+		return
+	}
 	d := x.cat.discover()
-	if wantsAggregated(x.req) {
+	if x.media.as == asGroups {
 		x.aggregated(d.named)
 		return
 	}
@@ -258,7 +290,7 @@ func (x *exchange) serveGroups() {
 			doc.Groups = append(doc.Groups, d.groups[i].apiGroup())
 		}
 	}
-	x.document(doc, "APIGroupList")
+	x.document(doc, "v1", "APIGroupList")
 }
 
 // serveDiscovery answers /api/v1, /apis/group and /apis/group/version. False if
@@ -279,21 +311,32 @@ func (x *exchange) serveDiscovery(path string) bool {
 	if i < 0 {
 		return false
 	}
+	g := d.groups[i]
 	if len(parts) == 0 {
-		g := d.groups[i].apiGroup()
-		x.document(&g, "APIGroup")
+		if x.discovers() {
+			doc := g.apiGroup()
+			x.document(&doc, "v1", "APIGroup")
+		}
 		return true
 	}
-	for _, v := range d.groups[i].versions {
-		if v.Version == parts[0] {
-			x.document(v.apiResources(), "APIResourceList")
+	for _, v := range g.versions {
+		if v.Version != parts[0] {
+			continue
+		}
+		if !x.discovers() {
 			return true
 		}
+		version := "v1"
+		if v.Group == "" {
+			version = "" // as ever
+		}
+		x.document(v.apiResources(), version, "APIResourceList")
+		return true
 	}
 	return false
 }
 
-func (x *exchange) document(o runtime.Object, kind string) {
-	x.media, _ = negotiate(x.req, anyMedia)
-	x.writeObject(http.StatusOK, o, schema.GroupVersionKind{Version: "v1", Kind: kind})
+func (x *exchange) document(o runtime.Object, version, kind string) {
+	x.media.as = asItself
+	x.writeObject(http.StatusOK, o, schema.GroupVersionKind{Version: version, Kind: kind})
 }

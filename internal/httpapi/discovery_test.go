@@ -70,8 +70,11 @@ func TestAggregatedDiscovery(t *testing.T) {
 	rig := serve(t, newShelf(), Config{})
 	const accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
 	resp, body := rig.call("GET", "/apis", accept, "")
-	if got := resp.Header.Get("Content-Type"); got != aggregatedType {
+	if got := resp.Header.Get("Content-Type"); got != "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList" {
 		t.Errorf("Content-Type %s", got)
+	}
+	if got := resp.Header.Get("Vary"); got != "Accept" {
+		t.Errorf("Vary %s", got)
 	}
 	l := decode[discoveryv2.APIGroupDiscoveryList](t, body)
 	if l.Kind != "APIGroupDiscoveryList" || l.APIVersion != "apidiscovery.k8s.io/v2" || l.Items[0].Name != "apps" {
@@ -90,6 +93,103 @@ func TestAggregatedDiscovery(t *testing.T) {
 	pods := core.Items[0].Versions[0].Resources[i]
 	if pods.Scope != discoveryv2.ScopeNamespace || pods.ResponseKind.Kind != "Pod" || len(pods.Subresources) < 3 {
 		t.Errorf("pods: %+v", pods)
+	}
+}
+
+// TestDiscoveryForms asks for the documents in every form they come in.
+func TestDiscoveryForms(t *testing.T) {
+	rig := serve(t, newShelf(), Config{})
+	const all = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	const beta = ";g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+	for _, c := range []struct{ path, accept, typ, begins string }{
+		{"/api", "", "application/json", `{"kind":"APIVersions","versions":["v1"],`},
+		{"/api/v1", "", "application/json", `{"kind":"APIResourceList","groupVersion":"v1",`},
+		{"/apis", "", "application/json", `{"kind":"APIGroupList","apiVersion":"v1",`},
+		{"/apis/", "*/*", "application/json", `{"kind":"APIGroupList","apiVersion":"v1",`},
+		{"/apis/batch", "", "application/json", `{"kind":"APIGroup","apiVersion":"v1","name":"batch",`},
+		{"/apis/batch/v1", "", "application/json", `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"batch/v1",`},
+		{"/apis", "application/yaml", "application/yaml", "apiVersion: v1\ngroups:"},
+		{"/apis", "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf", "k8s\x00\n\x12\n\x02v1\x12\fAPIGroupList"},
+		{"/apis", "application/json" + all, "application/json" + all, `{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2",`},
+		{"/apis", "application/json" + beta, "application/json" + beta, `{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2beta1",`},
+		{"/apis", "application/json;v=v2;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList", "application/json" + all, `{"kind":"APIGroupDiscoveryList"`},
+		{"/apis", "application/vnd.kubernetes.protobuf" + all, "application/vnd.kubernetes.protobuf" + all, "k8s\x00\n/\n\x16apidiscovery.k8s.io/v2\x12\x15APIGroupDiscoveryList"},
+		{"/apis", "application/yaml" + all, "application/yaml" + all, "apiVersion: apidiscovery.k8s.io/v2\n"},
+		// What is asked for first, or more urgently, is answered.
+		{"/apis", "application/json,application/json" + all, "application/json", `{"kind":"APIGroupList"`},
+		{"/apis", "application/json;q=0.5,application/json" + all, "application/json" + all, `{"kind":"APIGroupDiscoveryList"`},
+		// Versions and groups of it that there are none of.
+		{"/apis", "application/json;g=apidiscovery.k8s.io;v=v3;as=APIGroupDiscoveryList,application/json", "application/json", `{"kind":"APIGroupList"`},
+		{"/apis", "application/json;g=meta.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json", "application/json", `{"kind":"APIGroupList"`},
+		// Below the roots there is no such document.
+		{"/apis/batch", "application/json" + all + ",application/json", "application/json", `{"kind":"APIGroup"`},
+	} {
+		resp, body := rig.call("GET", c.path, c.accept, "")
+		if got := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || got != c.typ || !strings.HasPrefix(body, c.begins) || resp.Header.Get("Vary") == "" {
+			t.Errorf("%s as %q: %d %s Vary %q %.100q", c.path, c.accept, resp.StatusCode, got, resp.Header.Get("Vary"), body)
+		}
+	}
+	tags := map[string]string{}
+	for _, v := range []string{all, beta} {
+		resp, _ := rig.call("GET", "/apis", "application/json"+v, "")
+		tags[resp.Header.Get("ETag")] = v
+	}
+	if len(tags) != 2 {
+		t.Errorf("two documents have one ETag: %v", tags)
+	}
+	for tag, v := range tags {
+		if resp, body := rig.call("GET", "/apis", "application/json"+v, "", "If-None-Match", tag); resp.StatusCode != 304 || body != "" {
+			t.Errorf("not changed: %d %.100s", resp.StatusCode, body)
+		}
+	}
+	for _, path := range []string{"/api", "/api/v1", "/apis", "/apis/batch", "/apis/batch/v1"} {
+		if resp, _ := rig.call("POST", path, "", "{}"); resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET" {
+			t.Errorf("POST %s: %d", path, resp.StatusCode)
+		}
+	}
+}
+
+// TestDiscoveryOfVersions looks at kinds that are served in several.
+func TestDiscoveryOfVersions(t *testing.T) {
+	rig := serve(t, newShelf(), Config{})
+	_, body := rig.call("GET", "/apis/autoscaling", "", "")
+	g := decode[metav1.APIGroup](t, body)
+	if g.PreferredVersion.Version != "v2" || len(g.Versions) != 2 || g.Versions[0].Version != "v2" || g.Versions[1].Version != "v1" {
+		t.Errorf("autoscaling: %s", body)
+	}
+	// The hashes are those of Kubernetes for the same stored versions.
+	for path, want := range map[string]string{
+		"/api/v1 pods": "xPOwRZ+Yhw8=", "/api/v1 events": "r2yiGXH7wu8=", "/apis/events.k8s.io/v1 events": "r2yiGXH7wu8=",
+		"/apis/apps/v1 deployments": "8aSe+NMegvE=", "/api/v1 bindings": "", "/api/v1 componentstatuses": "", "/api/v1 pods/status": "",
+	} {
+		path, name, _ := strings.Cut(path, " ")
+		_, body := rig.call("GET", path, "", "")
+		found := false
+		for _, r := range decode[metav1.APIResourceList](t, body).APIResources {
+			if r.Name == name {
+				found = true
+				if r.StorageVersionHash != want {
+					t.Errorf("%s %s: hash %q, want %q", path, name, r.StorageVersionHash, want)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s has no %s", path, name)
+		}
+	}
+	of := func(path string) (r metav1.APIResource) {
+		_, body := rig.call("GET", path, "", "")
+		for _, r := range decode[metav1.APIResourceList](t, body).APIResources {
+			if r.Name == "horizontalpodautoscalers" {
+				return r
+			}
+		}
+		return r
+	}
+	v1, v2 := of("/apis/autoscaling/v1"), of("/apis/autoscaling/v2")
+	if v1.StorageVersionHash == "" || v1.StorageVersionHash != v2.StorageVersionHash || !slices.Equal(v1.ShortNames, []string{"hpa"}) ||
+		!slices.Equal(v1.Categories, []string{"all"}) || !slices.Equal(v1.Verbs, v2.Verbs) || len(v1.Verbs) != 8 {
+		t.Errorf("v1 %+v\nv2 %+v", v1, v2)
 	}
 }
 

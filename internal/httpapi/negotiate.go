@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	discoveryv2 "k8s.io/api/apidiscovery/v2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -19,10 +20,12 @@ const (
 	asTable
 	asPartial
 	asPartialList
+	asGroups // of discovery only: all groups in one document
 )
 
 var shapes = map[string]shape{
 	"Table": asTable, "PartialObjectMetadata": asPartial, "PartialObjectMetadataList": asPartialList,
+	"APIGroupDiscoveryList": asGroups,
 }
 
 // A media is what an answer is written as.
@@ -103,6 +106,9 @@ func parseClause(clause string) (m media, q float64, ok bool) {
 		return m, q, true
 	}
 	m.as, ok = shapes[as]
+	if m.as == asGroups {
+		return m, q, group == discoveryv2.GroupName && (m.version == "v2" || m.version == "v2beta1")
+	}
 	return m, q, ok && group == metav1.GroupName && (m.version == "v1" || m.version == "v1beta1")
 }
 
@@ -122,14 +128,16 @@ func (x *exchange) negotiate(t *target, verb api.Verb) error {
 		switch {
 		case verb == api.Watch && m.typ == api.MediaYAML, verb != api.Watch && m.stream:
 			return false
+		case m.as == asGroups:
+			return false
 		case m.typ == api.MediaProtobuf && (m.as == asTable || m.as == asItself && !t.res.protobuf):
 			return false
 		case m.as == asPartialList:
 			return verb == api.List
 		case m.as == asPartial:
-			return verb != api.List && !t.res.Virtual
+			return verb != api.List && t.res.shown()
 		case m.as == asTable:
-			return !t.res.Virtual && (t.sub == "" || t.sub == "status")
+			return t.res.shown() && (t.sub == "" || t.sub == "status")
 		}
 		return true
 	})
@@ -141,6 +149,9 @@ func (x *exchange) negotiate(t *target, verb api.Verb) error {
 	}
 	return nil
 }
+
+// shown says whether there is anything to show in a table: whether it can be read.
+func (r *resource) shown() bool { return !r.Virtual || r.Can(api.Get) }
 
 func (r *resource) medias() []string {
 	if r.protobuf {

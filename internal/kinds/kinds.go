@@ -29,6 +29,7 @@ import (
 // in the order of the groups in discovery.
 var All = []api.Definition{
 	core.Binding,
+	core.ComponentStatus,
 	core.ConfigMap,
 	core.Endpoints,
 	core.Event,

@@ -43,6 +43,8 @@ type plane struct {
 	agents     agents
 	nodeTLS    *tls.Config // how the API server reaches the nodes' agents
 	metrics    *prometheus.Registry
+
+	scheduler, controllers started
 }
 
 // startPlane brings up the API server, on the wire too, and what runs beside it.
@@ -72,6 +74,10 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	subs := authn.Subs()
 	maps.Copy(subs, rbac.Subs())
 	maps.Copy(subs, p.nodeSubs())
+	subs["componentstatuses"] = apiserver.Components(
+		apiserver.Component{Name: "scheduler", Probe: p.scheduler.probe},
+		apiserver.Component{Name: "controller-manager", Probe: p.controllers.probe},
+		apiserver.Component{Name: "etcd-0", Probe: func(context.Context) error { return s.engine.Err() }})
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
 		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
 	})
@@ -167,10 +173,12 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
 	all := controllers.All(controllers.Config{Resources: p.Server.Kinds(), RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
 	s.part(ctx, "the controllers", func(ctx context.Context) error {
+		p.controllers.Store(true)
 		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", ""), Register: p.metrics})
 	})
 	sch := api.As(api.User{Name: api.UserScheduler, Groups: []string{api.GroupAuthenticated}}, p.Server)
 	s.part(ctx, "the scheduler", func(ctx context.Context) error {
+		p.scheduler.Store(true)
 		return sched.Run(ctx, sch, sched.Config{Plugins: plugins.All, Log: s.Log, Now: s.now, Events: events("default-scheduler", "")})
 	})
 }

@@ -73,7 +73,7 @@ POST PATH
 201
   {apiVersion: GV, kind: KIND, metadata: {name: NAME, uid: <any>, resourceVersion: <any>, creationTimestamp: <any>}}
 `},
-	{"review", "is answered", func(r *api.Resource) bool { return r.Virtual }, `
+	{"review", "is answered", func(r *api.Resource) bool { return r.Virtual && r.Can(api.Create) }, `
 POST PATH
   BODY
 201

@@ -29,8 +29,7 @@ var Endpoints = &api.Kind[*corev1.Endpoints]{
 	CreateOnUpdate: true,
 }
 
-func warnEndpoints(e, _ *corev1.Endpoints) []string {
-	out := []string{"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
+func warnEndpoints(e, _ *corev1.Endpoints) (out []string) {
 	for i, s := range e.Subsets {
 		at := field.NewPath("subsets").Index(i)
 		for j, a := range s.Addresses {
