@@ -19,7 +19,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test conformance-api coverage-api docs check images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
+.PHONY: help build up down clean-cluster test conformance-api coverage-api docs check fuzz images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ check: ## formatting, vet, staticcheck and the rules of the house
 	$(GO) run $(STATICCHECK) ./...
 	cd bundle && $(GO) run $(STATICCHECK) ./...
 	$(GO) test ./internal/house/...
+
+fuzz: ## fuzz every decoder, patch and parser (FUZZTIME=1m each; FUZZ=part of a name)
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' FUZZ='$(FUZZ)' test/fuzz.sh
 
 images: needs ## build the images of examples and tests into build/images
 	@$(GO) run ./test/images -o $(BUILD)/images

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -19,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"proa/internal/api"
@@ -248,11 +248,13 @@ func decodeDeleteOptions(typ string, body []byte, o *metav1.DeleteOptions) error
 			return err
 		}
 	default:
-		read := json.Unmarshal
 		if mediaOf(typ) == api.MediaYAML {
-			read = func(b []byte, to any) error { return yaml.Unmarshal(b, to) }
+			var err error
+			if body, err = yaml.YAMLToJSON(body); err != nil {
+				return err
+			}
 		}
-		if err := read(body, o); err != nil {
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(body, o); err != nil {
 			return err
 		}
 	}
