@@ -108,14 +108,14 @@ func TestDevice(t *testing.T) {
 
 func TestDeviceAttribute(t *testing.T) {
 	for expression, wrong := range map[string]string{
-		`device.attributes["a"].numa`:           "",
-		`"x" + device.driver`:                   "",
-		`[1, 2]`:                                "",
-		`semver("1.2.3")`:                       "",
-		`1.5`:                                   "must evaluate to a string, int, bool or semver, or to a list of these, not double",
-		`{"a": 1}`:                              "must evaluate to a string, int, bool or semver, or to a list of these, not map(string, int)",
-		`[[1]]`:                                 "must evaluate to a string, int, bool or semver, or to a list of these, not list(list(int))",
-		`oject`:                                 "compilation failed: ERROR: <input>:1:1: undeclared reference to 'oject'",
+		`device.attributes["a"].numa`: "",
+		`"x" + device.driver`:         "",
+		`[1, 2]`:                      "",
+		`semver("1.2.3")`:             "",
+		`1.5`:                         "must evaluate to a string, int, bool or semver, or to a list of these, not double",
+		`{"a": 1}`:                    "must evaluate to a string, int, bool or semver, or to a list of these, not map(string, int)",
+		`[[1]]`:                       "must evaluate to a string, int, bool or semver, or to a list of these, not list(list(int))",
+		`oject`:                       "compilation failed: ERROR: <input>:1:1: undeclared reference to 'oject'",
 	} {
 		_, err := DeviceAttribute(expression)
 		if wrong == "" && err != nil || wrong != "" && (err == nil || !strings.HasPrefix(err.Error(), wrong)) {
