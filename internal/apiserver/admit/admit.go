@@ -65,6 +65,7 @@ func All(c Settings) []*Step {
 		priority(),
 		defaultTolerations,
 		serviceAddresses(c),
+		adminAccess,
 		defaultIngressClass,
 		certificateRequester,
 		certificateSubject,
