@@ -141,7 +141,7 @@ func (p *patcher) apply(old api.Object, form []byte) (api.Object, error) {
 	}
 	var err error
 	if p.r.Patch == types.JSONPatchType {
-		if form, err = p.list.Apply(form); err != nil {
+		if form, err = p.operate(form); err != nil {
 			return nil, unprocessable(err)
 		}
 	} else if form, err = jsonpatch.MergePatch(form, p.r.Body); err != nil {
@@ -154,6 +154,16 @@ func (p *patcher) apply(old api.Object, form []byte) (api.Object, error) {
 		return nil, invalidPatch(string(form), err)
 	}
 	return obj, p.finish(obj, string(form), strict)
+}
+
+// operate applies a JSON patch. The library panics where a test has no value.
+func (p *patcher) operate(form []byte) (out []byte, err error) {
+	defer func() {
+		if bad := recover(); bad != nil {
+			err = fmt.Errorf("an operation is not complete: %v", bad)
+		}
+	}()
+	return p.list.Apply(form)
 }
 
 // finish checks the kind of the patched object, and what the patch, or the
