@@ -13,6 +13,7 @@ import (
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/fill"
 	"proa/internal/kinds/podspec"
+	"proa/internal/kinds/validate"
 )
 
 // StatefulSet keeps pods that each have a name and storage of their own.
@@ -94,7 +95,8 @@ func withClaims(s *appsv1.StatefulSet) *corev1.PodTemplateSpec {
 	}
 	vols := t.Spec.Volumes[:len(t.Spec.Volumes):len(t.Spec.Volumes)]
 	for _, c := range s.Spec.VolumeClaimTemplates {
-		if !have[c.Name] {
+		if !have[c.Name] && validate.IsLabel(c.Name) {
+			have[c.Name] = true
 			vols = append(vols, corev1.Volume{Name: c.Name, VolumeSource: corev1.VolumeSource{
 				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c.Name},
 			}})

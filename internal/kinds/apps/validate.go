@@ -258,7 +258,7 @@ func validateClaimTemplates(claims []corev1.PersistentVolumeClaim, path *field.P
 		if c.Name == "" {
 			errs = append(errs, field.Required(meta.Child("name"), ""))
 		} else {
-			errs = append(errs, validate.Subdomain(c.Name, meta.Child("name"))...)
+			errs = append(errs, validate.Label(c.Name, meta.Child("name"))...) // volumes are called so too
 		}
 		if have[c.Name] {
 			errs = append(errs, field.Duplicate(meta.Child("name"), c.Name))

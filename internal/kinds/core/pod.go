@@ -52,6 +52,7 @@ func preparePod(p, old *corev1.Pod) {
 		p.Status = old.Status
 		return
 	}
+	podspec.SelectLikeSelf(p)
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: podspec.QOS(&p.Spec)}
 	if len(p.Spec.SchedulingGates) > 0 {
 		p.Status.Conditions = []corev1.PodCondition{{
