@@ -79,6 +79,7 @@ type Kind[T Object] struct {
 	Held func(T) bool
 
 	Propagation    metav1.DeletionPropagation // when the caller names none; Background if empty
+	Conditional    bool                       // an update must name the resourceVersion that it replaces
 	CreateOnUpdate bool                       // an update of an absent object creates it
 	Versioned      bool                       // an update, of the status too, must name the resourceVersion that it replaces
 	TTL            time.Duration              // the store removes objects this long after their last write

@@ -54,6 +54,7 @@ type Resource struct {
 	Deleting       func(Object)
 	Held           func(Object) bool
 	Propagation    metav1.DeletionPropagation
+	Conditional    bool
 	CreateOnUpdate bool
 	Versioned      bool
 	TTL            time.Duration
@@ -136,6 +137,7 @@ func (k *Kind[T]) erase() *Resource {
 		Subs:                 k.Sub,
 		Do:                   k.Do,
 		Propagation:          k.Propagation,
+		Conditional:          k.Conditional,
 		CreateOnUpdate:       k.CreateOnUpdate,
 		Versioned:            k.Versioned,
 		TTL:                  k.TTL,

@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/api"
 )
@@ -86,7 +87,8 @@ func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, erro
 }
 
 func (w *writing) preconditions(old api.Object) error {
-	o, gr := w.r.Options, w.r.Resource.GroupResource()
+	o := w.r.Options
+	gr := schema.GroupResource{Group: w.r.Resource.Group, Resource: w.r.Resource.Kind} // as Kubernetes names it here
 	if o.UID != nil && *o.UID != old.GetUID() {
 		return apierrors.NewConflict(gr, w.r.Name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *o.UID, old.GetUID()))
 	}

@@ -11,7 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/applyconfigurations"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -93,10 +95,7 @@ func byApply(e metav1.ManagedFieldsEntry) bool {
 
 // applyPatch answers an apply patch.
 func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
-	if r.Options.FieldManager == "" {
-		return nil, apierrors.NewBadRequest("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
-	}
-	intent, err := applied(t.asked(r), r)
+	intent, warnings, err := applied(t.asked(r), r)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +122,7 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 		if r.Sub == "" && s.item(t, w.key) == nil {
 			item, err := w.applyNew(ctx, merge)
 			if err == nil {
+				w.warnings = append(warnings, w.warnings...)
 				return w.response(http.StatusCreated, item, false), nil
 			}
 			if !apierrors.IsAlreadyExists(err) || try == retries {
@@ -132,6 +132,7 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 		item, gone, err := w.edit(ctx, func(old *api.Item) (api.Object, error) { return merge(api.Clone(old.Object())) }, w.replace)
 		switch {
 		case err == nil:
+			w.warnings = append(warnings, w.warnings...)
 			return w.response(http.StatusOK, item, gone), nil
 		case r.Sub != "" || !apierrors.IsNotFound(err) || s.item(t, w.key) != nil || try == retries:
 			return nil, err
@@ -157,18 +158,39 @@ func (w *writing) applyNew(ctx context.Context, merge func(api.Object) (api.Obje
 	return w.insert(ctx, obj)
 }
 
-// applied reads what the caller wants the object to be.
-func applied(res *api.Resource, r *api.Request) (*unstructured.Unstructured, error) {
-	form, err := yaml.YAMLToJSONStrict(r.Body)
+// applied reads what the caller wants the object to be, and what to warn him of.
+func applied(res *api.Resource, r *api.Request) (u *unstructured.Unstructured, warnings []string, err error) {
+	if r.Options.FieldManager == "" {
+		return nil, nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "PatchOptions"}, "",
+			field.ErrorList{field.Required(field.NewPath("fieldManager"), "is required for apply patch")})
+	}
+	d, err := newDecoder(res.GVK(), r.Options)
 	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+		return nil, nil, err
 	}
-	u := &unstructured.Unstructured{}
+	form, err := yaml.YAMLToJSON(r.Body)
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	}
+	if d.mode != validateIgnore {
+		if _, twice := yaml.YAMLToJSONStrict(r.Body); twice != nil {
+			if d.mode == validateStrict {
+				return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", twice))
+			}
+			warnings = append(warnings, twice.Error())
+		}
+	}
+	u = &unstructured.Unstructured{}
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(form, &u.Object); err != nil || u.Object == nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: an object is needed: %v", err))
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: an object is needed: %v", err))
 	}
+	return u, warnings, meant(res, r, u)
+}
+
+// meant checks that an intent is about the object that the request names.
+func meant(res *api.Resource, r *api.Request, u *unstructured.Unstructured) error {
 	if gvk := u.GroupVersionKind(); gvk != res.GVK() {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("Incorrect version specified in apply patch. Specified patch version: %s, kind: %s; expected: %s, %s", gvk.GroupVersion(), gvk.Kind, res.GroupVersion(), res.Kind))
+		return apierrors.NewBadRequest(fmt.Sprintf("Incorrect version specified in apply patch. Specified patch version: %s, kind: %s; expected: %s, %s", gvk.GroupVersion(), gvk.Kind, res.GroupVersion(), res.Kind))
 	}
 	if u.GetName() == "" {
 		u.SetName(r.Name)
@@ -178,11 +200,11 @@ func applied(res *api.Resource, r *api.Request) (*unstructured.Unstructured, err
 	}
 	switch {
 	case u.GetName() != r.Name:
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", u.GetName(), r.Name))
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", u.GetName(), r.Name))
 	case u.GetNamespace() != r.Namespace:
-		return nil, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+		return apierrors.NewBadRequest(fmt.Sprintf("the namespace of the object (%s) does not match the namespace on the request (%s)", u.GetNamespace(), r.Namespace))
 	}
-	return u, nil
+	return nil
 }
 
 // applyError gives the library's plain errors, which are about the patch, a status.

@@ -44,8 +44,11 @@ func (s *Server) patch(ctx context.Context, t *table, r *api.Request) (*api.Resp
 		if err != nil {
 			return nil, err
 		}
-		if obj.GetName() != r.Name || obj.GetNamespace() != old.Object().GetNamespace() {
+		switch ns := old.Object().GetNamespace(); {
+		case obj.GetName() != r.Name:
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), r.Name))
+		case obj.GetNamespace() != ns:
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("the namespace of the object (%s) does not match the namespace on the request (%s)", obj.GetNamespace(), ns))
 		}
 		if res.Hub != nil {
 			obj = res.Hub.To(obj)

@@ -10,6 +10,7 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
@@ -157,7 +158,10 @@ func (s *Server) scale(ctx context.Context, t *table, r *api.Request) (*api.Resp
 		if err != nil {
 			return nil, err
 		}
-		return &api.Response{Object: scaleOf(t.res, resp.Item.Object())}, nil
+		return &api.Response{Object: scaleIn(t, resp.Item.Object())}, nil
+	}
+	if r.Verb == api.Patch && r.Patch == types.ApplyYAMLPatchType {
+		return s.applyScale(ctx, t, r)
 	}
 	var change func(now *autoscalingv1.Scale) (*autoscalingv1.Scale, error)
 	var warnings []string
@@ -207,7 +211,7 @@ func (s *Server) scale(ctx context.Context, t *table, r *api.Request) (*api.Resp
 	if err != nil {
 		return nil, err
 	}
-	return &api.Response{Object: scaleOf(t.res, item.Object()), Warnings: append(warnings, w.warnings...)}, nil
+	return &api.Response{Object: scaleIn(t, item.Object()), Warnings: append(warnings, w.warnings...)}, nil
 }
 
 var scaleResource = (&api.Kind[*autoscalingv1.Scale]{API: "autoscaling/v1", Resource: "scales", Scope: api.Namespaced}).Def()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
@@ -37,8 +38,11 @@ func (s *Server) create(ctx context.Context, t *table, r *api.Request) (*api.Res
 			w.warnings = append(warnings, w.warnings...)
 			return w.response(http.StatusCreated, item, false), nil
 		}
-		if !generate || try == nameTries || !apierrors.IsAlreadyExists(err) {
+		switch {
+		case !generate || !apierrors.IsAlreadyExists(err):
 			return nil, err
+		case try == nameTries:
+			return nil, apierrors.NewGenerateNameConflict(r.Resource.GroupResource(), obj.GetName(), 1)
 		}
 	}
 }
@@ -72,7 +76,7 @@ func placed(t *table, r *api.Request, obj api.Object) error {
 	case name == "" && r.Verb == api.Create:
 		obj.SetName(r.Name)
 	case name == "":
-		return apierrors.NewBadRequest("name of the object must be given: it is the one on the URL")
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", r.Name))
 	default:
 		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", name, r.Name))
 	}
@@ -98,6 +102,14 @@ func (s *Server) update(ctx context.Context, t *table, r *api.Request) (*api.Res
 		if !apierrors.IsAlreadyExists(err) {
 			return nil, err
 		}
+	}
+	if !bound && r.Sub == "" && t.res.Conditional {
+		if s.item(t, w.key) == nil {
+			return nil, apierrors.NewNotFound(r.Resource.GroupResource(), r.Name)
+		}
+		gk := schema.GroupKind{Group: r.Resource.Group, Kind: r.Resource.Resource}
+		return nil, apierrors.NewInvalid(gk, r.Name, field.ErrorList{
+			field.Invalid(metadata.Child("resourceVersion"), uint64(0), "must be specified for an update")})
 	}
 	tried := false
 	item, gone, err := w.edit(ctx, func(*api.Item) (api.Object, error) {

@@ -153,7 +153,7 @@ func Update(have []metav1.ManagedFieldsEntry, d *Delta, w Writer, old any, statu
 	if same {
 		return have
 	}
-	arrange(out)
+	Arrange(out)
 	return out
 }
 
@@ -206,7 +206,7 @@ func Full(have []metav1.ManagedFieldsEntry, obj any, status bool) []metav1.Manag
 	if len(out) == 0 {
 		return nil
 	}
-	arrange(out)
+	Arrange(out)
 	return out
 }
 
@@ -220,8 +220,8 @@ func zeroOf(t reflect.Type) any {
 	return z
 }
 
-// arrange sorts entries as the API shows them.
-func arrange(list []metav1.ManagedFieldsEntry) {
+// Arrange sorts entries as the API shows them.
+func Arrange(list []metav1.ManagedFieldsEntry) {
 	seconds := func(e *metav1.ManagedFieldsEntry) int64 {
 		if e.Time == nil {
 			return 0
@@ -253,7 +253,7 @@ func Crowded(list []metav1.ManagedFieldsEntry) bool {
 // Cap merges the oldest entries, in full, into one per version, until there are
 // no more writers than are told apart.
 func Cap(list []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
-	arrange(list)
+	Arrange(list)
 	type bucket struct {
 		first int // in list, until there is an entry of the bucket's own
 		made  bool
@@ -289,7 +289,7 @@ func Cap(list []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
 			out = append(out, list[i])
 		}
 	}
-	arrange(out)
+	Arrange(out)
 	return out
 }
 

@@ -165,7 +165,7 @@ func TestAgainstLibrary(t *testing.T) {
 				for i := range theirs {
 					theirs[i].Time = &metav1.Time{Time: time.Unix(1, 0)}
 				}
-				arrange(theirs)
+				Arrange(theirs)
 				ours = Update(ours, &d, w, have, false)
 				have = next
 			}

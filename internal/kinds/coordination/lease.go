@@ -14,6 +14,7 @@ import (
 // Lease says who holds something, and since when.
 var Lease = &api.Kind[*coordinationv1.Lease]{
 	API: "coordination.k8s.io/v1", Resource: "leases", Scope: api.Namespaced,
+	Conditional: true,
 	Columns: []api.Column[*coordinationv1.Lease]{
 		api.Col("Holder", func(l *coordinationv1.Lease) string {
 			if l.Spec.HolderIdentity == nil {

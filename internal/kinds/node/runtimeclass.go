@@ -18,6 +18,7 @@ import (
 // RuntimeClass names a way to run containers that the nodes know by its handler.
 var RuntimeClass = &api.Kind[*nodev1.RuntimeClass]{
 	API: "node.k8s.io/v1", Resource: "runtimeclasses", Scope: api.Cluster,
+	Conditional: true,
 	Columns: []api.Column[*nodev1.RuntimeClass]{
 		api.Col("Handler", func(r *nodev1.RuntimeClass) string { return r.Handler }),
 	},

@@ -17,6 +17,7 @@ import (
 // PodDisruptionBudget limits how many of some pods may be evicted at a time.
 var PodDisruptionBudget = &api.Kind[*policyv1.PodDisruptionBudget]{
 	API: "policy/v1", Resource: "poddisruptionbudgets", Scope: api.Namespaced, Short: []string{"pdb"},
+	Conditional: true,
 	Columns: []api.Column[*policyv1.PodDisruptionBudget]{
 		column.Doc(api.Col("Min Available", func(b *policyv1.PodDisruptionBudget) string { return amount(b.Spec.MinAvailable) }),
 			"The minimum number of pods that must be available."),

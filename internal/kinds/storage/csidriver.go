@@ -16,6 +16,7 @@ import (
 // CSIDriver says what a CSI volume driver of this cluster needs. Its name is the driver's.
 var CSIDriver = &api.Kind[*storagev1.CSIDriver]{
 	API: "storage.k8s.io/v1", Resource: "csidrivers", Scope: api.Cluster,
+	Conditional: true,
 	Columns: []api.Column[*storagev1.CSIDriver]{
 		api.Col("AttachRequired", func(d *storagev1.CSIDriver) bool { return d.Spec.AttachRequired == nil || *d.Spec.AttachRequired }),
 		api.Col("PodInfoOnMount", func(d *storagev1.CSIDriver) bool { return yes(d.Spec.PodInfoOnMount) }),

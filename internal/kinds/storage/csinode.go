@@ -25,6 +25,7 @@ const (
 // CSINode lists the CSI drivers of a node, whose name it has.
 var CSINode = &api.Kind[*storagev1.CSINode]{
 	API: "storage.k8s.io/v1", Resource: "csinodes", Scope: api.Cluster,
+	Conditional: true,
 	Columns: []api.Column[*storagev1.CSINode]{
 		column.Doc(api.Col("Drivers", func(n *storagev1.CSINode) int { return len(n.Spec.Drivers) }),
 			"Drivers indicates the number of CSI drivers registered on the node"),

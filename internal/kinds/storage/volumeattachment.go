@@ -23,6 +23,7 @@ const (
 // VolumeAttachment asks for a volume to be attached to a node.
 var VolumeAttachment = &api.Kind[*storagev1.VolumeAttachment]{
 	API: "storage.k8s.io/v1", Resource: "volumeattachments", Scope: api.Cluster,
+	Conditional: true,
 	Columns: []api.Column[*storagev1.VolumeAttachment]{
 		api.Col("Attacher", func(a *storagev1.VolumeAttachment) string { return a.Spec.Attacher }),
 		api.Col("PV", func(a *storagev1.VolumeAttachment) string {
