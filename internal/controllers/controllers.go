@@ -18,6 +18,7 @@ func All(cfg Config) []control.Runner {
 	return []control.Runner{
 		ClusterRoleAggregation,
 		Deployment,
+		Disruption(cfg.Resources),
 		Endpoints,
 		EndpointSlice,
 		Job,

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -251,6 +252,7 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 //	apply                   creates or changes the objects, as kubectl replace would
 //	delete KIND NS/NAME [orphan|foreground|background]
 //	unfinalize KIND NS/NAME takes all finalizers off
+//	evict NS/NAME [refused] evicts a pod
 //	kubelet on|off          whether pods run and end by themselves
 //	pods PHASE N PREFIX     gives N pods whose names begin so a phase; the first by name that do not have it
 //	advance DURATION        moves the clock
@@ -270,6 +272,8 @@ func (w *world) play(a *txtar.Archive) {
 			}
 		case "delete":
 			w.remove(word[1:])
+		case "evict":
+			w.evict(word[1], len(word) > 2)
 		case "unfinalize":
 			w.unfinalize(word[1], word[2])
 		case "kubelet":
@@ -429,8 +433,17 @@ func (w *world) applyStatus(k *api.Kind[api.Object], old api.Object, js []byte) 
 	}
 	now := api.Clone(old)
 	k.Def().CopyStatus(now, next)
-	now.SetResourceVersion("")
-	if _, err := k.UpdateStatus(w.t.Context(), w.h, now); err != nil {
+	if !k.Def().Versioned {
+		now.SetResourceVersion("")
+	}
+	_, err := k.UpdateStatus(w.t.Context(), w.h, now)
+	if apierrors.IsConflict(err) {
+		if old, err = k.Get(w.t.Context(), w.h, old.GetNamespace(), old.GetName()); err == nil {
+			w.applyStatus(k, old, js)
+			return
+		}
+	}
+	if err != nil {
 		w.t.Fatalf("status of %s: %v", old.GetName(), err)
 	}
 }
@@ -459,6 +472,26 @@ func (w *world) remove(args []string) {
 	}
 	if err := api.Untyped(byName(args[0])).Delete(w.t.Context(), w.h, ns, name, o); err != nil {
 		w.t.Fatalf("delete %v: %v", args, err)
+	}
+}
+
+// evict evicts a pod; if that is refused though it should not be, it tries
+// again, as the controllers may not be so far.
+func (w *world) evict(id string, refused bool) {
+	w.t.Helper()
+	if w.engine != nil {
+		w.settle()
+	}
+	ns, name, _ := strings.Cut(id, "/")
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(3 * time.Millisecond) {
+		_, err := w.h.Handle(w.t.Context(), &api.Request{Verb: api.Create, Resource: core.Pod.Def(), Sub: "eviction", Namespace: ns, Name: name,
+			Object: &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}})
+		if refused == apierrors.IsTooManyRequests(err) && (refused || err == nil) {
+			return
+		}
+		if w.engine != nil || time.Now().After(end) || err != nil && !apierrors.IsTooManyRequests(err) {
+			w.t.Fatalf("evict %s: %v", id, err)
+		}
 	}
 }
 

@@ -11,11 +11,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
+	"proa/internal/kinds/core"
 )
 
 // uidSource gives out UIDs in order.
@@ -84,6 +86,21 @@ func line(o api.Object) string {
 		}
 		if i := o.Labels[batchv1.JobCompletionIndexAnnotation]; i != "" {
 			s += " index=" + i
+		}
+		if c := core.PodCondition(o, corev1.DisruptionTarget); c != nil && c.Status == corev1.ConditionFalse {
+			s += strings.TrimSuffix(" DisruptionTarget=False/"+c.Reason, "/")
+		}
+	case *policyv1.PodDisruptionBudget:
+		s = fmt.Sprintf("budget %s%s gen=%d pods=%d desired=%d healthy=%d allowed=%d", s, o.Name, o.Status.ObservedGeneration,
+			o.Status.ExpectedPods, o.Status.DesiredHealthy, o.Status.CurrentHealthy, o.Status.DisruptionsAllowed)
+		if n := len(o.Status.DisruptedPods); n > 0 {
+			s += fmt.Sprintf(" evicted=%d", n)
+		}
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+			if c.Message != "" {
+				s += fmt.Sprintf(" (%s)", c.Message)
+			}
 		}
 	case *batchv1.Job:
 		ready := int32(0)

@@ -220,7 +220,7 @@ var kubectlSteps = []step{
 	{args: "taint nodes --all k-", want: "untainted"},
 	{args: "cordon --selector=kubernetes.io/os=linux", want: "cordoned"},
 	{args: "uncordon --selector=kubernetes.io/os=linux", want: "uncordoned"},
-	{args: "delete pdb pdb", want: "deleted"},
+	{args: "wait --for=condition=DisruptionAllowed pdb/pdb --timeout=60s", want: "condition met"},
 	{args: "drain --selector=kubernetes.io/os=linux --dry-run=server --ignore-daemonsets --force --delete-emptydir-data", want: "drained"},
 	{args: "certificate approve absent", want: "not found", fails: true},
 	{args: "kustomize testdata/kustomize", want: "name: pre-cm"},
