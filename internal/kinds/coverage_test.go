@@ -26,8 +26,7 @@ type exemption struct {
 
 // writing lists the kinds whose tables are not complete yet, as "plural" or
 // "group/*". What is complete must not be in the list.
-var writing = []string{
-}
+var writing = []string{}
 
 var showMissing = flag.String("missing", "", "with -v: list the missing leaves of the table of this name")
 

@@ -138,5 +138,5 @@ func warnCronJob(c, old *batchv1.CronJob) (out []string) {
 	if strings.Contains(c.Spec.Schedule, "TZ") {
 		out = append(out, "cannot use TZ or CRON_TZ in "+specPath.Child("schedule").String()+", use timeZone field instead")
 	}
-	return append(append(out, warnIndexes(&c.Spec.JobTemplate.Spec)...), podspec.WarnTemplate(&c.Spec.JobTemplate.Spec.Template)...)
+	return append(append(out, warnIndexes(&c.Spec.JobTemplate.Spec)...), podspec.WarnTemplateAt(&c.Spec.JobTemplate.Spec.Template, specPath.Child("jobTemplate", "spec", "template"))...)
 }

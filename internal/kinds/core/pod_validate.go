@@ -16,9 +16,10 @@ func validatePod(p, old *corev1.Pod) field.ErrorList {
 	return append(podspec.ValidateChanged(p), podspec.ValidateUpdate(p, old)...)
 }
 
-func warnPod(p, old *corev1.Pod) (out []string) {
-	if old == nil {
-		out = podspec.WarnName(p.Name, "the Pod's hostname")
+// warnPod warns of a new pod. Updates of pods are seldom made by people.
+func warnPod(p, old *corev1.Pod) []string {
+	if old != nil {
+		return nil
 	}
-	return append(out, podspec.WarnPod(p)...)
+	return append(podspec.WarnName(p.Name, "the Pod's hostname"), podspec.WarnPod(p)...)
 }

@@ -16,6 +16,9 @@ var PodTemplate = &api.Kind[*corev1.PodTemplate]{
 	Whole:   true,
 	Columns: podTemplateColumns(),
 	Default: func(t *corev1.PodTemplate) { podspec.DefaultTemplate(&t.Template) },
+	Warn: func(t, _ *corev1.PodTemplate) []string {
+		return podspec.WarnTemplateAt(&t.Template, field.NewPath("template"))
+	},
 	Validate: func(t, _ *corev1.PodTemplate) field.ErrorList {
 		return podspec.ValidateTemplate(&t.Template, field.NewPath("template"))
 	},
