@@ -75,6 +75,10 @@ func (r *Resource) GroupKind() schema.GroupKind {
 	return schema.GroupKind{Group: r.Group, Kind: r.Kind}
 }
 
+// ServesStatus says whether there is a /status. A review has a status, but it is
+// not kept.
+func (r *Resource) ServesStatus() bool { return r.HasStatus && !r.Virtual }
+
 // Stored is the resource whose objects are kept for this one: itself, unless it is a view.
 func (r *Resource) Stored() *Resource {
 	if r.Hub != nil {

@@ -22,7 +22,7 @@ func (s *Server) sub(ctx context.Context, r *api.Request) (*api.Response, error)
 	t := s.table(res)
 	switch sub := res.Subs[r.Sub]; {
 	case t == nil:
-	case r.Sub == "status" && res.HasStatus:
+	case r.Sub == "status" && res.ServesStatus():
 		return s.part(ctx, t, r, []api.Verb{api.Get, api.Update, api.Patch})
 	case r.Sub == "scale" && res.Scale != nil:
 		return s.scale(ctx, t, r)

@@ -105,7 +105,7 @@ func (c *catalog) groupsOf() []groupOf {
 // subs are the names of a resource's subresources, sorted.
 func (r *resource) subs() []string {
 	names := slices.Collect(maps.Keys(r.Subs))
-	if r.HasStatus && r.Subs["status"] == nil {
+	if r.ServesStatus() && r.Subs["status"] == nil {
 		names = append(names, "status")
 	}
 	if r.Scale != nil && r.Subs["scale"] == nil {

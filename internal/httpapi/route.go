@@ -115,7 +115,7 @@ func (c *catalog) namespaceSub(version, sub string) bool {
 
 func (r *resource) hasSub(sub string) bool {
 	switch {
-	case sub == "status" && r.HasStatus, sub == "scale" && r.Scale != nil:
+	case sub == "status" && r.ServesStatus(), sub == "scale" && r.Scale != nil:
 		return true
 	}
 	return r.Subs[sub] != nil

@@ -85,7 +85,7 @@ func verbs(r *api.Resource) string {
 
 func subs(r *api.Resource) string {
 	var out []string
-	if r.HasStatus {
+	if r.ServesStatus() {
 		out = append(out, "status")
 	}
 	if r.Scale != nil {

@@ -101,7 +101,7 @@ type part struct {
 func (b *builder) subs(r *api.Resource, name string) map[string]part {
 	out := map[string]part{}
 	plain := []api.Verb{api.Get, api.Patch, api.Update}
-	if r.HasStatus {
+	if r.ServesStatus() {
 		out["status"] = part{plain, r.GVK(), name, false}
 	}
 	if r.Scale != nil {
