@@ -30,6 +30,13 @@ var tally struct {
 	pending []string
 }
 
+// Long texts, for rows that send much: $lots, and $huge, which is a ConfigMap
+// that is larger than any request may be.
+var (
+	lots = strings.Repeat("0123456789abcdef", 1<<9)
+	huge = `{"metadata":{"name":"a"},"data":{"k":"` + strings.Repeat("x", 3<<20) + `"}}`
+)
+
 // worlds are the servers that rows share.
 type worlds struct{ plain, driven *world }
 
@@ -126,7 +133,7 @@ func (ws *worlds) once(t *testing.T, way string, a *area, r *row, objs objects) 
 	}
 	sum := h.Sum32()
 	p := &play{w: w, via: wire{w}, objects: objs, vars: vars{
-		"ns": ns, "id": ns, "ip": fmt.Sprintf("10.%d.%d.%d", byte(sum>>16), byte(sum>>8), byte(sum))}}
+		"ns": ns, "id": ns, "ip": fmt.Sprintf("10.%d.%d.%d", byte(sum>>16), byte(sum>>8), byte(sum)), "lots": lots, "huge": huge}}
 	if way == "process" {
 		p.via = direct{w}
 	}

@@ -82,6 +82,9 @@ func (s *services) reserve(_ context.Context, a *Attributes) (func(bool), error)
 	if len(errs) == 0 {
 		errs = append(r.clusterIPs(), r.nodePorts()...)
 	}
+	if r.full != nil {
+		return r.release, apierrors.NewInternalError(r.full)
+	}
 	if len(errs) > 0 {
 		return r.release, apierrors.NewInvalid(a.Resource.GroupKind(), a.Name, errs)
 	}
@@ -94,6 +97,7 @@ type reservation struct {
 	svc, old  *corev1.Service
 	addresses []netip.Addr
 	ports     []int32
+	full      error // there is nothing left to give: no fault of the service
 }
 
 func (r *reservation) release(bool) {
@@ -155,7 +159,8 @@ func (r *reservation) clusterIPs() field.ErrorList {
 	if s.ClusterIP == "" && len(s.ClusterIPs) == 0 {
 		ip, err := r.s.addresses.any()
 		if err != nil {
-			return field.ErrorList{field.InternalError(spec.Child("clusterIPs"), fmt.Errorf("failed to allocate a serviceIP: %w", err))}
+			r.full = fmt.Errorf("failed to allocate a serviceIP: %w", err)
+			return nil
 		}
 		r.addresses = append(r.addresses, ip)
 		s.ClusterIP, s.ClusterIPs = ip.String(), []string{ip.String()}
@@ -217,20 +222,20 @@ func (r *reservation) nodePorts() (errs field.ErrorList) {
 	for i := range s.Ports {
 		if p := &s.Ports[i]; p.NodePort == 0 && wantsNodePorts(s) {
 			if p.NodePort = sharedPort(s.Ports, p); p.NodePort == 0 {
-				p.NodePort = r.anyPort(&errs, spec.Child("ports").Index(i).Child("nodePort"))
+				p.NodePort = r.anyPort()
 			}
 		}
 	}
 	if s.HealthCheckNodePort == 0 && s.Type == corev1.ServiceTypeLoadBalancer && s.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		s.HealthCheckNodePort = r.anyPort(&errs, spec.Child("healthCheckNodePort"))
+		s.HealthCheckNodePort = r.anyPort()
 	}
 	return errs
 }
 
-func (r *reservation) anyPort(errs *field.ErrorList, at *field.Path) int32 {
+func (r *reservation) anyPort() int32 {
 	port, err := r.s.ports.any()
 	if err != nil {
-		*errs = append(*errs, field.InternalError(at, fmt.Errorf("failed to allocate a nodePort: %w", err)))
+		r.full = fmt.Errorf("failed to allocate a nodePort: %w", err)
 		return 0
 	}
 	r.ports = append(r.ports, port)

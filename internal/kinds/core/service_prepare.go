@@ -115,8 +115,16 @@ func wantsHealthCheck(s *corev1.ServiceSpec) bool {
 // dropOldType clears the fields that only the old type had, where the caller
 // left them as they were.
 func dropOldType(s, old *corev1.ServiceSpec) {
-	if hasClusterIP(old) && !hasClusterIP(s) && s.ClusterIP == old.ClusterIP {
-		s.ClusterIP, s.ClusterIPs, s.IPFamilies, s.IPFamilyPolicy = "", nil, nil, nil
+	if hasClusterIP(old) && !hasClusterIP(s) {
+		if s.ClusterIP == old.ClusterIP {
+			s.ClusterIP, s.ClusterIPs = "", nil
+		}
+		if slices.Equal(s.IPFamilies, old.IPFamilies) {
+			s.IPFamilies = nil
+		}
+		if s.IPFamilyPolicy != nil && old.IPFamilyPolicy != nil && *s.IPFamilyPolicy == *old.IPFamilyPolicy {
+			s.IPFamilyPolicy = nil
+		}
 		if s.InternalTrafficPolicy != nil && old.InternalTrafficPolicy != nil && *s.InternalTrafficPolicy == *old.InternalTrafficPolicy {
 			s.InternalTrafficPolicy = nil
 		}
