@@ -132,7 +132,7 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 		},
 		Register: p.metrics,
 		Metrics:  promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),
-		Paths:    withProfiles(identityPaths(s.issuer(), authn.Signer)),
+		Paths:    withProfiles(access.IdentityPaths(s.issuer(), authn.Signer)),
 	})
 	server := httpapi.Server("", &tls.Config{GetCertificate: cert.Server, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, handler)
 	s.part(ctx, "the API's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })

@@ -3,7 +3,6 @@ package system
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"proa/internal/pki"
 )
 
 // drain is how long requests that are under way may take at the end.
@@ -23,31 +20,6 @@ func shutdown(s *http.Server) {
 	defer cancel()
 	if s.Shutdown(ctx) != nil {
 		s.Close()
-	}
-}
-
-// identityPaths lets others check service account tokens (OpenID Connect
-// Discovery 1.0, as KEP-1393 serves it).
-func identityPaths(issuer string, signer *pki.Signer) map[string]http.Handler {
-	answer := func(contentType string, v any) http.Handler {
-		b, err := json.Marshal(v)
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusInternalServerError)
-				return
-			}
-			w.Header().Set("Content-Type", contentType)
-			w.Header().Set("Cache-Control", "public, max-age=3600")
-			w.Write(b)
-		})
-	}
-	return map[string]http.Handler{
-		"/.well-known/openid-configuration": answer("application/json", map[string]any{
-			"issuer": issuer, "jwks_uri": issuer + "/openid/v1/jwks",
-			"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
-			"id_token_signing_alg_values_supported": []string{"ES256"},
-		}),
-		"/openid/v1/jwks": answer("application/jwk-set+json", signer.JWKS()),
 	}
 }
 

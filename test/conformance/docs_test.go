@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write docs/api-support.md instead of co
 const supportFile = "../../docs/api-support.md"
 
 // enough is how many rows by hand the table must have, besides one for each kind and verb.
-const enough = 0
+const enough = 500
 
 // TestDocs checks that docs/api-support.md says what the table and the kinds
 // say; with -update it is written.
@@ -41,7 +41,7 @@ func TestDocs(t *testing.T) {
 	}
 	have, err := os.ReadFile(supportFile)
 	if err != nil || !bytes.Equal(have, b.Bytes()) {
-		t.Errorf("docs/api-support.md is not up to date: run make docs (%v)", err)
+		t.Errorf("docs/api-support.md does not say what the kinds and the table say: run `make docs` and commit the file (%v)", err)
 	}
 	if hand < enough {
 		t.Errorf("the table has %d rows by hand that count, less than %d", hand, enough)

@@ -156,7 +156,7 @@ func decoded(contentType string, raw []byte) (any, error) {
 		}
 		obj.GetObjectKind().SetGroupVersionKind(*gvk)
 		return normal(obj)
-	case typ == "application/json":
+	case typ == "application/json", typ == "application/jwk-set+json":
 		v, err := jsonValue(raw)
 		return v, err
 	case strings.Contains(typ, "yaml"):

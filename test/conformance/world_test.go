@@ -168,6 +168,7 @@ func (w *world) serve(t *testing.T, parts *sync.WaitGroup, authn *access.Authent
 		Version:      version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.0+test", Platform: "linux/test", GoVersion: "go", Compiler: "gc", GitTreeState: "clean", GitCommit: "0", BuildDate: "2026-01-01T00:00:00Z"},
 		Log:          testLog(),
 		Checks:       []httpapi.Check{{Name: "store", Probe: func(context.Context) error { return nil }}},
+		Paths:        access.IdentityPaths(issuer, authn.Signer),
 		Register:     registry,
 		Metrics:      promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 	})
