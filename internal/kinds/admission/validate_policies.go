@@ -261,7 +261,7 @@ func validateValidatingBinding(b, _ *admissionv1.ValidatingAdmissionPolicyBindin
 	errs := validateBinding(s.PolicyName, s.ParamRef, s.MatchResources)
 	actions := specPath.Child("validationActions")
 	if len(s.ValidationActions) == 0 {
-		errs = append(errs, field.Required(actions, "at least one validation action is required"))
+		errs = append(errs, field.Required(actions, ""))
 	}
 	for i, a := range s.ValidationActions {
 		errs = append(errs, validate.Known(a, actions.Index(i), admissionv1.Audit, admissionv1.Deny, admissionv1.Warn)...)

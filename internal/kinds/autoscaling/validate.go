@@ -49,7 +49,7 @@ func validateBounds(s *autoscalingv2.HorizontalPodAutoscalerSpec, spec *field.Pa
 	most := spec.Child("maxReplicas")
 	switch {
 	case s.MaxReplicas == 0:
-		errs = append(errs, field.Required(most, "must be set and greater than 0"))
+		errs = append(errs, field.Required(most, ""))
 	case s.MaxReplicas < 0:
 		errs = append(errs, field.Invalid(most, s.MaxReplicas, "must be greater than or equal to 1").WithOrigin("minimum"))
 	}

@@ -41,7 +41,7 @@ func validateSlice(e, old *discoveryv1.EndpointSlice) (errs field.ErrorList) {
 	}
 	errs = append(errs, validatePorts(e.Ports, field.NewPath("ports"))...)
 	if old != nil {
-		errs = append(errs, validate.Same(e.AddressType, old.AddressType, field.NewPath("addressType"))...)
+		errs = append(errs, validate.Fixed(e.AddressType, old.AddressType, field.NewPath("addressType"))...)
 	}
 	return errs
 }

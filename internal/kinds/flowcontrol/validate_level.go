@@ -20,24 +20,26 @@ func validateLevel(p, _ *flowcontrolv1.PriorityLevelConfiguration) (errs field.E
 	if (p.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != (s.Type == flowcontrolv1.PriorityLevelEnablementExempt) {
 		add(field.Invalid(kind, s.Type, "type must be 'Exempt' if and only if name is 'exempt'"))
 	}
+	if s.Limited != nil && s.Type != flowcontrolv1.PriorityLevelEnablementLimited {
+		add(field.Forbidden(limited, ""))
+	}
+	if s.Exempt != nil && s.Type != flowcontrolv1.PriorityLevelEnablementExempt {
+		add(field.Forbidden(exempt, ""))
+	}
 	switch s.Type {
 	case flowcontrolv1.PriorityLevelEnablementExempt:
-		if s.Limited != nil {
-			add(field.Forbidden(limited, "must be nil if the type is not Limited"))
-		}
 		if e := s.Exempt; e != nil {
 			add(shares(e.NominalConcurrencyShares, exempt)...)
 			add(lendable(e.LendablePercent, exempt)...)
 		}
 	case flowcontrolv1.PriorityLevelEnablementLimited:
-		if s.Exempt != nil {
-			add(field.Forbidden(exempt, "must be nil if the type is Limited"))
-		}
 		if s.Limited == nil {
-			add(field.Required(limited, "must not be empty when type is Limited"))
+			add(field.Required(limited, ""))
 		} else {
 			add(validateLimited(s.Limited, limited)...)
 		}
+	case "":
+		add(field.Required(kind, ""))
 	default:
 		add(field.NotSupported(kind, s.Type, []flowcontrolv1.PriorityLevelEnablement{
 			flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited}))
@@ -82,17 +84,20 @@ func validateLimited(l *flowcontrolv1.LimitedPriorityLevelConfiguration, at *fie
 		errs = append(errs, field.Invalid(at.Child("borrowingLimitPercent"), *n, "if specified, must be a non-negative integer"))
 	}
 	response := at.Child("limitResponse")
-	switch q := l.LimitResponse.Queuing; l.LimitResponse.Type {
+	q := l.LimitResponse.Queuing
+	if q != nil && l.LimitResponse.Type != flowcontrolv1.LimitResponseTypeQueue {
+		errs = append(errs, field.Forbidden(response.Child("queuing"), ""))
+	}
+	switch l.LimitResponse.Type {
 	case flowcontrolv1.LimitResponseTypeReject:
-		if q != nil {
-			errs = append(errs, field.Forbidden(response.Child("queuing"), "must be nil if limited.limitResponse.type is not Limited"))
-		}
 	case flowcontrolv1.LimitResponseTypeQueue:
 		if q == nil {
-			errs = append(errs, field.Required(response.Child("queuing"), "must not be empty if limited.limitResponse.type is Limited"))
+			errs = append(errs, field.Required(response.Child("queuing"), ""))
 		} else {
 			errs = append(errs, validateQueuing(q, response.Child("queuing"))...)
 		}
+	case "":
+		errs = append(errs, field.Required(response.Child("type"), ""))
 	default:
 		errs = append(errs, field.NotSupported(response.Child("type"), l.LimitResponse.Type,
 			[]flowcontrolv1.LimitResponseType{flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject}))

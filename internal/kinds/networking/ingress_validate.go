@@ -149,16 +149,17 @@ func validateServiceBackend(s *networkingv1.IngressServiceBackend, at *field.Pat
 }
 
 func validateResource(r *corev1.TypedLocalObjectReference, at *field.Path) field.ErrorList {
-	return validateReference(r.APIGroup, r.Kind, r.Name, at)
+	return validateReference(r.APIGroup, r.Kind, r.Name, "kind is required", "name is required", at)
 }
 
-// validateReference checks a reference to an object of any kind.
-func validateReference(group *string, kind, name string, at *field.Path) (errs field.ErrorList) {
+// validateReference checks a reference to an object of any kind; noKind and
+// noName are said where one is missing.
+func validateReference(group *string, kind, name, noKind, noName string, at *field.Path) (errs field.ErrorList) {
 	if group != nil {
 		errs = append(errs, validate.Subdomain(*group, at.Child("apiGroup"))...)
 	}
-	errs = append(errs, requiredSegment(kind, "kind is required", at.Child("kind"))...)
-	return append(errs, requiredSegment(name, "name is required", at.Child("name"))...)
+	errs = append(errs, requiredSegment(kind, noKind, at.Child("kind"))...)
+	return append(errs, requiredSegment(name, noName, at.Child("name"))...)
 }
 
 // requiredSegment checks that v is there and can be part of a URL's path.

@@ -78,7 +78,7 @@ func validateIngressClass(c, old *networkingv1.IngressClass) (errs field.ErrorLi
 }
 
 func validateParameters(p *networkingv1.IngressClassParametersReference, at *field.Path) field.ErrorList {
-	errs := validateReference(p.APIGroup, p.Kind, p.Name, at)
+	errs := validateReference(p.APIGroup, p.Kind, p.Name, "", "", at)
 	scope, namespace := at.Child("scope"), at.Child("namespace")
 	const cluster, namespaced = networkingv1.IngressClassParametersReferenceScopeCluster, networkingv1.IngressClassParametersReferenceScopeNamespace
 	if p.Scope == nil {

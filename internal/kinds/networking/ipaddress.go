@@ -68,7 +68,7 @@ func validateIPAddress(a, old *networkingv1.IPAddress) (errs field.ErrorList) {
 		}
 	}
 	if old != nil {
-		errs = append(errs, validate.Same(a.Spec.ParentRef, old.Spec.ParentRef, at)...)
+		errs = append(errs, validate.Fixed(a.Spec.ParentRef, old.Spec.ParentRef, at)...)
 	}
 	return errs
 }

@@ -59,7 +59,7 @@ func validateRuntimeClass(r, old *nodev1.RuntimeClass) field.ErrorList {
 		}
 	}
 	if old != nil {
-		errs = append(errs, validate.Same(r.Handler, old.Handler, handler)...)
+		errs = append(errs, validate.Fixed(r.Handler, old.Handler, handler)...)
 	}
 	return errs
 }

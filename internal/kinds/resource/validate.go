@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
+	formats "k8s.io/apimachinery/pkg/api/validate"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -41,7 +42,7 @@ func set[T any, K comparable](list []T, n int, path *field.Path, key func(T) K, 
 	seen := map[K]bool{}
 	for i, v := range list {
 		if k := key(v); seen[k] {
-			errs = append(errs, field.Duplicate(path.Index(i), k))
+			errs = append(errs, field.Duplicate(path.Index(i), v))
 		} else {
 			seen[k] = true
 		}
@@ -51,27 +52,12 @@ func set[T any, K comparable](list []T, n int, path *field.Path, key func(T) K, 
 
 func itself[T any](v T) T { return v }
 
-// driver checks the name of a driver: the same as for CSI.
-func driver(name string, at *field.Path) (errs field.ErrorList) {
-	if name == "" {
-		return field.ErrorList{field.Required(at, "")}
-	}
-	if len(name) > resourcev1.DriverNameMaxLength {
-		errs = append(errs, field.TooLongCharacters(at, name, resourcev1.DriverNameMaxLength))
-	}
-	return append(errs, validate.Subdomain(strings.ToLower(name), at)...)
-}
-
 // pool checks the name of a pool: DNS subdomains with slashes between them.
-func pool(name string, at *field.Path) (errs field.ErrorList) {
+func pool(name string, at *field.Path) field.ErrorList {
 	if name == "" {
 		return field.ErrorList{field.Required(at, "")}
 	}
-	errs = validate.AtMost(name, at, resourcev1.PoolNameMaxLength)
-	for _, part := range strings.Split(name, "/") {
-		errs = append(errs, validate.Subdomain(part, at)...)
-	}
-	return errs
+	return validate.Declared(formats.ResourcePoolName, name, at)
 }
 
 // qualified checks the name of an attribute or a capacity: a C identifier, with or without a domain.
@@ -83,7 +69,7 @@ func qualified(name string, at *field.Path) (errs field.ErrorList) {
 	if domain == "" {
 		errs = append(errs, field.Invalid(at, "", "the domain must not be empty"))
 	} else {
-		errs = append(errs, driver(domain, at)...)
+		errs = append(errs, validate.Driver(domain, at)...)
 	}
 	if id == "" {
 		return append(errs, field.Invalid(at, "", "the name must not be empty"))
@@ -92,11 +78,10 @@ func qualified(name string, at *field.Path) (errs field.ErrorList) {
 }
 
 func fullyQualified[S ~string](name S, at *field.Path) field.ErrorList {
-	errs := qualified(string(name), at)
-	if !strings.Contains(string(name), "/") {
-		errs = append(errs, field.Invalid(at, name, "a fully qualified name must be a domain and a name separated by a slash"))
+	if name == "" {
+		return field.ErrorList{field.Required(at, "")}
 	}
-	return errs
+	return validate.Declared(formats.ResourceFullyQualifiedName, name, at)
 }
 
 func identifier(id string, at *field.Path) field.ErrorList {
@@ -109,19 +94,10 @@ func validateClass(c, old *resourcev1.DeviceClass) (errs field.ErrorList) {
 		func(d resourcev1.DeviceClassConfiguration, at *field.Path) field.ErrorList {
 			return configuration(&d.DeviceConfiguration, at)
 		})...)
-	if n := c.Spec.ExtendedResourceName; n != nil && !extended(*n) {
-		errs = append(errs, field.Invalid(specPath.Child("extendedResourceName"), *n, "must be a valid extended resource name"))
+	if n := c.Spec.ExtendedResourceName; n != nil {
+		errs = append(errs, validate.Declared(formats.ExtendedResourceName, *n, specPath.Child("extendedResourceName"))...)
 	}
 	return errs
-}
-
-// extended says whether a name can be that of a resource that Kubernetes does not know itself.
-func extended(name string) bool {
-	domain, _, ok := strings.Cut(name, "/")
-	if !ok || domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io") || strings.HasPrefix(name, "requests.") {
-		return false
-	}
-	return len(validation.IsQualifiedName("requests."+name)) == 0 // as quotas name it
 }
 
 func selectors(list []resourcev1.DeviceSelector, path *field.Path) field.ErrorList {
@@ -151,7 +127,7 @@ func configuration(c *resourcev1.DeviceConfiguration, at *field.Path) field.Erro
 	if c.Opaque == nil {
 		return field.ErrorList{field.Required(at, "")}
 	}
-	return append(driver(c.Opaque.Driver, at.Child("driver")), jsonObject(c.Opaque.Parameters.Raw, resourcev1.OpaqueParametersMaxLength, at.Child("parameters"))...)
+	return append(validate.Driver(c.Opaque.Driver, at.Child("driver")), jsonObject(c.Opaque.Parameters.Raw, resourcev1.OpaqueParametersMaxLength, at.Child("parameters"))...)
 }
 
 func jsonObject(raw []byte, most int, at *field.Path) field.ErrorList {
@@ -209,7 +185,7 @@ func toleration(t resourcev1.DeviceToleration, at *field.Path) (errs field.Error
 func validateRule(r, _ *resourcev1.DeviceTaintRule) (errs field.ErrorList) {
 	if s, at := r.Spec.DeviceSelector, specPath.Child("deviceSelector"); s != nil {
 		if s.Driver != nil {
-			errs = append(errs, driver(*s.Driver, at.Child("driver"))...)
+			errs = append(errs, validate.Driver(*s.Driver, at.Child("driver"))...)
 		}
 		if s.Pool != nil {
 			errs = append(errs, pool(*s.Pool, at.Child("pool"))...)

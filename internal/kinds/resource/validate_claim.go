@@ -21,7 +21,7 @@ import (
 
 func validateClaim(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	if old != nil {
-		return validate.Same(c.Spec, old.Spec, specPath)
+		return validate.Fixed(c.Spec, old.Spec, specPath)
 	}
 	return claimSpec(&c.Spec, specPath)
 }
@@ -142,8 +142,11 @@ func wanted(r *resourcev1.DeviceSubRequest, used map[resourcev1.FullyQualifiedNa
 		func(d resourcev1.DeviceDerivedAttribute) resourcev1.FullyQualifiedName { return d.Name },
 		func(d resourcev1.DeviceDerivedAttribute, at *field.Path) field.ErrorList {
 			errs := fullyQualified(d.Name, at.Child("name"))
-			if !used[d.Name] {
+			if d.Name != "" && !used[d.Name] {
 				errs = append(errs, field.Invalid(at.Child("name"), d.Name, "must be referenced by at least one constraint"))
+			}
+			if d.Expression == "" {
+				return append(errs, field.Required(at.Child("expression"), ""))
 			}
 			return append(errs, expression(d.Expression, at.Child("expression"), expr.DeviceAttribute)...)
 		})...)
@@ -229,7 +232,7 @@ func validateClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	case s.Allocation == nil:
 	case old.Status.Allocation != nil:
 		if !equality.Semantic.DeepEqual(s.Allocation, old.Status.Allocation) {
-			errs = append(errs, field.Invalid(at, s.Allocation, apivalidation.FieldImmutableErrorMsg).WithOrigin("update"))
+			errs = append(errs, field.Invalid(at, nil, "field cannot be modified once set").WithOrigin("update"))
 		}
 	default:
 		errs = append(errs, allocation(s.Allocation, namesOf(&c.Spec.Devices), at)...)
@@ -242,7 +245,7 @@ func allocation(a *resourcev1.AllocationResult, n names, at *field.Path) field.E
 	errs := each(a.Devices.Results, resourcev1.AllocationResultsMaxSize, devices.Child("results"),
 		func(r resourcev1.DeviceRequestAllocationResult, at *field.Path) field.ErrorList {
 			errs := n.reference(r.Request, at.Child("request"))
-			errs = append(errs, driver(r.Driver, at.Child("driver"))...)
+			errs = append(errs, validate.Driver(r.Driver, at.Child("driver"))...)
 			errs = append(errs, pool(r.Pool, at.Child("pool"))...)
 			errs = append(errs, validate.Label(r.Device, at.Child("device"))...)
 			errs = append(errs, bindingConditions(r.BindingConditions, r.BindingFailureConditions, at)...)
@@ -265,7 +268,7 @@ func allocation(a *resourcev1.AllocationResult, n names, at *field.Path) field.E
 }
 
 func deviceStatus(d *resourcev1.AllocatedDeviceStatus, allocated map[device]bool, at *field.Path) field.ErrorList {
-	errs := driver(d.Driver, at.Child("driver"))
+	errs := validate.Driver(d.Driver, at.Child("driver"))
 	errs = append(errs, pool(d.Pool, at.Child("pool"))...)
 	errs = append(errs, validate.Label(d.Device, at.Child("device"))...)
 	if d.ShareID != nil {

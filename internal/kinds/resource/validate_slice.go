@@ -20,7 +20,7 @@ const maxPolicyValues = 10
 func validateSlice(s, old *resourcev1.ResourceSlice) (errs field.ErrorList) {
 	add := func(e ...*field.Error) { errs = append(errs, e...) }
 	spec := &s.Spec
-	add(driver(spec.Driver, specPath.Child("driver"))...)
+	add(validate.Driver(spec.Driver, specPath.Child("driver"))...)
 	add(pool(spec.Pool.Name, specPath.Child("pool", "name"))...)
 	if n := spec.Pool.ResourceSliceCount; n <= 0 {
 		add(field.Invalid(specPath.Child("pool", "resourceSliceCount"), n, "must be greater than zero"))

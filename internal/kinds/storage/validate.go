@@ -63,10 +63,10 @@ func validateStorageClass(s, old *storagev1.StorageClass) (errs field.ErrorList)
 	if old == nil {
 		return errs
 	}
-	add(validate.Same(s.Parameters, old.Parameters, params)...)
-	add(validate.Same(s.Provisioner, old.Provisioner, at)...)
-	add(validate.Same(s.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
-	add(validate.Same(s.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
+	add(validate.Fixed(s.Parameters, old.Parameters, params)...)
+	add(validate.Fixed(s.Provisioner, old.Provisioner, at)...)
+	add(validate.Fixed(s.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
+	add(validate.Fixed(s.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
 	return errs
 }
 

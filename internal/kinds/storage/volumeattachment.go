@@ -50,11 +50,15 @@ var VolumeAttachment = &api.Kind[*storagev1.VolumeAttachment]{
 
 func validateAttachment(a, old *storagev1.VolumeAttachment) (errs field.ErrorList) {
 	spec := field.NewPath("spec")
-	errs = append(errs, podspec.CSIDriver(a.Spec.Attacher, spec.Child("attacher"))...)
+	if at := spec.Child("attacher"); a.Spec.Attacher == "" {
+		errs = podspec.CSIDriver("", at) // missing and no name, both
+	} else {
+		errs = validate.Driver(a.Spec.Attacher, at)
+	}
 	errs = append(errs, validateAttachmentSource(&a.Spec.Source, spec.Child("source"))...)
 	errs = append(errs, validate.Subdomain(a.Spec.NodeName, spec.Child("nodeName"))...)
 	if old != nil {
-		errs = append(errs, validate.Same(a.Spec, old.Spec, spec)...)
+		errs = append(errs, validate.Fixed(a.Spec, old.Spec, spec)...)
 	}
 	return errs
 }

@@ -144,6 +144,15 @@ func Same(v, old any, path *field.Path) field.ErrorList {
 	return apivalidation.ValidateImmutableField(v, old, path)
 }
 
+// Fixed is Same for fields that their types declare immutable (+k8s:immutable):
+// its error does not repeat the value.
+func Fixed(v, old any, path *field.Path) field.ErrorList {
+	if len(Same(v, old, path)) == 0 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, nil, apivalidation.FieldImmutableErrorMsg).WithOrigin("immutable")}
+}
+
 // RelativePath checks that p names something below where it is used.
 func RelativePath(p string, path *field.Path) (errs field.ErrorList) {
 	if filepath.IsAbs(p) {
