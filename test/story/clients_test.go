@@ -1,7 +1,12 @@
 package story
 
 import (
+	"bufio"
+	"context"
+	"net"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -215,6 +220,8 @@ var kubectlSteps = []step{
 	{args: "run one --image=proa-test:1 --restart=Never -- serve -name one", want: "pod/one created"},
 	{args: "wait --for=condition=Ready pod/one --timeout=60s", want: "condition met"},
 	{args: "debug one --image=proa-test:1 -c dbg -- /bin/proa-test sleep 1s", want: "^"},
+	{args: "set image pod/one one=proa-test:2 --dry-run=server", want: "image updated \\(server dry run\\)"},
+	{args: "get pod one -o jsonpath={.spec.containers[0].image}", want: "^proa-test:1$"},
 	{args: "delete pod one --grace-period=1", want: `pod "one" deleted`},
 	{args: "taint nodes --all k=v:PreferNoSchedule", want: "tainted"},
 	{args: "taint nodes --all k-", want: "untainted"},
@@ -253,6 +260,42 @@ func TestKubectl(t *testing.T) {
 	c.load("proa-test-1")
 	editor(t)
 	c.steps(h.kubectl, kubectlSteps)
+}
+
+// TestKubectlProxy asks the API through "kubectl proxy", on a port and on a socket.
+func TestKubectlProxy(t *testing.T) {
+	h := newHost(t, true)
+	c := newCluster(t, h, "--pretend", "--nodes", "1")
+	c.up()
+	socket := filepath.Join(c.root, "proxy.sock")
+	address := c.proxy("--port=0")
+	answers(t, client(h.ns), "GET", "http://"+address+"/api/", "", `"APIVersions"`)
+	c.proxy("--unix-socket=" + socket)
+	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	answers(t, local, "GET", "http://localhost/api/", "", `"APIVersions"`)
+}
+
+// proxy starts "kubectl proxy", which ends with the test, and returns where it serves.
+func (c *cluster) proxy(flag string) string {
+	c.t.Helper()
+	cmd := exec.CommandContext(c.t.Context(), c.kubectl, "proxy", flag)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.p.Kubeconfig(), "HOME="+c.root+"/home")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = c.start(cmd)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = cmd.Wait() }) // the context has ended it
+	line, err := bufio.NewReader(out).ReadString('\n')
+	_, address, ok := strings.Cut(strings.TrimSpace(line), "Starting to serve on ")
+	if !ok {
+		c.t.Fatalf("kubectl proxy said %q: %v", line, err)
+	}
+	return address
 }
 
 // TestOldKubectl plays it with one that is six releases older, and that says
