@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"proa/internal/api"
@@ -229,7 +230,7 @@ func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (i
 	if err := w.admit(ctx, a); err != nil {
 		return nil, false, err
 	}
-	w.keep(obj, old)
+	other := w.keep(obj, old)
 	validate := w.merge(obj, old)
 	w.own(obj, old)
 	if w.r.Sub == "" {
@@ -241,7 +242,10 @@ func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (i
 	}
 	obj.SetResourceVersion(old.GetResourceVersion())
 	var errs field.ErrorList
-	inFull(obj, func() { errs = apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, metadata) })
+	if other != "" {
+		errs = append(errs, field.Invalid(metadata.Child("uid"), other, apivalidation.FieldImmutableErrorMsg))
+	}
+	inFull(obj, func() { errs = append(errs, apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, metadata)...) })
 	errs = append(errs, apivalidation.ValidateFinalizers(obj.GetFinalizers(), metadata.Child("finalizers"))...)
 	if err := w.invalid(obj.GetName(), append(errs, validate(obj, old)...)); err != nil {
 		return nil, false, err
@@ -256,12 +260,13 @@ func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (i
 }
 
 // sameObject checks that the new state is meant for the old one, at its version.
+// What a patch makes of the UID is left to validation.
 func (w *writing) sameObject(obj, old api.Object) error {
 	res := w.r.Resource
 	if rv := obj.GetResourceVersion(); rv != "" && rv != "0" && rv != old.GetResourceVersion() {
 		return conflict(res, w.r.Name)
 	}
-	if uid := obj.GetUID(); uid != "" && uid != old.GetUID() {
+	if uid := obj.GetUID(); w.r.Verb != api.Patch && uid != "" && uid != old.GetUID() {
 		//lint:ignore ST1005 the text is Kubernetes'
 		err := fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID())
 		return apierrors.NewConflict(res.GroupResource(), w.r.Name, err)
@@ -269,14 +274,19 @@ func (w *writing) sameObject(obj, old api.Object) error {
 	return nil
 }
 
-// keep puts back the metadata that no update changes.
-func (w *writing) keep(obj, old api.Object) {
+// keep puts back the metadata that no update changes. It answers the UID if it
+// was another.
+func (w *writing) keep(obj, old api.Object) (other types.UID) {
+	if uid := obj.GetUID(); uid != old.GetUID() {
+		other = uid
+	}
 	obj.SetUID(old.GetUID())
 	obj.SetCreationTimestamp(old.GetCreationTimestamp())
 	obj.SetDeletionTimestamp(old.GetDeletionTimestamp())
 	obj.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
 	obj.SetGeneration(old.GetGeneration())
 	obj.SetSelfLink("")
+	return other
 }
 
 // merge puts back what the write may not change, by the subresource that it is

@@ -31,7 +31,7 @@ func Impersonate(by Authorizer) func(context.Context, api.User, http.Header) (ap
 	return func(ctx context.Context, who api.User, h http.Header) (api.User, error) {
 		as, asked, err := impersonated(h)
 		if err != nil {
-			return who, apierrors.NewInternalError(err)
+			return who, err
 		}
 		for _, a := range asked {
 			a.User, a.Verb = who, "impersonate"
@@ -56,7 +56,7 @@ func impersonated(h http.Header) (u api.User, asked []Attributes, err error) {
 		}
 	}
 	if u.Name == "" {
-		return u, nil, fmt.Errorf("requested %q without impersonating a user name", slices.Concat(u.Groups, []string{u.UID}))
+		return u, nil, apierrors.NewBadRequest(fmt.Sprintf("requested %q without impersonating a user name", slices.Concat(u.Groups, []string{u.UID})))
 	}
 	named := len(u.Groups) > 0
 	if ns, name, ok := accountOf(u.Name); ok {

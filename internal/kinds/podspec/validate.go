@@ -175,7 +175,7 @@ func (v *checker) evictionResponders(path *field.Path) {
 		case r.Name == "":
 			v.add(field.Required(at.Child("name"), ""))
 		case seen[r.Name]:
-			v.add(field.Duplicate(at, r.Name))
+			v.add(field.Duplicate(at, r))
 		case !validate.IsLabelKey(r.Name):
 			v.add(validate.Qualified(r.Name, at.Child("name"))...)
 		case !prefixed:
