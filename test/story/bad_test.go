@@ -63,7 +63,7 @@ func TestBadInput(t *testing.T) {
 
 	for _, x := range []struct{ name, manifest, want string }{
 		{"unknown field", change(goodDeployment, "replicas: 0", "replica: 0"),
-			`error when applying patch`},
+			`strict decoding error: unknown field "spec.replica"`},
 		{"misspelt field", change(change(goodDeployment, "name: good", "name: new"), "image:", "imgae:"),
 			`Error from server (BadRequest): error when creating "STDIN": Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: unknown field "spec.template.spec.containers[0].imgae"`},
 		{"wrong type", change(change(goodDeployment, "name: good", "name: new"), "replicas: 0", `replicas: "three"`),
