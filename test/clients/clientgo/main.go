@@ -108,13 +108,19 @@ func (w *world) typedClient(ctx context.Context) error {
 	if len(made.ManagedFields) != 1 || made.ManagedFields[0].Manager != "clientgo" || made.ManagedFields[0].Operation != metav1.ManagedFieldsOperationUpdate {
 		return fmt.Errorf("managedFields of a create: %v", made.ManagedFields)
 	}
-	s, err := deployments.GetScale(ctx, "typed", metav1.GetOptions{})
-	if err != nil {
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error { // its controller writes to it too
+		s, err := deployments.GetScale(ctx, "typed", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		s.Spec.Replicas = 2
+		if s, err = deployments.UpdateScale(ctx, "typed", s, metav1.UpdateOptions{}); err == nil && s.Spec.Replicas != 2 {
+			return fmt.Errorf("scaled to %d", s.Spec.Replicas)
+		}
 		return err
-	}
-	s.Spec.Replicas = 2
-	if s, err = deployments.UpdateScale(ctx, "typed", s, metav1.UpdateOptions{}); err != nil || s.Spec.Replicas != 2 {
-		return fmt.Errorf("scale: %v %w", s, err)
+	})
+	if err != nil {
+		return fmt.Errorf("scale: %w", err)
 	}
 	patched, err := deployments.Patch(ctx, "typed", types.StrategicMergePatchType, []byte(`{"spec":{"replicas":0,"template":{"spec":{"containers":[{"name":"c","env":[{"name":"A","value":"1"}]}]}}}}`), metav1.PatchOptions{})
 	if err != nil || len(patched.Spec.Template.Spec.Containers[0].Env) != 1 || patched.Spec.Template.Spec.Containers[0].Image != "none:1" {
