@@ -162,6 +162,9 @@ func (s *Server) listNow(t *table, r *api.Request, snap *Snapshot, from string) 
 		}
 	default:
 		field, value, ok := exactField(t.res, r.Select)
+		if !ok {
+			field, value, ok = v.exactLabel(r.Select)
+		}
 		if ok && v.fields[field] == nil {
 			if snap.rev == s.Revision() {
 				s.index(t, field)

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"proa/internal/api"
 	"proa/internal/apiserver"
@@ -263,4 +264,64 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	must[*corev1.ConfigMap](t)(core.ConfigMap.Create(ctx, s, configMap("a", "y")))
+}
+
+// A selector of a label looks at the objects that have it, whatever becomes of them.
+func TestLabelIndexIsUsed(t *testing.T) {
+	looked := 0
+	kind := &api.Kind[*corev1.ConfigMap]{API: "v1", Resource: "configmaps", Scope: api.Namespaced}
+	s := start(t, memory.New(nil), func(c *apiserver.Config) { c.Kinds = []api.Definition{kind} })
+	ctx := t.Context()
+	for i := range 200 {
+		m := configMap("a", fmt.Sprint("m", i))
+		m.Labels = map[string]string{"color": fmt.Sprint(i % 20), "n": fmt.Sprint(i)}
+		must[*corev1.ConfigMap](t)(kind.Create(ctx, s, m))
+	}
+	list := func(selector string) int {
+		t.Helper()
+		sel, err := labels.Parse(selector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := s.Handle(ctx, &api.Request{Verb: api.List, Resource: kind.Def(), Select: api.Selectors{Labels: counted{sel, &looked}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(resp.List.Items)
+	}
+	list("color=7") // makes the index
+	for _, c := range []struct {
+		selector     string
+		want, atMost int
+	}{
+		{"color=7", 10, 10}, {"color==7,n!=7", 9, 10}, {"color in (7)", 10, 10}, {"color=none", 0, 0},
+		{"color in (7,8)", 20, 200}, {"!color", 0, 200},
+	} {
+		looked = 0
+		if got := list(c.selector); got != c.want || looked > c.atMost {
+			t.Errorf("%s: %d objects, %d looked at; want %d, at most %d", c.selector, got, looked, c.want, c.atMost)
+		}
+	}
+	m := must[*corev1.ConfigMap](t)(kind.Get(ctx, s, "a", "m7"))
+	m = api.Clone(m)
+	m.Labels = nil
+	must[*corev1.ConfigMap](t)(kind.Update(ctx, s, m))
+	if err := kind.Delete(ctx, s, "a", "m27", api.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	looked = 0
+	if got := list("color=7"); got != 8 || looked > 8 {
+		t.Errorf("after a change and a delete: %d objects, %d looked at", got, looked)
+	}
+}
+
+// counted counts the objects that a selector is asked about.
+type counted struct {
+	labels.Selector
+	n *int
+}
+
+func (c counted) Matches(l labels.Labels) bool {
+	*c.n++
+	return c.Selector.Matches(l)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tidwall/btree"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
 
 	"proa/internal/api"
 	"proa/internal/apiserver/admit"
@@ -29,7 +30,7 @@ type table struct {
 // A view is the part of a table that a snapshot copies.
 type view struct {
 	items  *btree.Map[string, *api.Item] // by "namespace/name", or name
-	fields map[string]*btree.Set[string] // "value\x00key" by field; built when first asked for
+	fields map[string]*btree.Set[string] // "value\x00key" by field, or label; built when first asked for
 }
 
 func newTable(r *api.Resource, steps []*admit.Step) *table {
@@ -86,26 +87,41 @@ func (t *table) set(key string, item *api.Item) (old *api.Item) {
 		old, _ = t.items.Set(key, item)
 	}
 	for name, ix := range t.fields {
-		reindex(ix, t.res.Fields[name], key, old, item)
+		t.reindex(ix, name, key, old, item)
 	}
 	return old
 }
 
-func reindex(ix *btree.Set[string], field func(api.Object) string, key string, old, item *api.Item) {
+// labelled begins the name under which the index of a label is kept. No field's
+// name has a space.
+const labelled = "label "
+
+// value is what an index has of an object; an index of a label leaves out those
+// without it.
+func (t *table) value(index string, o api.Object) (value string, in bool) {
+	if label, ok := strings.CutPrefix(index, labelled); ok {
+		value = o.GetLabels()[label]
+		return value, value != ""
+	}
+	return t.res.Fields[index](o), true
+}
+
+func (t *table) reindex(ix *btree.Set[string], index, key string, old, item *api.Item) {
 	var was, is string
+	var wasIn, isIn bool
 	if old != nil {
-		was = field(old.Object())
+		was, wasIn = t.value(index, old.Object())
 	}
 	if item != nil {
-		is = field(item.Object())
+		is, isIn = t.value(index, item.Object())
 	}
-	if old != nil && item != nil && was == is {
+	if wasIn && isIn && was == is {
 		return
 	}
-	if old != nil {
+	if wasIn {
 		ix.Delete(was + "\x00" + key)
 	}
-	if item != nil {
+	if isIn {
 		ix.Insert(is + "\x00" + key)
 	}
 }
@@ -119,7 +135,7 @@ func (t *table) copy() view {
 	return v
 }
 
-// index makes the index of a field if there is none yet. It reads a snapshot
+// index makes the index of a field, or of a label, if there is none yet. It reads a snapshot
 // without holding the lock, and then catches up.
 func (s *Server) index(t *table, field string) {
 	for range 3 {
@@ -128,9 +144,9 @@ func (s *Server) index(t *table, field string) {
 		if v.fields[field] != nil {
 			return
 		}
-		ix, get := new(btree.Set[string]), t.res.Fields[field]
+		ix := new(btree.Set[string])
 		v.items.Scan(func(key string, item *api.Item) bool {
-			ix.Insert(get(item.Object()) + "\x00" + key)
+			t.reindex(ix, field, key, nil, item)
 			return true
 		})
 		if s.adopt(t, field, ix, snap.rev) {
@@ -154,7 +170,7 @@ func (s *Server) adopt(t *table, field string, ix *btree.Set[string], rev int64)
 		if e.gone {
 			now = nil
 		}
-		reindex(ix, t.res.Fields[field], e.key, e.prev, now)
+		t.reindex(ix, field, e.key, e.prev, now)
 	}
 	t.fields[field], t.dirty = ix, true
 	s.snap.Store(nil)
@@ -187,6 +203,40 @@ func (v *view) scanField(field, value, ns, from string, yield func(string, *api.
 		item, ok := v.items.Get(key)
 		return !ok || yield(key, item)
 	})
+}
+
+// Indexes of labels are made for whatever labels clients select by, in tables
+// where that saves something, and not without end.
+const (
+	maxLabelIndexes   = 8
+	minLabelIndexSize = 100 // objects
+)
+
+// exactLabel returns the index of a label that a selector compares with one
+// value, if the view has it or may have it.
+func (v *view) exactLabel(sel api.Selectors) (index, value string, ok bool) {
+	if sel.Labels == nil || sel.Labels.Empty() || v.items.Len() < minLabelIndexSize {
+		return "", "", false
+	}
+	have := 0
+	for name := range v.fields {
+		if strings.HasPrefix(name, labelled) {
+			have++
+		}
+	}
+	all, _ := sel.Labels.Requirements() // a selector of nothing has none
+	for _, r := range all {
+		one := r.Operator() == selection.Equals || r.Operator() == selection.DoubleEquals || r.Operator() == selection.In
+		values := r.ValuesUnsorted()
+		if !one || len(values) != 1 {
+			continue
+		}
+		value := values[0]
+		if index := labelled + r.Key(); value != "" && (v.fields[index] != nil || have < maxLabelIndexes) {
+			return index, value, true
+		}
+	}
+	return "", "", false
 }
 
 // exactField returns a declared field that a selector compares with one value.
