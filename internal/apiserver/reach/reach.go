@@ -208,7 +208,9 @@ func (w *Way) Upgrades() http.RoundTripper { return upgrades{w} }
 
 type upgrades struct{ w *Way }
 
-func (u upgrades) RoundTrip(req *http.Request) (*http.Response, error) { return u.w.send(u.w.http1, req) }
+func (u upgrades) RoundTrip(req *http.Request) (*http.Response, error) {
+	return u.w.send(u.w.http1, req)
+}
 
 func (w *Way) send(t *http.Transport, req *http.Request) (*http.Response, error) {
 	addr, err := w.pick(req.Context())
