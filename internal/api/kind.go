@@ -84,6 +84,10 @@ type Kind[T Object] struct {
 	Versioned      bool                       // an update, of the status too, must name the resourceVersion that it replaces
 	TTL            time.Duration              // the store removes objects this long after their last write
 
+	// Types is the schema by which applies own fields, as structured-merge-diff
+	// writes it; empty if client-go knows the kind.
+	Types string
+
 	once sync.Once
 	def  *Resource
 }

@@ -58,6 +58,7 @@ type Resource struct {
 	CreateOnUpdate bool
 	Versioned      bool
 	TTL            time.Duration
+	Types          string
 
 	// Hub is set if this is a further version or group of another resource: its
 	// objects are stored as the hub's. See [View].
@@ -155,6 +156,7 @@ func (k *Kind[T]) erase() *Resource {
 		CreateOnUpdate:       k.CreateOnUpdate,
 		Versioned:            k.Versioned,
 		TTL:                  k.TTL,
+		Types:                k.Types,
 		ValidName:            k.Name,
 		Default:              func(Object) {},
 		Prepare:              pair(k.Prepare),

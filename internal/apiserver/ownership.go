@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/applyconfigurations"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	smdtyped "sigs.k8s.io/structured-merge-diff/v6/typed"
 	"sigs.k8s.io/yaml"
 
 	"proa/internal/api"
@@ -57,7 +58,11 @@ func (o *owners) of(t *table, res *api.Resource, sub string) (*managedfields.Fie
 	if m, ok := o.by.Load(ownerKey{t, res, sub}); ok {
 		return m.(*managedfields.FieldManager), nil
 	}
-	m, err := managedfields.NewDefaultFieldManager(o.schema(), typed{t}, typed{t}, typed{t},
+	types, err := o.types(t)
+	if err != nil {
+		return nil, err
+	}
+	m, err := managedfields.NewDefaultFieldManager(types, typed{t}, typed{t}, typed{t},
 		res.GVK(), t.res.GroupVersion(), sub, notOwned(t, sub))
 	if err == nil {
 		o.by.Store(ownerKey{t, res, sub}, m)
@@ -96,6 +101,22 @@ func ofCustom(t *table, res *api.Resource, sub string) (*managedfields.FieldMana
 		t.managers.Store(key, m)
 	}
 	return m, err
+}
+
+// types tells fields apart: by the kind's own schema, if it has one.
+func (o *owners) types(t *table) (managedfields.TypeConverter, error) {
+	if t.res.Types == "" {
+		return o.schema(), nil
+	}
+	parser, err := smdtyped.NewParser(smdtyped.YAMLObject(t.res.Types))
+	if err != nil {
+		return nil, fmt.Errorf("read the schema of %s: %w", t.res.Kind, err)
+	}
+	scheme := runtime.NewScheme()
+	for _, res := range t.versions() {
+		scheme.AddKnownTypeWithName(res.GVK(), res.New())
+	}
+	return managedfields.NewSchemeTypeConverter(scheme, parser), nil
 }
 
 // notOwned names the fields that a write to sub does not change.
