@@ -4,6 +4,7 @@ package kinds
 import (
 	"proa/internal/api"
 	"proa/internal/kinds/admission"
+	"proa/internal/kinds/apiextensions"
 	"proa/internal/kinds/apiregistration"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/authentication"
@@ -52,6 +53,7 @@ var All = []api.Definition{
 	admission.ValidatingAdmissionPolicy,
 	admission.ValidatingAdmissionPolicyBinding,
 	admission.ValidatingWebhookConfiguration,
+	apiextensions.CustomResourceDefinition,
 	apiregistration.APIService,
 	apps.ControllerRevision,
 	apps.DaemonSet,
