@@ -40,11 +40,10 @@ type Config struct {
 	Server api.Handler // where APIServices are kept; asked without authorization
 	Net    *reach.Net  // the way to extension servers, with the front proxy's certificate
 
-	// BuiltIn lists the groups and versions that the server always serves itself,
-	// and Custom those that it serves now besides, with a channel that is closed
-	// when that changes. Each of them has an APIService.
-	BuiltIn []schema.GroupVersion
-	Custom  func() ([]schema.GroupVersion, <-chan struct{})
+	// Served is what the server serves itself now, and a channel that is closed
+	// when that has changed. Each group and version of it has an APIService. None
+	// are kept if nil.
+	Served func() ([]*api.Group, <-chan struct{})
 
 	Trust Trust // told to extension servers; nothing is if it has no CA
 

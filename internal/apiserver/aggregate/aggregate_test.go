@@ -409,10 +409,19 @@ func TestLocal(t *testing.T) {
 	apps, custom := schema.GroupVersion{Group: "apps", Version: "v1"}, schema.GroupVersion{Group: "stable.example.com", Version: "v1"}
 	core1 := schema.GroupVersion{Version: "v1"}
 	var mu sync.Mutex
-	served, changed := []schema.GroupVersion{custom}, make(chan struct{})
+	groups := func(gvs ...schema.GroupVersion) []*api.Group {
+		var rs []*api.Resource
+		for _, gv := range gvs {
+			for _, name := range []string{"ones", "others"} {
+				rs = append(rs, &api.Resource{GroupVersionResource: gv.WithResource(name)})
+			}
+		}
+		return api.Grouped(rs)
+	}
+	builtIn := []schema.GroupVersion{core1, apps, {Group: "apiregistration.k8s.io", Version: "v1"}}
+	served, changed := groups(append(builtIn, custom)...), make(chan struct{})
 	w := newWorld(t, func(c *aggregate.Config) {
-		c.BuiltIn = []schema.GroupVersion{core1, apps, {Group: "apiregistration.k8s.io", Version: "v1"}}
-		c.Custom = func() ([]schema.GroupVersion, <-chan struct{}) {
+		c.Served = func() ([]*api.Group, <-chan struct{}) {
 			mu.Lock()
 			defer mu.Unlock()
 			return served, changed
@@ -484,7 +493,7 @@ func TestLocal(t *testing.T) {
 	}
 	// What is served no more has no APIService.
 	mu.Lock()
-	served = nil
+	served = groups(builtIn...)
 	close(changed)
 	changed = make(chan struct{})
 	mu.Unlock()

@@ -39,13 +39,13 @@ func (a *Aggregator) keepLocal(ctx context.Context) {
 		return
 	}
 	for ctx.Err() == nil {
-		var custom []schema.GroupVersion
+		var groups []*api.Group
 		var changed <-chan struct{}
-		if a.Custom != nil {
-			custom, changed = a.Custom()
+		if a.Served != nil {
+			groups, changed = a.Served()
 		}
 		again := time.Hour
-		if err := a.settleLocal(ctx, custom); err != nil && ctx.Err() == nil {
+		if err := a.settleLocal(ctx, groups); err != nil && ctx.Err() == nil {
 			a.Log.Warn("The APIServices of what is served here cannot be kept", "err", err)
 			again = time.Second
 		}
@@ -62,8 +62,12 @@ func (a *Aggregator) keepLocal(ctx context.Context) {
 }
 
 // local is the APIService of a group and version that the server serves itself.
-func local(gv schema.GroupVersion, how string) *apiregistrationv1.APIService {
+func local(gv schema.GroupVersion) *apiregistrationv1.APIService {
 	p := remote.DefaultPriority(gv)
+	how := "true" // comes and goes with custom resources
+	if remote.BuiltIn(gv.Group) {
+		how = "onstart"
+	}
 	return &apiregistrationv1.APIService{
 		ObjectMeta: metav1.ObjectMeta{Name: gv.Version + "." + gv.Group, Labels: map[string]string{managed: how}},
 		Spec: apiregistrationv1.APIServiceSpec{Group: gv.Group, Version: gv.Version,
@@ -73,16 +77,15 @@ func local(gv schema.GroupVersion, how string) *apiregistrationv1.APIService {
 
 // settleLocal makes the local APIServices what they should be. Those without the
 // label are their makers' business.
-func (a *Aggregator) settleLocal(ctx context.Context, custom []schema.GroupVersion) error {
-	want := make(map[string]*apiregistrationv1.APIService, len(a.BuiltIn)+len(custom))
-	for _, l := range []struct {
-		gvs []schema.GroupVersion
-		how string
-	}{{custom, "true"}, {a.BuiltIn, "onstart"}} {
-		for _, gv := range l.gvs {
-			if gv.Group != apiregistration.APIService.Def().Group { // has none, as ever
-				o := local(gv, l.how)
-				want[o.Name] = o
+func (a *Aggregator) settleLocal(ctx context.Context, groups []*api.Group) error {
+	want := make(map[string]*apiregistrationv1.APIService, len(groups))
+	for _, g := range groups {
+		if g.Name == apiregistration.APIService.Def().Group {
+			continue // has none, as ever
+		}
+		for _, r := range g.Resources {
+			if name := r.Version + "." + g.Name; want[name] == nil {
+				want[name] = local(r.GroupVersion())
 			}
 		}
 	}

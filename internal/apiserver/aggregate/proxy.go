@@ -50,7 +50,9 @@ func (a *Aggregator) Handler(h api.Handler) api.Handler {
 }
 
 // claimed is the group and version that a request is about, if it is about one
-// of a named group: a resource, the discovery of the version, or its OpenAPI v3 document.
+// of a named group: a resource, the discovery of the version, or its OpenAPI v3
+// document. Nothing below these two paths is passed on as a path: who may read
+// discovery may not read everything.
 func claimed(r *api.Request) (gv schema.GroupVersion, ok bool) {
 	if r.Resource != nil {
 		return r.Resource.GroupVersion(), r.Resource.Group != ""
@@ -59,9 +61,8 @@ func claimed(r *api.Request) (gv schema.GroupVersion, ok bool) {
 	if !ok {
 		path, ok = strings.CutPrefix(r.Path, "/apis/")
 	}
-	group, rest, more := strings.Cut(path, "/")
-	version, _, _ := strings.Cut(rest, "/")
-	return schema.GroupVersion{Group: group, Version: version}, ok && more && version != ""
+	group, version, more := strings.Cut(strings.TrimRight(path, "/"), "/")
+	return schema.GroupVersion{Group: group, Version: version}, ok && more && !strings.Contains(version, "/")
 }
 
 func (t *route) answer(r *api.Request) (*api.Response, error) {
