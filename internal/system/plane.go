@@ -171,7 +171,7 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 		return r
 	}
 	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
-	all := controllers.All(controllers.Config{Resources: p.Server.Kinds(), RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
+	all := controllers.All(controllers.Config{Kinds: control.Fixed(p.Server.Kinds()...), RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
 	s.part(ctx, "the controllers", func(ctx context.Context) error {
 		p.controllers.Store(true)
 		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", ""), Register: p.metrics})
