@@ -215,6 +215,7 @@ func TestKindsComeWhileItRuns(t *testing.T) {
 		write("b")
 		expect("configmapsconfigmap b *v1.PartialObjectMetadata, secretssecret b *v1.PartialObjectMetadata")
 		kinds.set(core.Secret.Def())
+		expect("")
 		write("c")
 		expect("secretssecret c *v1.PartialObjectMetadata")
 		cancel()
