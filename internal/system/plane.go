@@ -22,6 +22,8 @@ import (
 	"proa/internal/apiserver"
 	"proa/internal/apiserver/access"
 	"proa/internal/apiserver/admit"
+	"proa/internal/apiserver/crd"
+	"proa/internal/apiserver/reach"
 	"proa/internal/control"
 	"proa/internal/controllers"
 	"proa/internal/httpapi"
@@ -39,6 +41,7 @@ func (s *system) issuer() string { return "https://kubernetes.default.svc." + s.
 type plane struct {
 	*apiserver.Server
 	authorizer access.Authorizer
+	net        reach.Net // to services, for those who call them
 	url        string
 	agents     agents
 	nodeTLS    *tls.Config // how the API server reaches the nodes' agents
@@ -80,10 +83,12 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 		apiserver.Component{Name: "etcd-0", Probe: func(context.Context) error { return s.engine.Err() }})
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
 		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
+		Webhook: crd.Through(&p.net),
 	})
 	if err != nil {
 		return nil, err
 	}
+	p.net.Reads = p.Server
 	s.parts.Go(func() { <-ctx.Done(); p.Close() })
 	authn.Handler, nodes.Handler = p.Server, p.Server
 	if err := s.bootstrap(ctx, p); err != nil {
@@ -172,8 +177,7 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 		return r
 	}
 	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
-	stored, _ := p.Server.Kinds()
-	all := controllers.All(controllers.Config{Resources: stored, RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
+	all := controllers.All(controllers.Config{Kinds: p.Server.Kinds, RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
 	s.part(ctx, "the controllers", func(ctx context.Context) error {
 		p.controllers.Store(true)
 		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", ""), Register: p.metrics})
