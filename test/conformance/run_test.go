@@ -38,11 +38,14 @@ var (
 )
 
 // worlds are the servers that rows share.
-type worlds struct{ plain, driven *world }
+type worlds struct {
+	plain, driven *world
+	hook          *webhook
+}
 
 // TestRows plays the whole table.
 func TestRows(t *testing.T) {
-	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true})}
+	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), hook: newWebhook(t)}
 	all := readAreas(t)
 	objs := readObjects(t)
 	all = append(all, matrix(t, objs))
@@ -125,17 +128,23 @@ func (ws *worlds) once(t *testing.T, way string, a *area, r *row, objs objects) 
 	case r.needs.controllers:
 		w = ws.driven
 	}
-	h := fnv.New32a()
-	fmt.Fprint(h, a.name, r.title, way)
-	ns := fmt.Sprintf("t%08x", h.Sum32())
-	if err := w.prepare(t.Context(), ns, r.needs.controllers); err != nil {
+	p := newPlay(w, ws.hook, a, r, way, objs)
+	if err := w.prepare(t.Context(), p.vars["ns"], r.needs.controllers); err != nil {
 		return err
 	}
-	sum := h.Sum32()
-	p := &play{w: w, via: wire{w}, objects: objs, vars: vars{
-		"ns": ns, "id": ns, "ip": fmt.Sprintf("10.%d.%d.%d", byte(sum>>16), byte(sum>>8), byte(sum)), "lots": lots, "huge": huge}}
 	if way == "process" {
 		p.via = direct{w}
 	}
 	return p.run(t.Context(), r)
+}
+
+// newPlay makes a row ready to be played over HTTPS, with names of its own.
+func newPlay(w *world, hook *webhook, a *area, r *row, way string, objs objects) *play {
+	h := fnv.New32a()
+	fmt.Fprint(h, a.name, r.title, way)
+	sum := h.Sum32()
+	ns := fmt.Sprintf("t%08x", sum)
+	return &play{w: w, via: wire{w}, objects: objs, vars: vars{
+		"ns": ns, "id": ns, "ip": fmt.Sprintf("10.%d.%d.%d", byte(sum>>16), byte(sum>>8), byte(sum)), "lots": lots, "huge": huge,
+		"g": ns + ".example.com", "crds": definitions, "webhook": hook.url, "webhookCA": hook.ca}}
 }
