@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -295,15 +296,17 @@ func (p *play) judgeWarnings(m *matcher, w *want, a *answer) error {
 	return nil
 }
 
-// judgeCauses compares the causes of an error: all of them, in any order.
+// judgeCauses compares the causes of an error: all of them, in any order, each once.
 func (p *play) judgeCauses(m *matcher, w *want, a *answer) error {
 	if len(w.causes) == 0 {
 		return nil
 	}
 	list, _ := field(field(a.body, "details"), "causes").([]any)
-	got := make([]any, len(list))
-	for i, c := range list {
-		got[i] = fmt.Sprint(field(c, "field"), ": ", field(c, "message"))
+	var got []any
+	for _, c := range list {
+		if text := fmt.Sprint(field(c, "field"), ": ", field(c, "message")); !slices.Contains(got, any(text)) {
+			got = append(got, text)
+		}
 	}
 	want := []any{"..."}
 	for _, c := range w.causes {
