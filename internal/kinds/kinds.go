@@ -4,6 +4,7 @@ package kinds
 import (
 	"proa/internal/api"
 	"proa/internal/kinds/admission"
+	"proa/internal/kinds/apiextensions"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/authentication"
 	"proa/internal/kinds/authorization"
@@ -51,6 +52,7 @@ var All = []api.Definition{
 	admission.ValidatingAdmissionPolicy,
 	admission.ValidatingAdmissionPolicyBinding,
 	admission.ValidatingWebhookConfiguration,
+	apiextensions.CustomResourceDefinition,
 	apps.ControllerRevision,
 	apps.DaemonSet,
 	apps.Deployment,
