@@ -62,7 +62,7 @@
 // A body whose lines begin with "| " is sent as it is. In bodies, paths,
 // headers and expectations $ns is the row's namespace (good as part of other
 // names, too: it is unique) and $x what an earlier answer has set; $$ is a
-// dollar, $lots is 8 KiB of text, $huge a ConfigMap of more than 3 MiB. A body with "like: v1/Pod" is the valid object of that kind of
+// dollar, $lots is 8 KiB of text, $half and $mega are half a million and a million letters, $huge a ConfigMap of more than 3 MiB. A body with "like: v1/Pod" is the valid object of that kind of
 // internal/kinds/testdata with the rest merged into it; "like: $obj" does so with
 // a whole object that an answer has set.
 //

@@ -31,10 +31,12 @@ var tally struct {
 	pending    []string
 }
 
-// Long texts, for rows that send much: $lots, and $huge, which is a ConfigMap
-// that is larger than any request may be.
+// Long texts, for rows that send much: $lots, $half and $mega, which is a
+// million letters, and $huge, a ConfigMap that is larger than any request may be.
 var (
 	lots = strings.Repeat("0123456789abcdef", 1<<9)
+	half = strings.Repeat("x", 5e5)
+	mega = strings.Repeat("x", 1e6)
 	huge = `{"metadata":{"name":"a"},"data":{"k":"` + strings.Repeat("x", 3<<20) + `"}}`
 )
 
@@ -158,6 +160,6 @@ func newPlay(w *world, hook *webhook, a *area, r *row, way string, objs objects)
 	sum := h.Sum32()
 	ns := fmt.Sprintf("t%08x", sum)
 	return &play{w: w, via: wire{w}, objects: objs, vars: vars{
-		"ns": ns, "id": ns, "ip": fmt.Sprintf("10.%d.%d.%d", byte(sum>>16), byte(sum>>8), byte(sum)), "lots": lots, "huge": huge,
+		"ns": ns, "id": ns, "ip": fmt.Sprintf("10.%d.%d.%d", byte(sum>>16), byte(sum>>8), byte(sum)), "lots": lots, "half": half, "mega": mega, "huge": huge,
 		"g": ns + ".example.com", "crds": definitions, "webhook": hook.url, "webhookCA": hook.ca}}
 }
