@@ -198,8 +198,7 @@ func (w *world) control(ctx context.Context, parts *sync.WaitGroup) {
 	h := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, w.server)
 	events := record.New(core.Event, w.server, "controllers", "", time.Now, testLog())
 	parts.Go(func() { events.Run(ctx) })
-	stored, _ := w.server.Kinds()
-	all := controllers.All(controllers.Config{Resources: stored, RootCA: string(w.ca.PEM)})
+	all := controllers.All(controllers.Config{Kinds: w.server.Kinds, RootCA: string(w.ca.PEM)})
 	parts.Go(func() { _ = control.Run(ctx, h, all, control.Config{Log: testLog(), Events: events}) })
 }
 
