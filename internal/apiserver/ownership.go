@@ -52,6 +52,9 @@ func newOwners(tables []*table) *owners {
 }
 
 func (o *owners) of(t *table, res *api.Resource, sub string) (*managedfields.FieldManager, error) {
+	if res.Family != nil {
+		return ofCustom(t, res, sub)
+	}
 	if m, ok := o.by.Load(ownerKey{t, res, sub}); ok {
 		return m.(*managedfields.FieldManager), nil
 	}
@@ -63,6 +66,39 @@ func (o *owners) of(t *table, res *api.Resource, sub string) (*managedfields.Fie
 		res.GVK(), t.res.GroupVersion(), sub, notOwned(t, sub))
 	if err == nil {
 		o.by.Store(ownerKey{t, res, sub}, m)
+	}
+	return m, err
+}
+
+// ofCustom is the field manager of a custom resource, which is the table's: it
+// goes with the definition.
+func ofCustom(t *table, res *api.Resource, sub string) (*managedfields.FieldManager, error) {
+	key := ownerKey{res: res, sub: sub}
+	if m, ok := t.managers.Load(key); ok {
+		return m.(*managedfields.FieldManager), nil
+	}
+	types, err := res.Family.Merge()
+	if err != nil {
+		return nil, err
+	}
+	filter := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, v := range res.Family.Versions {
+		var none []string
+		switch {
+		case sub == "status":
+			none = []string{"metadata", "spec"}
+		case v.HasStatus:
+			none = []string{"status"}
+		}
+		set := fieldpath.NewSet()
+		for _, field := range none {
+			set.Insert(fieldpath.MakePathOrDie(field))
+		}
+		filter[fieldpath.APIVersion(v.GroupVersion().String())] = fieldpath.NewExcludeSetFilter(set)
+	}
+	m, err := managedfields.NewDefaultCRDFieldManager(types, typed{t}, typed{t}, typed{t}, res.GVK(), res.GroupVersion(), sub, filter)
+	if err == nil {
+		t.managers.Store(key, m)
 	}
 	return m, err
 }
@@ -135,7 +171,7 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 		if owners == nil && !slices.ContainsFunc(obj.GetManagedFields(), byApply) {
 			obj.SetManagedFields(nil) // an intent of a name alone owns nothing, and says nothing of who owns the rest
 		}
-		obj.GetObjectKind().SetGroupVersionKind(t.res.GVK())
+		obj.GetObjectKind().SetGroupVersionKind(t.terms(r).GVK())
 		return obj, nil
 	}
 	w := s.writing(t, r)
@@ -163,7 +199,7 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 
 // applyNew makes the object that an apply found missing.
 func (w *writing) applyNew(ctx context.Context, merge func(api.Object) (api.Object, error)) (*api.Item, error) {
-	live := w.t.res.New()
+	live := w.res.New()
 	live.SetName(w.r.Name)
 	live.SetNamespace(w.r.Namespace)
 	obj, err := merge(live)

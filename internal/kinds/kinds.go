@@ -5,6 +5,7 @@ import (
 	"proa/internal/api"
 	"proa/internal/kinds/admission"
 	"proa/internal/kinds/apiextensions"
+	"proa/internal/kinds/apiregistration"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/authentication"
 	"proa/internal/kinds/authorization"
@@ -53,6 +54,7 @@ var All = []api.Definition{
 	admission.ValidatingAdmissionPolicyBinding,
 	admission.ValidatingWebhookConfiguration,
 	apiextensions.CustomResourceDefinition,
+	apiregistration.APIService,
 	apps.ControllerRevision,
 	apps.DaemonSet,
 	apps.Deployment,
