@@ -122,8 +122,13 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 	}
 	p.metrics = prometheus.NewRegistry()
 	s.measure(p)
-	handler := httpapi.Serve(access.Authorize(p.Server, p.authorizer), httpapi.Config{
+	others, err := s.startAggregator(ctx, p)
+	if err != nil {
+		return err
+	}
+	handler := httpapi.Serve(access.Authorize(others.Handler(p.Server), p.authorizer), httpapi.Config{
 		Groups:       p.Groups,
+		Remote:       others.Catalog,
 		Authenticate: authn.Authenticate,
 		Impersonate:  access.Impersonate(p.authorizer),
 		Version:      Version(),
