@@ -38,11 +38,11 @@ var (
 )
 
 // worlds are the servers that rows share.
-type worlds struct{ plain, driven *world }
+type worlds struct{ plain, driven, joined *world }
 
 // TestRows plays the whole table.
 func TestRows(t *testing.T) {
-	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true})}
+	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), joined: newWorld(t, needs{aggregation: true})}
 	all := readAreas(t)
 	objs := readObjects(t)
 	all = append(all, matrix(t, objs))
@@ -124,6 +124,8 @@ func (ws *worlds) once(t *testing.T, way string, a *area, r *row, objs objects) 
 		w = newWorld(t, r.needs)
 	case r.needs.controllers:
 		w = ws.driven
+	case r.needs.aggregation:
+		w = ws.joined
 	}
 	h := fnv.New32a()
 	fmt.Fprint(h, a.name, r.title, way)
