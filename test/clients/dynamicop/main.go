@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -39,7 +40,8 @@ var (
 
 func main() {
 	for _, gate := range []string{"ClientsAllowCBOR", "ClientsPreferCBOR"} {
-		if err := os.Setenv("KUBE_FEATURE_"+gate, "true"); err != nil { // before client-go looks
+		on := os.Getenv("DYNAMICOP_BARE") == "" // such a server does not read it
+		if err := os.Setenv("KUBE_FEATURE_"+gate, strconv.FormatBool(on)); err != nil { // before client-go looks
 			panic(err)
 		}
 	}
@@ -110,11 +112,11 @@ func run(ctx context.Context) error {
 		{"unknown kinds", false, w.unknown},
 		{"definitions", false, w.define},
 		{"names that are taken", false, w.taken},
-		{"published schemas", false, w.published},
+		{"published schemas", true, w.published},
 		{"reconcile", false, w.reconcile},
 		{"patches", false, w.patches},
 		{"scale client", false, w.scale},
-		{"cbor", false, w.cbor},
+		{"cbor", true, w.cbor},
 		{"pages", false, w.pages},
 		{"metadata client", false, w.metadataClient},
 		{"a stricter schema", false, w.stricter},

@@ -353,6 +353,7 @@ func (w *world) storedVersions(ctx context.Context) error {
 	if len(crd.Status.StoredVersions) != 1 || crd.Status.StoredVersions[0] != "v1" || crd.Status.AcceptedNames.Kind != "Website" {
 		return fmt.Errorf("%+v", crd.Status)
 	}
-	crd.Status.StoredVersions = []string{"v1beta1"}
-	return refused(w.client.Status().Update(ctx, &crd), apierrors.IsInvalid, "status.storedVersions")
+	crd.Spec.Versions = crd.Spec.Versions[1:]
+	crd.Spec.Versions[0].Storage = true
+	return refused(w.client.Update(ctx, &crd), apierrors.IsInvalid, `status.storedVersions[0]: Invalid value: "v1"`, "missing from spec.versions")
 }
