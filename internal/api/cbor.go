@@ -16,7 +16,11 @@ var CBORMagic = []byte{0xd9, 0xd9, 0xf7}
 
 // EncodeCBOR returns the wire form of o as KEP-4222 has it. It reads o only.
 func EncodeCBOR(o runtime.Object) ([]byte, error) {
-	b, err := direct.Marshal(o)
+	var v any = o
+	if x, ok := o.(interface{ UnstructuredContent() map[string]any }); ok {
+		v = x.UnstructuredContent()
+	}
+	b, err := direct.Marshal(v)
 	return append(CBORMagic[:3:3], b...), err
 }
 

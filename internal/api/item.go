@@ -110,6 +110,12 @@ func (i *Item) decode() (Object, error) {
 		if err != nil {
 			return nil, err
 		}
+		if f := i.Resource.Family; f != nil {
+			if !f.Plain && stored.GetObjectKind().GroupVersionKind().Version != i.Resource.Version {
+				return nil, fmt.Errorf("%s %s was not converted to %s", i.Resource.Kind, stored.GetName(), i.Resource.GroupVersion())
+			}
+			return i.take(f.Relabel(stored, i.Resource)), nil
+		}
 		return i.take(i.Resource.Hub.From(stored)), nil
 	}
 	o, err := i.Resource.Codec.Decode(i.body)
@@ -159,7 +165,7 @@ func (i *Item) Body() ([]byte, error) {
 // it. An item of a view, with the forms made from it, is kept with the stored
 // one and shared like its own forms.
 func (i *Item) In(r *Resource) *Item {
-	if r == i.Resource || r.Hub == nil {
+	if r == i.Resource || r.Hub == nil && r.Family == nil {
 		return i
 	}
 	i.touch(usedView)
@@ -178,8 +184,25 @@ func (i *Item) In(r *Resource) *Item {
 	}
 }
 
+// Adopt gives an item of another version of a custom resource its object, which
+// somebody has converted: see [Family]. It becomes shared.
+func (i *Item) Adopt(o Object) { i.take(o) }
+
+// Converted says whether Object will do without a conversion that can fail.
+func (i *Item) Converted() bool {
+	f := i.Resource.Family
+	if f == nil || f.Plain || i.obj.Load() != nil {
+		return true
+	}
+	m := i.more.Load()
+	return m == nil || m.of == nil || m.of.Resource.Version == i.Resource.Version
+}
+
 // Stored is the item as it is stored: the inverse of In.
 func (i *Item) Stored() *Item {
+	if m := i.more.Load(); i.Resource.Family != nil && m != nil && m.of != nil {
+		return m.of
+	}
 	if i.Resource.Hub == nil {
 		return i
 	}
@@ -195,12 +218,28 @@ func (i *Item) JSON() ([]byte, error) {
 	if b := i.json.Load(); b != nil {
 		return *b, nil
 	}
-	b, err := json.Marshal(i.Public())
+	b, err := i.text()
 	if err != nil {
 		return nil, err
 	}
 	i.json.Store(&b)
 	return b, nil
+}
+
+// text makes the JSON, from the stored form where that is JSON already.
+func (i *Item) text() ([]byte, error) {
+	if c, ok := i.Resource.Codec.(textCodec); ok && i.body != nil {
+		if b, ok := c.Text(i.body, i.Revision); ok {
+			return b, nil
+		}
+	}
+	return json.Marshal(i.Public())
+}
+
+// A textCodec has JSON as its stored form. Text returns the JSON for clients, if
+// body can be had as that without decoding it.
+type textCodec interface {
+	Text(body []byte, revision int64) ([]byte, bool)
 }
 
 // Sweep lets go of the forms that nobody has asked for since the last Sweep and

@@ -84,6 +84,10 @@ type Kind[T Object] struct {
 	Versioned      bool                       // an update, of the status too, must name the resourceVersion that it replaces
 	TTL            time.Duration              // the store removes objects this long after their last write
 
+	// Types is the schema by which applies own fields, as structured-merge-diff
+	// writes it; empty if client-go knows the kind.
+	Types string
+
 	once sync.Once
 	def  *Resource
 }
@@ -96,6 +100,8 @@ type Column[T Object] struct {
 	Doc    string
 	Wide   bool // shown only with -o wide
 	Cell   func(T) any
+
+	Priority int32 // of a custom resource's column, as its definition has it
 }
 
 // Col returns a column, its type taken from what f returns.
@@ -127,6 +133,8 @@ type Scale[T Object] struct {
 	SetWant  func(T, int32)
 	Have     func(T) int32
 	Selector func(T) string
+
+	Path string // of a custom resource's count, as its definition has it
 }
 
 // A Definition is a *Kind[T] for some T, or a custom resource definition.

@@ -41,6 +41,10 @@ func (i *Item) fullOwners() []metav1.ManagedFieldsEntry {
 	return i.Resource.Owners(i.Object())
 }
 
+// Shallow returns a copy of o that shares what o points to: its metadata's own
+// fields may be set, not what they lead to.
+func Shallow(o Object) Object { return shallow(o) }
+
 // shallow returns a copy of o that shares what o points to.
 func shallow(o Object) Object {
 	c := reflect.New(reflect.TypeOf(o).Elem())

@@ -58,10 +58,17 @@ type Resource struct {
 	CreateOnUpdate bool
 	Versioned      bool
 	TTL            time.Duration
+	Types          string
 
 	// Hub is set if this is a further version or group of another resource: its
 	// objects are stored as the hub's. See [View].
 	Hub *Hub
+	// Family is set if this is a version of a custom resource.
+	Family *Family
+	// Edition is another text whenever a custom resource's definition is another.
+	Edition string
+	// Models are the definitions of its OpenAPI, by name; the published ones if nil.
+	Models func() (*Models, error)
 
 	Deprecated string // a warning for everybody who uses this version; empty if it is not deprecated
 
@@ -79,10 +86,14 @@ func (r *Resource) GroupKind() schema.GroupKind {
 // not kept.
 func (r *Resource) ServesStatus() bool { return r.HasStatus && !r.Virtual }
 
-// Stored is the resource whose objects are kept for this one: itself, unless it is a view.
+// Stored is the resource whose objects are kept for this one: itself, unless it
+// is a view, or a version that is not the one for storage.
 func (r *Resource) Stored() *Resource {
-	if r.Hub != nil {
+	switch {
+	case r.Hub != nil:
 		return r.Hub.Resource
+	case r.Family != nil:
+		return r.Family.Storage
 	}
 	return r
 }
@@ -97,7 +108,7 @@ func (r *Resource) SupportsField(name string) error {
 		return nil
 	case r.Group == "batch" && r.Resource == "jobs":
 		return fmt.Errorf("field label %q not supported for Job", name)
-	case len(r.Fields) == 0:
+	case len(r.Fields) == 0 && r.Family == nil:
 		return fmt.Errorf("%q is not a known field selector: only %q, %q", name, "metadata.name", "metadata.namespace")
 	}
 	return fmt.Errorf("field label not supported: %s", name)
@@ -145,6 +156,7 @@ func (k *Kind[T]) erase() *Resource {
 		CreateOnUpdate:       k.CreateOnUpdate,
 		Versioned:            k.Versioned,
 		TTL:                  k.TTL,
+		Types:                k.Types,
 		ValidName:            k.Name,
 		Default:              func(Object) {},
 		Prepare:              pair(k.Prepare),
@@ -232,7 +244,8 @@ func deprecated(o Object, gvk schema.GroupVersionKind) string {
 // columns is the whole table: Name, the kind's own columns, Age, the wide ones.
 func (k *Kind[T]) columns() (out []Column[Object]) {
 	add := func(c Column[T]) {
-		out = append(out, Column[Object]{c.Name, c.Type, c.Format, c.Doc, c.Wide, func(o Object) any { return c.Cell(o.(T)) }})
+		out = append(out, Column[Object]{Name: c.Name, Type: c.Type, Format: c.Format, Doc: c.Doc, Wide: c.Wide,
+			Cell: func(o Object) any { return c.Cell(o.(T)) }})
 	}
 	if k.Whole {
 		for _, c := range k.Columns {

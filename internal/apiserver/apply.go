@@ -26,6 +26,10 @@ func (s *Server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defined, err := s.loadDefinitions(ctx, rev)
+	if err != nil {
+		return err
+	}
 	foreign := 0
 	for r, err := range records {
 		if err != nil {
@@ -36,7 +40,10 @@ func (s *Server) load(ctx context.Context) error {
 			foreign++
 			continue
 		}
-		item := api.NewItem(t.res, r.Revision, r.Value, nil)
+		item := defined[r.Key]
+		if item == nil {
+			item = t.item(r.Revision, r.Value, nil)
+		}
 		t.items.Load(key, item) // they come in order
 		if len(t.watch) == 0 {
 			continue
@@ -51,11 +58,39 @@ func (s *Server) load(ctx context.Context) error {
 	if foreign > 0 {
 		s.log.Warn("the store holds objects of kinds that are not served", "objects", foreign)
 	}
-	for _, t := range s.tables {
+	for _, t := range s.all() {
 		t.log.reset(rev)
 	}
 	s.rev = rev
 	return nil
+}
+
+// loadDefinitions makes the tables of custom resources, before anything that
+// belongs into them is read. It returns the definitions by their keys.
+func (s *Server) loadDefinitions(ctx context.Context, rev int64) (map[string]*api.Item, error) {
+	t := s.custom.of
+	if t == nil {
+		return nil, nil
+	}
+	records, _, err := s.engine.Range(ctx, t.prefix, t.prefix[:len(t.prefix)-1]+"0", rev, 0)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]*api.Item{}
+	for r, err := range records {
+		if err != nil {
+			return nil, err
+		}
+		item := t.item(r.Revision, r.Value, nil)
+		if err := item.Check(); err != nil {
+			return nil, err
+		}
+		out[r.Key] = item
+		if d, ok := s.define(r.Key[len(t.prefix):], item, 0); ok {
+			s.redefine(d, rev)
+		}
+	}
+	return out, nil
 }
 
 // follow is the one goroutine that changes the tables.
@@ -101,7 +136,7 @@ func (s *Server) fail(err error) {
 		close(w.done)
 	}
 	s.waiting = nil
-	for _, t := range s.tables {
+	for _, t := range s.all() {
 		t.topics.all(s.rev + 1)
 	}
 }
@@ -109,11 +144,15 @@ func (s *Server) fail(err error) {
 // reload reads the whole state anew when the engine no longer has the changes
 // since the last one. Watchers are told to list again.
 func (s *Server) reload(ctx context.Context) error {
-	fresh := &Server{engine: s.engine, log: s.log, byPrefix: map[string]*table{}}
+	fresh := &Server{engine: s.engine, log: s.log, byPrefix: map[string]*table{}, byName: s.byName}
+	fresh.custom.init(Config{Webhook: s.custom.webhook}, nil)
 	for _, t := range s.tables {
 		n := newTable(t.res, nil)
 		fresh.tables = append(fresh.tables, n)
 		fresh.byPrefix[n.prefix] = n
+		if t == s.custom.of {
+			fresh.custom.of = n
+		}
 	}
 	if err := fresh.load(ctx); err != nil {
 		return err
@@ -126,11 +165,13 @@ func (s *Server) reload(ctx context.Context) error {
 			t.items.Scan(func(_ string, item *api.Item) bool { f(item.Object(), nil); return true })
 			n.items.Scan(func(_ string, item *api.Item) bool { f(nil, item.Object()); return true })
 		}
-		t.view, t.dirty = n.view, true
+		t.view = n.view
+		s.soil(t.rows)
 		t.log.reset(fresh.rev)
 	}
+	s.adoptDefinitions(fresh)
 	s.advance(fresh.rev)
-	for _, t := range s.tables {
+	for _, t := range s.all() {
 		t.topics.all(fresh.rev)
 	}
 	return nil
@@ -140,15 +181,26 @@ func (s *Server) reload(ctx context.Context) error {
 func (s *Server) apply(b store.Batch) {
 	now := s.clock.Now()
 	list := make([]change, 0, len(b.Events))
+	var defined []redefinition
 	for i := range b.Events {
-		if c, ok := s.change(&b.Events[i], now); ok {
-			list = append(list, c)
+		c, ok := s.change(&b.Events[i], now)
+		if !ok {
+			continue
+		}
+		list = append(list, c)
+		if c.t == s.custom.of && c.e.rev > s.rev { // which only this goroutine changes
+			if d, ok := s.redefinition(&b.Events[i], c.e.key, c.e.item); ok {
+				defined = append(defined, d)
+			}
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b.Revision <= s.rev {
 		return
+	}
+	for _, d := range defined {
+		s.redefine(d, b.Revision)
 	}
 	for i := range list {
 		c := &list[i]
@@ -160,6 +212,7 @@ func (s *Server) apply(b store.Batch) {
 			now = nil
 		}
 		c.e.prev = c.t.set(c.e.key, now)
+		s.soil(c.t.rows)
 		if c.e.gone && c.e.prev == nil {
 			continue
 		}
@@ -193,7 +246,7 @@ func (s *Server) change(ev *store.Event, now time.Time) (change, bool) {
 	}
 	return change{t, &event{
 		key: key, rev: ev.Revision, gone: ev.Deleted, at: now,
-		item: api.NewItem(t.res, ev.Revision, ev.Value, obj),
+		item: t.item(ev.Revision, ev.Value, obj),
 	}}, true
 }
 
@@ -411,7 +464,7 @@ func (s *Server) write(ctx context.Context, t *table, key string, op store.Op, o
 	item, _ := t.items.Get(key)
 	s.mu.RUnlock()
 	if item == nil || item.Revision != rev { // overtaken already
-		item = api.NewItem(t.res, rev, op.Value, nil)
+		item = t.item(rev, op.Value, nil)
 	}
 	return item, nil
 }

@@ -67,9 +67,7 @@ type sweeper struct{ gone int }
 func (w *sweeper) sweep(s *Server) (freed bool) {
 	n := 0
 	snap := s.Snapshot()
-	for i := range snap.views {
-		snap.views[i].items.Scan(func(_ string, item *api.Item) bool { n += item.Sweep(); return true })
-	}
+	snap.each(func(item *api.Item) { n += item.Sweep() })
 	w.gone += n
 	if n > quietSweep || w.gone < worthwhile {
 		return false
@@ -84,18 +82,13 @@ func (w *sweeper) sweep(s *Server) (freed bool) {
 func (s *Server) Verify() error {
 	var errs []error
 	snap := s.Snapshot()
-	for i := range snap.views {
-		snap.views[i].items.Scan(func(_ string, item *api.Item) bool {
-			errs = append(errs, item.Verify())
-			return true
-		})
-	}
+	snap.each(func(item *api.Item) { errs = append(errs, item.Verify()) })
 	return errors.Join(errs...)
 }
 
 func (s *Server) age(before time.Time) {
 	s.mu.Lock()
-	for _, t := range s.tables {
+	for _, t := range s.all() {
 		t.log.age(before)
 	}
 	s.mu.Unlock()

@@ -64,6 +64,12 @@ func (d *decoder) decode(body []byte, contentType string, obj api.Object) error 
 			strict = append(strict, more...)
 		}
 	case api.MediaCBOR:
+		if _, ok := obj.(selfReader); ok {
+			if body, err = api.CBORToJSON(body); err == nil {
+				strict, err = d.decodeJSON(body, obj)
+			}
+			break
+		}
 		var kind schema.GroupVersionKind
 		if kind, strict, err = api.DecodeCBOR(body, d.gvk, obj, d.mode != validateIgnore); err == nil {
 			obj.GetObjectKind().SetGroupVersionKind(kind)
@@ -136,10 +142,24 @@ func peek(body []byte, got schema.GroupVersionKind) schema.GroupVersionKind {
 }
 
 func (d *decoder) decodeJSON(body []byte, obj api.Object) (strict []error, err error) {
+	if x, ok := obj.(selfReader); ok {
+		return x.ReadJSON(body, d.mode != validateIgnore)
+	}
 	if d.mode == validateIgnore {
 		return nil, kjson.UnmarshalCaseSensitivePreserveInts(body, obj)
 	}
 	return kjson.UnmarshalStrict(body, obj)
+}
+
+// A selfReader is an object whose fields a schema tells, not a Go type.
+type selfReader interface {
+	api.Object
+	// ReadJSON reads a body. With check, strict is what does not belong there.
+	ReadJSON(body []byte, check bool) (strict []error, err error)
+	// SetContent takes over the JSON values of an object.
+	SetContent(map[string]any) error
+	// UnstructuredContent is the object as JSON values.
+	UnstructuredContent() map[string]any
 }
 
 func (d *decoder) fromYAML(body []byte) (out []byte, strict []error, err error) {

@@ -52,7 +52,7 @@ func (w *writing) swapDeleted(ctx context.Context, was *api.Item, obj api.Object
 // deleting returns the object as a delete leaves it: marked, if anything still
 // holds it.
 func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, error) {
-	res, old := w.t.res, was.Object()
+	res, old := w.res, was.Object()
 	if err := w.preconditions(old); err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (w *writing) preconditions(old api.Object) error {
 
 // propagate returns the finalizers that say what becomes of the dependents.
 func (w *writing) propagate(have []string) []string {
-	policy := w.t.res.Propagation
+	policy := w.res.Propagation
 	switch p := w.r.Options.Propagation; {
 	case p != nil:
 		policy = *p
@@ -124,10 +124,10 @@ func (w *writing) propagate(have []string) []string {
 // shorten moves the end of an object that is being deleted nearer, if the caller asks so.
 func (w *writing) shorten(obj api.Object) {
 	have, asked := obj.GetDeletionGracePeriodSeconds(), w.r.Options.GracePeriod
-	if have == nil || *have == 0 || asked == nil || w.t.res.Grace == nil {
+	if have == nil || *have == 0 || asked == nil || w.res.Grace == nil {
 		return
 	}
-	grace := w.t.res.Grace(obj, asked)
+	grace := w.res.Grace(obj, asked)
 	if grace >= *have {
 		return
 	}

@@ -99,7 +99,7 @@ func scopeOf(res *api.Resource, r *api.Request) scope {
 }
 
 func (s *Server) list(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
-	if err := checkOptions(t.res, r); err != nil {
+	if err := checkOptions(t.terms(r), r); err != nil {
 		return nil, err
 	}
 	at, from, err := s.listState(ctx, r)
@@ -107,13 +107,13 @@ func (s *Server) list(ctx context.Context, t *table, r *api.Request) (*api.Respo
 		return nil, err
 	}
 	if at == 0 {
-		return s.listNow(t, r, s.Snapshot(), from), nil
+		return s.listNow(ctx, t, r, s.Snapshot(), from)
 	}
 	if snap := s.Snapshot(); snap.rev == at {
-		return s.listNow(t, r, snap, from), nil
+		return s.listNow(ctx, t, r, snap, from)
 	}
 	if snap := s.recent.at(at); snap != nil && at >= s.engine.Horizon() {
-		return s.listNow(t, r, snap, from), nil
+		return s.listNow(ctx, t, r, snap, from)
 	}
 	l, err := s.listThen(ctx, t, r, at, from)
 	if errors.Is(err, store.ErrCompacted) {
@@ -149,10 +149,13 @@ func (s *Server) listState(ctx context.Context, r *api.Request) (at int64, from 
 }
 
 // listNow answers from a snapshot.
-func (s *Server) listNow(t *table, r *api.Request, snap *Snapshot, from string) *api.Response {
+func (s *Server) listNow(ctx context.Context, t *table, r *api.Request, snap *Snapshot, from string) (*api.Response, error) {
 	c := scopeOf(t.res, r)
-	p := page{r: r, res: t.res, list: &api.ItemList{Revision: snap.rev}}
-	v := &snap.views[t.slot]
+	p := s.page(ctx, t, r, snap.rev)
+	v := snap.view(t)
+	if err := p.prepare(ctx, s, t, v, c.ns); err != nil {
+		return nil, err
+	}
 	switch {
 	case c.nothing:
 	case c.name != "":
@@ -161,17 +164,14 @@ func (s *Server) listNow(t *table, r *api.Request, snap *Snapshot, from string) 
 			p.add(key, item)
 		}
 	default:
-		field, value, ok := exactField(t.res, r.Select)
-		if !ok {
-			field, value, ok = v.exactLabel(r.Select)
-		}
+		field, value, ok := t.exact(v, r.Select)
 		if ok && v.fields[field] == nil {
 			if snap.rev == s.Revision() {
 				s.index(t, field)
 			}
 			if now := s.Snapshot(); now.rev == snap.rev {
 				snap = now
-				v = &snap.views[t.slot]
+				v = snap.view(t)
 			}
 			ok = v.fields[field] != nil
 		}
@@ -189,7 +189,7 @@ func (s *Server) listNow(t *table, r *api.Request, snap *Snapshot, from string) 
 	if p.more {
 		s.recent.keep(snap)
 	}
-	return &api.Response{List: p.list}
+	return &api.Response{List: p.list}, p.err
 }
 
 // listThen answers from the engine, for a state that is no longer in memory.
@@ -203,7 +203,7 @@ func (s *Server) listThen(ctx context.Context, t *table, r *api.Request, at int6
 	if err != nil {
 		return nil, err
 	}
-	p := page{r: r, res: t.res, list: &api.ItemList{Revision: rev}}
+	p := s.page(ctx, t, r, rev)
 	rest := int64(0)
 	for rec, err := range records {
 		switch {
@@ -217,7 +217,7 @@ func (s *Server) listThen(ctx context.Context, t *table, r *api.Request, at int6
 			if item := s.item(t, key); item != nil && item.Revision == rec.Revision {
 				p.add(key, item)
 			} else {
-				p.add(key, api.NewItem(t.res, rec.Revision, rec.Value, nil))
+				p.add(key, t.item(rec.Revision, rec.Value, nil))
 			}
 			if p.more {
 				rest = 1
@@ -225,7 +225,7 @@ func (s *Server) listThen(ctx context.Context, t *table, r *api.Request, at int6
 		}
 	}
 	p.end(func() int64 { return rest })
-	return &api.Response{List: p.list}, nil
+	return &api.Response{List: p.list}, p.err
 }
 
 // A page collects what a list answers.
@@ -236,11 +236,51 @@ type page struct {
 	more bool
 	last string // the key of the last item
 	next string // the key that the next page begins at, if there is more
+
+	see       func(*api.Item) (api.Object, error) // what selectors judge
+	converted map[*api.Item]*api.Item             // those that took a webhook
+	err       error
+}
+
+func (s *Server) page(ctx context.Context, t *table, r *api.Request, rev int64) *page {
+	p := &page{r: r, res: t.terms(r), list: &api.ItemList{Revision: rev}}
+	p.see = func(item *api.Item) (api.Object, error) {
+		if v := p.converted[item]; v != nil {
+			return v.Object(), nil
+		}
+		return s.seen(ctx, t, r, item)
+	}
+	return p
+}
+
+// prepare converts at once what selectors will have to look at, if that takes a webhook.
+func (p *page) prepare(ctx context.Context, s *Server, t *table, v *view, ns string) error {
+	if f := t.res.Family; f == nil || f.Plain || p.r.Select.Empty() {
+		return nil
+	}
+	var items []*api.Item
+	v.scan(ns, "", func(_ string, item *api.Item) bool { items = append(items, item); return true })
+	converted, err := s.allInVersion(ctx, items, p.r.Resource)
+	if err != nil {
+		return err
+	}
+	p.converted = make(map[*api.Item]*api.Item, len(items))
+	for i, item := range items {
+		p.converted[item] = converted[i]
+	}
+	return nil
 }
 
 func (p *page) add(key string, item *api.Item) bool {
-	if !p.r.Select.Empty() && !p.r.Select.Matches(p.res, item.Object()) {
-		return true
+	if !p.r.Select.Empty() {
+		o, err := p.see(item)
+		if err != nil {
+			p.err = err
+			return false
+		}
+		if !p.r.Select.Matches(p.res, o) {
+			return true
+		}
 	}
 	if p.r.At.Limit > 0 && int64(len(p.list.Items)) == p.r.At.Limit {
 		p.more, p.next = true, p.last+"\x00"

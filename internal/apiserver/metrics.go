@@ -21,8 +21,8 @@ func (s *Server) Describe(to chan<- *prometheus.Desc) {
 // Collect counts the objects of each resource.
 func (s *Server) Collect(to chan<- prometheus.Metric) {
 	snap := s.Snapshot()
-	for i, t := range s.tables {
-		n := float64(snap.views[i].items.Len())
+	for _, t := range s.all() {
+		n := float64(snap.view(t).items.Len())
 		gr := t.res.GroupResource()
 		to <- prometheus.MustNewConstMetric(resourceObjects, prometheus.GaugeValue, n, gr.Group, gr.Resource)
 		to <- prometheus.MustNewConstMetric(storageObjects, prometheus.GaugeValue, n, strings.TrimSuffix(gr.Resource+"."+gr.Group, "."))

@@ -37,6 +37,7 @@ const retries = 50
 type writing struct {
 	s        *Server
 	t        *table
+	res      *api.Resource // the table's, or the version of a custom resource that the request is in
 	r        *api.Request
 	key      string
 	warnings []string
@@ -45,13 +46,13 @@ type writing struct {
 }
 
 func (s *Server) writing(t *table, r *api.Request) *writing {
-	return &writing{s: s, t: t, r: r, key: t.key(r.Namespace, r.Name)}
+	return &writing{s: s, t: t, res: t.terms(r), r: r, key: t.key(r.Namespace, r.Name)}
 }
 
 // attributes are what the admission steps see.
 func (w *writing) attributes(verb api.Verb, obj, old api.Object) *admit.Attributes {
 	a := &admit.Attributes{
-		Verb: verb, Resource: w.t.res, Sub: w.r.Sub, Namespace: w.r.Namespace, Name: w.r.Name,
+		Verb: verb, Resource: w.res, Sub: w.r.Sub, Namespace: w.r.Namespace, Name: w.r.Name,
 		New: obj, Old: old, User: w.r.User, Options: w.r.Options, State: state{w.s.Snapshot, w.s}, Random: w.s.suffix,
 	}
 	if obj != nil {
@@ -80,7 +81,7 @@ func (w *writing) admit(ctx context.Context, a *admit.Attributes) error {
 		changed = true
 	}
 	if changed {
-		w.t.res.Default(a.New)
+		w.res.Default(a.New)
 	}
 	return nil
 }
@@ -144,19 +145,22 @@ func (w *writing) invalid(name string, errs field.ErrorList) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return apierrors.NewInvalid(w.t.res.GroupKind(), name, errs)
+	return apierrors.NewInvalid(w.res.GroupKind(), name, errs)
 }
 
 var metadata = field.NewPath("metadata")
 
 // insert takes a decoded object and stores it as a new one.
 func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, err error) {
-	res, verb := w.t.res, api.Create
+	res, verb := w.res, api.Create
 	defer func() { w.settle(err) }()
 	w.key = w.t.key(obj.GetNamespace(), obj.GetName())
 	res.Default(obj)
 	a := w.attributes(verb, obj, nil)
 	noted := admit.Note(obj, w.t.steps, a)
+	if f := res.Family; f != nil && f.Terminating() {
+		return nil, apierrors.NewForbidden(w.r.Resource.GroupResource(), obj.GetName(), errTerminating)
+	}
 	if err := w.admit(ctx, a); err != nil {
 		return nil, err
 	}
@@ -185,11 +189,11 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 		}
 		return api.NewItem(res, 0, nil, obj), nil
 	}
-	body, err := res.Codec.Encode(obj)
+	name := obj.GetName()
+	body, obj, err := w.encode(ctx, obj)
 	if err != nil {
 		return nil, err
 	}
-	name := obj.GetName()
 	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: store.Absent, User: w.r.User.Name}, obj)
 	var lost *store.ConflictError
 	if errors.As(err, &lost) {
@@ -200,7 +204,7 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 
 // begin sets the metadata that the server gives to a new object.
 func (w *writing) begin(obj api.Object) {
-	res := w.t.res
+	res := w.res
 	obj.SetUID(w.s.uid())
 	obj.SetCreationTimestamp(metav1.NewTime(w.s.clock.Now()).Rfc3339Copy())
 	obj.SetDeletionTimestamp(nil)
@@ -220,7 +224,7 @@ func (w *writing) begin(obj api.Object) {
 // in the place of old. gone says that it was the last thing a deleted object
 // waited for. A lost race is a *store.ConflictError.
 func (w *writing) replace(ctx context.Context, was *api.Item, obj api.Object) (item *api.Item, gone bool, err error) {
-	old, res := was.Object(), w.t.res
+	old, res := was.Object(), w.res
 	defer func() { w.settle(err) }()
 	if err := w.sameObject(obj, old); err != nil {
 		return nil, false, err
@@ -292,7 +296,7 @@ func (w *writing) keep(obj, old api.Object) (other types.UID) {
 // merge puts back what the write may not change, by the subresource that it is
 // for, counts the generation, and returns the kind's validation for it.
 func (w *writing) merge(obj, old api.Object) func(obj, old api.Object) field.ErrorList {
-	res := w.t.res
+	res := w.res
 	grow := func() {
 		if res.Generation && !res.SpecEqual(obj, old) {
 			obj.SetGeneration(old.GetGeneration() + 1)
@@ -324,12 +328,12 @@ func (w *writing) rules() func(obj, old api.Object) field.ErrorList {
 	if h := w.t.asked(w.r).Hub; h != nil {
 		return h.Validate
 	}
-	return w.t.res.Validate
+	return w.res.Validate
 }
 
 // swap stores obj in the place of was, or removes it if nothing holds it any more.
 func (w *writing) swap(ctx context.Context, was *api.Item, obj api.Object) (item *api.Item, gone bool, err error) {
-	res := w.t.res
+	res := w.res
 	if gone = done(res, obj); gone {
 		if w.r.Options.DryRun {
 			return api.NewItem(res, was.Revision, nil, obj), true, nil
@@ -338,18 +342,36 @@ func (w *writing) swap(ctx context.Context, was *api.Item, obj api.Object) (item
 		return api.NewItem(res, rev, nil, obj), true, err
 	}
 	obj.SetResourceVersion("")
-	body, err := res.Codec.Encode(obj)
+	body, kept, err := w.encode(ctx, obj)
 	if err != nil {
 		return nil, false, err
 	}
-	if have, err := was.Body(); err == nil && bytes.Equal(have, body) {
+	if have, err := was.Stored().Body(); err == nil && bytes.Equal(have, body) {
 		return was, false, nil
 	}
 	if w.r.Options.DryRun {
 		return api.NewItem(res, was.Revision, nil, obj), false, nil
 	}
+	obj = kept
 	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: was.Revision, User: w.r.User.Name}, obj)
 	return item, false, err
+}
+
+var errTerminating = errors.New("create not allowed while custom resource definition is terminating")
+
+// encode makes the stored form, and the object that is stored: obj itself, or
+// what a custom resource is in the version for storage.
+func (w *writing) encode(ctx context.Context, obj api.Object) ([]byte, api.Object, error) {
+	if w.res.Family != nil {
+		w.res.Default(obj) // of what it has lost on the way, as it would be when read
+		objs, err := w.s.convert(ctx, []api.Object{obj}, w.t.res)
+		if err != nil {
+			return nil, nil, err
+		}
+		obj = objs[0]
+	}
+	body, err := w.t.res.Codec.Encode(obj)
+	return body, obj, err
 }
 
 // done says whether an object that is being deleted has nothing left to wait for.
@@ -375,6 +397,10 @@ func (w *writing) edit(ctx context.Context, change func(old *api.Item) (api.Obje
 		was := w.s.item(w.t, w.key)
 		if was == nil {
 			return nil, false, apierrors.NewNotFound(w.r.Resource.GroupResource(), w.r.Name)
+		}
+		was, err := w.s.inVersion(ctx, was, w.res)
+		if err != nil {
+			return nil, false, err
 		}
 		w.warnings = w.warnings[:0]
 		obj, err := change(was)

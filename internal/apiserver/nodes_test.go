@@ -50,7 +50,8 @@ func guard(t *testing.T, objs ...api.Object) *guarded {
 	})
 	nodes.Handler, authn.Handler = g.Server, g.Server
 	for _, o := range append(access.Defaults(), objs...) {
-		for _, k := range g.Kinds() {
+		stored, _ := g.Kinds()
+		for _, k := range stored {
 			if o.GetObjectKind().GroupVersionKind() == k.GVK() || sameType(k.New(), o) {
 				must[api.Object](t)(api.Untyped(k).Create(t.Context(), g.Server, o))
 				break

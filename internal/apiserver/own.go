@@ -25,7 +25,7 @@ func (w *writing) applies() bool {
 
 // writer is who writes.
 func (w *writing) writer() owned.Writer {
-	return owned.Writer{Manager: manager(w.r), APIVersion: w.t.res.GroupVersion().String(), Subresource: w.part(),
+	return owned.Writer{Manager: manager(w.r), APIVersion: w.res.GroupVersion().String(), Subresource: w.part(),
 		Time: metav1.NewTime(w.s.clock.Now()).Rfc3339Copy()}
 }
 
@@ -43,18 +43,22 @@ func (w *writing) ownNew(obj api.Object, filled owned.Set) {
 	if w.applies() {
 		return
 	}
+	if w.res.Family != nil {
+		w.ownSlowly(obj, w.res.New())
+		return
+	}
 	if reset(obj.GetManagedFields()) {
 		obj.SetManagedFields(nil)
 	}
 	if sent := obj.GetManagedFields(); owned.Valid(sent) {
 		// As if it had been there with these owners, and were now written.
 		obj.SetManagedFields(nil)
-		d := owned.Compare(w.t.res.New(), obj)
-		w.setOwners(obj, owned.Update(sent, &d, w.writer(), obj, w.t.res.HasStatus))
+		d := owned.Compare(w.res.New(), obj)
+		w.setOwners(obj, owned.Update(sent, &d, w.writer(), obj, w.res.HasStatus))
 		return
 	}
 	if w.foreign(nil) {
-		w.ownSlowly(obj, w.t.res.New())
+		w.ownSlowly(obj, w.res.New())
 		return
 	}
 	obj.SetManagedFields(owned.Create(w.writer(), filled))
@@ -66,7 +70,7 @@ func (w *writing) foreign(have []metav1.ManagedFieldsEntry) bool {
 	if len(w.t.views) == 0 {
 		return false
 	}
-	hub := w.t.res.GroupVersion().String()
+	hub := w.res.GroupVersion().String()
 	return w.t.asked(w.r).Hub != nil || slices.ContainsFunc(have, func(e metav1.ManagedFieldsEntry) bool { return e.APIVersion != hub })
 }
 
@@ -74,19 +78,23 @@ func (w *writing) foreign(have []metav1.ManagedFieldsEntry) bool {
 func (w *writing) ownSlowly(obj, old api.Object) {
 	m, err := w.s.owners.of(w.t, w.t.asked(w.r), w.part())
 	if err != nil {
-		w.s.log.Error("field ownership is not kept", "kind", w.t.res.Kind, "error", err)
+		w.s.log.Error("field ownership is not kept", "kind", w.res.Kind, "error", err)
 		return
 	}
-	obj.GetObjectKind().SetGroupVersionKind(w.t.res.GVK())
+	obj.GetObjectKind().SetGroupVersionKind(w.res.GVK())
 	m.UpdateNoErrors(old, obj, manager(w.r))
 }
 
 // own settles whom the fields belong to after an update of old to obj.
 func (w *writing) own(obj, old api.Object) {
 	if w.applies() {
-		if now := obj.GetManagedFields(); sameOwners(now, w.t.res.Owners(old)) {
+		if now := obj.GetManagedFields(); sameOwners(now, w.res.Owners(old)) {
 			obj.SetManagedFields(old.GetManagedFields())
 		}
+		return
+	}
+	if w.res.Family != nil {
+		w.ownSlowly(obj, api.Shallow(old))
 		return
 	}
 	have := w.owners(obj.GetManagedFields(), old)
@@ -97,7 +105,7 @@ func (w *writing) own(obj, old api.Object) {
 	if w.foreign(have) {
 		live := api.Clone(old)
 		live.SetManagedFields(have)
-		live.SetManagedFields(w.t.res.Owners(live))
+		live.SetManagedFields(w.res.Owners(live))
 		w.ownSlowly(obj, live)
 		if equalOwners(obj.GetManagedFields(), live.GetManagedFields()) {
 			obj.SetManagedFields(have)
@@ -105,12 +113,12 @@ func (w *writing) own(obj, old api.Object) {
 		return
 	}
 	d := owned.Compare(old, obj)
-	w.setOwners(obj, owned.Update(have, &d, w.writer(), old, w.t.res.HasStatus))
+	w.setOwners(obj, owned.Update(have, &d, w.writer(), old, w.res.HasStatus))
 }
 
 func (w *writing) setOwners(obj api.Object, list []metav1.ManagedFieldsEntry) {
 	if owned.Crowded(list) {
-		list = owned.Cap(owned.Full(list, obj, w.t.res.HasStatus))
+		list = owned.Cap(owned.Full(list, obj, w.res.HasStatus))
 	}
 	if len(list) == 0 {
 		list = nil
@@ -129,7 +137,7 @@ func (w *writing) owners(sent []metav1.ManagedFieldsEntry, old api.Object) []met
 		return nil
 	case len(sent) == 0 || equalOwners(sent, have):
 		return have
-	case !owned.Valid(sent) || owned.AnyShort(have) && equalOwners(sent, w.t.res.Owners(old)):
+	case !owned.Valid(sent) || owned.AnyShort(have) && equalOwners(sent, w.res.Owners(old)):
 		return have
 	}
 	return sent
@@ -159,9 +167,9 @@ func (w *writing) unowned(obj, before api.Object) {
 		return
 	}
 	d := owned.Compare(before, obj)
-	list, ok := owned.Foreign(have, &d, w.t.res.HasStatus)
+	list, ok := owned.Foreign(have, &d, w.res.HasStatus)
 	if !ok {
-		list = w.t.res.Owners(before)
+		list = w.res.Owners(before)
 	}
 	obj.SetManagedFields(list)
 }

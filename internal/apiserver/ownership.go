@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/applyconfigurations"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	smdtyped "sigs.k8s.io/structured-merge-diff/v6/typed"
 	"sigs.k8s.io/yaml"
 
 	"proa/internal/api"
@@ -51,15 +52,71 @@ func newOwners(tables []*table) *owners {
 }
 
 func (o *owners) of(t *table, res *api.Resource, sub string) (*managedfields.FieldManager, error) {
+	if res.Family != nil {
+		return ofCustom(t, res, sub)
+	}
 	if m, ok := o.by.Load(ownerKey{t, res, sub}); ok {
 		return m.(*managedfields.FieldManager), nil
 	}
-	m, err := managedfields.NewDefaultFieldManager(o.schema(), typed{t}, typed{t}, typed{t},
+	types, err := o.types(t)
+	if err != nil {
+		return nil, err
+	}
+	m, err := managedfields.NewDefaultFieldManager(types, typed{t}, typed{t}, typed{t},
 		res.GVK(), t.res.GroupVersion(), sub, notOwned(t, sub))
 	if err == nil {
 		o.by.Store(ownerKey{t, res, sub}, m)
 	}
 	return m, err
+}
+
+// ofCustom is the field manager of a custom resource, which is the table's: it
+// goes with the definition.
+func ofCustom(t *table, res *api.Resource, sub string) (*managedfields.FieldManager, error) {
+	key := ownerKey{res: res, sub: sub}
+	if m, ok := t.managers.Load(key); ok {
+		return m.(*managedfields.FieldManager), nil
+	}
+	types, err := res.Family.Merge()
+	if err != nil {
+		return nil, err
+	}
+	filter := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, v := range res.Family.Versions {
+		var none []string
+		switch {
+		case sub == "status":
+			none = []string{"metadata", "spec"}
+		case v.HasStatus:
+			none = []string{"status"}
+		}
+		set := fieldpath.NewSet()
+		for _, field := range none {
+			set.Insert(fieldpath.MakePathOrDie(field))
+		}
+		filter[fieldpath.APIVersion(v.GroupVersion().String())] = fieldpath.NewExcludeSetFilter(set)
+	}
+	m, err := managedfields.NewDefaultCRDFieldManager(types, typed{t}, typed{t}, typed{t}, res.GVK(), res.GroupVersion(), sub, filter)
+	if err == nil {
+		t.managers.Store(key, m)
+	}
+	return m, err
+}
+
+// types tells fields apart: by the kind's own schema, if it has one.
+func (o *owners) types(t *table) (managedfields.TypeConverter, error) {
+	if t.res.Types == "" {
+		return o.schema(), nil
+	}
+	parser, err := smdtyped.NewParser(smdtyped.YAMLObject(t.res.Types))
+	if err != nil {
+		return nil, fmt.Errorf("read the schema of %s: %w", t.res.Kind, err)
+	}
+	scheme := runtime.NewScheme()
+	for _, res := range t.versions() {
+		scheme.AddKnownTypeWithName(res.GVK(), res.New())
+	}
+	return managedfields.NewSchemeTypeConverter(scheme, parser), nil
 }
 
 // notOwned names the fields that a write to sub does not change.
@@ -114,7 +171,7 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 		if owners == nil && !slices.ContainsFunc(obj.GetManagedFields(), byApply) {
 			obj.SetManagedFields(nil) // an intent of a name alone owns nothing, and says nothing of who owns the rest
 		}
-		obj.GetObjectKind().SetGroupVersionKind(t.res.GVK())
+		obj.GetObjectKind().SetGroupVersionKind(t.terms(r).GVK())
 		return obj, nil
 	}
 	w := s.writing(t, r)
@@ -142,7 +199,7 @@ func (s *Server) applyPatch(ctx context.Context, t *table, r *api.Request) (*api
 
 // applyNew makes the object that an apply found missing.
 func (w *writing) applyNew(ctx context.Context, merge func(api.Object) (api.Object, error)) (*api.Item, error) {
-	live := w.t.res.New()
+	live := w.res.New()
 	live.SetName(w.r.Name)
 	live.SetNamespace(w.r.Namespace)
 	obj, err := merge(live)

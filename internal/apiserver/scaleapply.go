@@ -77,7 +77,10 @@ var scaleManager = sync.OnceValues(func() (*managedfields.FieldManager, error) {
 })
 
 // scaleHandler converts the entries of a parent and of its scale.
-func scaleHandler(t *table, entries []metav1.ManagedFieldsEntry) *managedfields.ScaleHandler {
+func scaleHandler(t *table, res *api.Resource, entries []metav1.ManagedFieldsEntry) *managedfields.ScaleHandler {
+	if res.Family != nil {
+		return managedfields.NewScaleHandler(entries, res.GroupVersion(), res.Family.Replicas)
+	}
 	paths := managedfields.ResourcePathMappings{}
 	for _, res := range t.versions() {
 		paths[res.GroupVersion().String()] = replicasPath
@@ -86,9 +89,9 @@ func scaleHandler(t *table, entries []metav1.ManagedFieldsEntry) *managedfields.
 }
 
 // scaleIn is scaleOf with the entries.
-func scaleIn(t *table, o api.Object) *autoscalingv1.Scale {
-	sc := scaleOf(t.res, o)
-	if entries, err := scaleHandler(t, t.res.Owners(o)).ToSubresource(); err == nil {
+func scaleIn(t *table, res *api.Resource, o api.Object) *autoscalingv1.Scale {
+	sc := scaleOf(res, o)
+	if entries, err := scaleHandler(t, res, res.Owners(o)).ToSubresource(); err == nil {
 		sc.ManagedFields = entries
 	}
 	return sc
@@ -110,7 +113,7 @@ func (s *Server) applyScale(ctx context.Context, t *table, r *api.Request) (*api
 	w.scaling = true
 	item, _, err := w.edit(ctx, func(was *api.Item) (api.Object, error) {
 		old := was.Object()
-		out, err := m.Apply(scaleIn(t, old), intent.DeepCopy(), r.Options.FieldManager, r.Options.Force)
+		out, err := m.Apply(scaleIn(t, w.res, old), intent.DeepCopy(), r.Options.FieldManager, r.Options.Force)
 		if err != nil {
 			return nil, applyError(err)
 		}
@@ -118,7 +121,7 @@ func (s *Server) applyScale(ctx context.Context, t *table, r *api.Request) (*api
 		if !ok {
 			return nil, fmt.Errorf("an applied scale is a %T", out)
 		}
-		entries, err := scaleHandler(t, t.res.Owners(old)).ToParent(sc.ManagedFields)
+		entries, err := scaleHandler(t, w.res, w.res.Owners(old)).ToParent(sc.ManagedFields)
 		if err != nil {
 			return nil, err
 		}
@@ -129,14 +132,17 @@ func (s *Server) applyScale(ctx context.Context, t *table, r *api.Request) (*api
 			}
 		}
 		owned.Arrange(entries)
-		obj, err := scaled(t.res, old, sc)
+		obj, err := scaled(w.res, old, sc)
 		if err == nil {
 			obj.SetManagedFields(entries)
 		}
 		return obj, err
 	}, w.replace)
+	if err == nil {
+		item, err = s.inVersion(ctx, item, w.res)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &api.Response{Code: http.StatusOK, Object: scaleIn(t, item.Object()), Warnings: append(warnings, w.warnings...)}, nil
+	return &api.Response{Code: http.StatusOK, Object: scaleIn(t, w.res, item.Object()), Warnings: append(warnings, w.warnings...)}, nil
 }

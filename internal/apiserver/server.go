@@ -25,6 +25,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/apiserver/admit"
+	"proa/internal/apiserver/crd"
 	"proa/internal/store"
 )
 
@@ -45,6 +46,9 @@ type Config struct {
 	UID    func() types.UID   // of new objects; random if nil
 	Suffix func(n int) string // random lower-case letters and digits, for generateName; from the system if nil
 
+	// Webhook reaches the webhooks that convert custom resources; none are reached if nil.
+	Webhook crd.Webhook
+
 	// History is how long old states can be watched and listed, 10 minutes if 0.
 	History time.Duration
 }
@@ -60,15 +64,18 @@ type Server struct {
 	suffix func(int) string
 	keep   time.Duration
 
-	tables   []*table // in the order of Config.Kinds, virtual kinds left out
+	tables   []*table // of built-in kinds, in the order of Config.Kinds, virtual ones left out
 	byPtr    map[*api.Resource]*table
 	byName   map[schema.GroupResource]*table
-	byPrefix map[string]*table // by "/group/resource/"
+	byPrefix map[string]*table // by "/group/resource/"; the applier's own once it runs
+	custom   customs
 
 	mu      sync.RWMutex // of everything in the tables, and rev, waiting and closed
 	rev     int64
 	waiting []waiting
-	failed  error // why the state is not kept up any more
+	failed  error   // why the state is not kept up any more
+	dirty   []*rows // changed since the last snapshot
+	slots   slots
 	snap    atomic.Pointer[Snapshot]
 	recent  recent
 	pending pending
@@ -107,7 +114,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		if r := k.Def(); !r.Virtual && r.Hub == nil {
 			t := newTable(r, s.steps)
 			s.tables = append(s.tables, t)
-			t.slot = len(s.tables) - 1
+			s.open(t.rows)
 			s.byPtr[r], s.byName[r.GroupResource()], s.byPrefix[t.prefix] = t, t, t
 		}
 	}
@@ -122,6 +129,8 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		}
 	}
 	s.owners = newOwners(s.tables)
+	s.custom.init(c, s.tables)
+	s.custom.of = s.byName[definitions]
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("load the state: %w", err)
 	}
@@ -152,7 +161,7 @@ func (s *Server) Handle(ctx context.Context, r *api.Request) (resp *api.Response
 	if err != nil {
 		return nil, s.statusError(r, err)
 	}
-	if d := r.Resource.Deprecated; d != "" {
+	if d := s.current(r.Resource).Deprecated; d != "" {
 		resp.Warnings = append([]string{d}, resp.Warnings...)
 	}
 	return resp, nil
@@ -165,6 +174,8 @@ func (s *Server) dispatch(ctx context.Context, r *api.Request) (*api.Response, e
 		return nil, apierrors.NewGenericServerResponse(404, string(r.Verb), schema.GroupResource{}, "", "the server could not find the requested resource", 0, true)
 	case res.Hub != nil && (r.Sub != "" || res.Can(r.Verb)):
 		return s.through(ctx, r)
+	case s.isCustom(res):
+		return s.customResource(ctx, r)
 	case r.Sub != "":
 		return s.sub(ctx, r)
 	case !res.Can(r.Verb):
@@ -210,16 +221,15 @@ func (s *Server) table(r *api.Resource) *table {
 	if t := s.byPtr[r]; t != nil {
 		return t
 	}
-	return s.byName[r.Stored().GroupResource()]
+	return s.named(r.Stored().GroupResource())
 }
 
-// Kinds returns the resources that the server stores; none of them is a view.
-func (s *Server) Kinds() []*api.Resource {
-	out := make([]*api.Resource, len(s.tables))
-	for i, t := range s.tables {
-		out[i] = t.res
+// named is the table of a resource, built in or custom; nil if there is none.
+func (s *Server) named(gr schema.GroupResource) *table {
+	if t := s.byName[gr]; t != nil {
+		return t
 	}
-	return out
+	return s.custom.named(gr)
 }
 
 func target(r *api.Request) string {

@@ -2,8 +2,10 @@ package apiserver
 
 import (
 	"iter"
+	"slices"
 	"sync"
 
+	"github.com/tidwall/btree"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/api"
@@ -12,9 +14,55 @@ import (
 // A Snapshot is the state of all resources at one revision, for good. Reading
 // it takes no lock. Its objects are shared and read-only.
 type Snapshot struct {
-	s     *Server
-	rev   int64
-	views []view
+	s      *Server
+	rev    int64
+	leaves []*leaf
+}
+
+// A leaf holds the views of some tables. What has not changed is shared with the
+// snapshot before, so that one costs little however many tables there are.
+type leaf [leafSize]kept
+
+const leafSize = 64
+
+type kept struct {
+	view
+	of *rows
+}
+
+// slots are the places of tables in leaves.
+type slots struct {
+	free []int
+	next int
+}
+
+// nothing is the view of a table that a snapshot does not have.
+var nothing = &view{items: btree.NewMap[string, *api.Item](0), fields: map[string]*btree.Set[string]{}}
+
+// open gives rows their place. The caller holds the lock, or nobody else knows the server yet.
+func (s *Server) open(r *rows) {
+	if n := len(s.slots.free); n > 0 {
+		r.slot, s.slots.free = s.slots.free[n-1], s.slots.free[:n-1]
+	} else {
+		r.slot = s.slots.next
+		s.slots.next++
+	}
+	s.soil(r)
+}
+
+// close takes it back.
+func (s *Server) close(r *rows) {
+	r.gone = true
+	s.slots.free = append(s.slots.free, r.slot)
+	s.soil(r)
+}
+
+// soil says that rows are not as the last snapshot has them.
+func (s *Server) soil(r *rows) {
+	if !r.dirty {
+		r.dirty = true
+		s.dirty = append(s.dirty, r)
+	}
 }
 
 // Snapshot returns the present state. It is cheap: what has not changed since
@@ -33,19 +81,56 @@ func (s *Server) snapshot() *Snapshot {
 	if n := s.snap.Load(); n != nil {
 		return n
 	}
-	n := &Snapshot{s: s, rev: s.rev, views: make([]view, len(s.tables))}
-	last := s.recent.last
-	for i, t := range s.tables {
-		if t.dirty || last == nil {
-			n.views[i] = t.copy()
-			t.dirty = false
-		} else {
-			n.views[i] = last.views[i]
+	n := &Snapshot{s: s, rev: s.rev}
+	var before []*leaf
+	if s.recent.last != nil {
+		before = s.recent.last.leaves
+	}
+	n.leaves = slices.Grow(slices.Clone(before), 1)
+	for len(n.leaves)*leafSize < s.slots.next {
+		n.leaves = append(n.leaves, new(leaf))
+	}
+	for _, r := range s.dirty {
+		r.dirty = false
+		i := r.slot / leafSize
+		if i < len(before) && n.leaves[i] == before[i] {
+			p := *before[i]
+			n.leaves[i] = &p
+		}
+		k := &n.leaves[i][r.slot%leafSize]
+		switch {
+		case !r.gone:
+			*k = kept{r.copy(), r}
+		case k.of == r:
+			*k = kept{}
 		}
 	}
+	clear(s.dirty)
+	s.dirty = s.dirty[:0]
 	s.recent.last = n
 	s.snap.Store(n)
 	return n
+}
+
+// view is what the snapshot has of a table.
+func (n *Snapshot) view(t *table) *view {
+	if i := t.slot / leafSize; i < len(n.leaves) {
+		if k := &n.leaves[i][t.slot%leafSize]; k.of == t.rows {
+			return &k.view
+		}
+	}
+	return nothing
+}
+
+// each calls f with every item.
+func (n *Snapshot) each(f func(*api.Item)) {
+	for _, p := range n.leaves {
+		for i := range p {
+			if p[i].of != nil {
+				p[i].items.Scan(func(_ string, item *api.Item) bool { f(item); return true })
+			}
+		}
+	}
 }
 
 // Revision is the revision that the snapshot shows.
@@ -53,19 +138,19 @@ func (n *Snapshot) Revision() int64 { return n.rev }
 
 // Item returns one object's state, or nil.
 func (n *Snapshot) Item(gr schema.GroupResource, ns, name string) *api.Item {
-	t := n.s.byName[gr]
+	t := n.s.named(gr)
 	if t == nil {
 		return nil
 	}
-	item, _ := n.views[t.slot].items.Get(t.key(ns, name))
+	item, _ := n.view(t).items.Get(t.key(ns, name))
 	return item
 }
 
 // Items yields the objects of a resource in a namespace, or in all of them, in key order.
 func (n *Snapshot) Items(gr schema.GroupResource, ns string) iter.Seq[*api.Item] {
 	return func(yield func(*api.Item) bool) {
-		if t := n.s.byName[gr]; t != nil {
-			n.views[t.slot].scan(ns, "", func(_ string, item *api.Item) bool { return yield(item) })
+		if t := n.s.named(gr); t != nil {
+			n.view(t).scan(ns, "", func(_ string, item *api.Item) bool { return yield(item) })
 		}
 	}
 }
@@ -91,8 +176,8 @@ func (n *Snapshot) Objects(gr schema.GroupResource, ns string) iter.Seq[api.Obje
 
 // Len is the number of a resource's objects.
 func (n *Snapshot) Len(gr schema.GroupResource) int {
-	if t := n.s.byName[gr]; t != nil {
-		return n.views[t.slot].items.Len()
+	if t := n.s.named(gr); t != nil {
+		return n.view(t).items.Len()
 	}
 	return 0
 }

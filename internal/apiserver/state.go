@@ -20,7 +20,7 @@ var _ admit.State = state{}
 
 // Get reads one object without making a snapshot.
 func (x state) Get(gr schema.GroupResource, ns, name string) api.Object {
-	t := x.s.byName[gr]
+	t := x.s.named(gr)
 	if t == nil {
 		return nil
 	}
@@ -35,7 +35,7 @@ func (x state) Objects(gr schema.GroupResource, ns string) iter.Seq[api.Object] 
 }
 
 func (x state) Wait(ctx context.Context, gr schema.GroupResource, ready func(admit.Reader) bool) bool {
-	t := x.s.byName[gr]
+	t := x.s.named(gr)
 	if t == nil {
 		return ready(x)
 	}

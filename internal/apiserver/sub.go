@@ -155,10 +155,16 @@ var scaleKind = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
 func (s *Server) scale(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
 	if r.Verb == api.Get {
 		resp, err := s.get(ctx, t, r)
+		if err == nil {
+			err = s.present(ctx, t.terms(r), resp)
+		}
 		if err != nil {
 			return nil, err
 		}
-		return &api.Response{Object: scaleIn(t, resp.Item.Object())}, nil
+		if path := t.terms(r).Scale.Path; path != "" && t.terms(r).Scale.Want(resp.Item.Object()) == nil {
+			return nil, apierrors.NewInternalError(fmt.Errorf("the spec replicas field %q does not exist", path))
+		}
+		return &api.Response{Object: scaleIn(t, t.terms(r), resp.Item.Object())}, nil
 	}
 	if r.Verb == api.Patch && r.Patch == types.ApplyYAMLPatchType {
 		return s.applyScale(ctx, t, r)
@@ -202,16 +208,19 @@ func (s *Server) scale(ctx context.Context, t *table, r *api.Request) (*api.Resp
 	w := s.writing(t, &q)
 	w.scaling = true
 	item, _, err := w.edit(ctx, func(old *api.Item) (api.Object, error) {
-		sc, err := change(scaleOf(t.res, old.Object()))
+		sc, err := change(scaleOf(w.res, old.Object()))
 		if err != nil {
 			return nil, err
 		}
-		return scaled(t.res, old.Object(), sc)
+		return scaled(w.res, old.Object(), sc)
 	}, w.replace)
+	if err == nil {
+		item, err = s.inVersion(ctx, item, w.res)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &api.Response{Object: scaleIn(t, item.Object()), Warnings: append(warnings, w.warnings...)}, nil
+	return &api.Response{Object: scaleIn(t, w.res, item.Object()), Warnings: append(warnings, w.warnings...)}, nil
 }
 
 var scaleResource = (&api.Kind[*autoscalingv1.Scale]{API: "autoscaling/v1", Resource: "scales", Scope: api.Namespaced}).Def()

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tidwall/btree"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -10,19 +11,31 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/apiserver/admit"
+	"proa/internal/apiserver/crd"
 )
 
 // A table is the present state of one resource. Server.mu guards it.
 type table struct {
 	res    *api.Resource
 	views  []*api.Resource // what else its objects are served as
-	slot   int             // in Server.tables and Snapshot.views
 	prefix string          // of its keys in the store
 	steps  []*admit.Step
 	watch  []func(old, new api.Object) // steps that follow the state
 
+	def      *crd.Definition // of a custom resource
+	managers sync.Map        // of a custom resource: field managers by ownerKey
+
+	*rows
+}
+
+// rows are what a table holds. When the definition of a custom resource changes
+// they become another table's.
+type rows struct {
+	slot   int    // in the leaves of a snapshot
 	view          // changed by the applier only
 	dirty  bool   // changed since it was last copied for a snapshot
+	era    int    // how often the definition has changed
+	gone   bool   // the definition was removed
 	log    events // what happened lately
 	topics topics
 }
@@ -34,7 +47,7 @@ type view struct {
 }
 
 func newTable(r *api.Resource, steps []*admit.Step) *table {
-	t := &table{res: r, prefix: Prefix(r.GroupResource()), dirty: true}
+	t := &table{res: r, prefix: Prefix(r.GroupResource()), rows: &rows{}}
 	t.items = btree.NewMap[string, *api.Item](0)
 	t.fields = map[string]*btree.Set[string]{}
 	for _, st := range steps {
@@ -78,9 +91,17 @@ func (t *table) key(ns, name string) string {
 	return name
 }
 
+// item is one state of an object, in the version that it is stored in.
+func (t *table) item(rev int64, body []byte, obj api.Object) *api.Item {
+	res := t.res
+	if res.Family != nil && body != nil {
+		res = res.Family.StoredAs(body)
+	}
+	return api.NewItem(res, rev, body, obj)
+}
+
 // set changes the table and returns what was there.
 func (t *table) set(key string, item *api.Item) (old *api.Item) {
-	t.dirty = true
 	if item == nil {
 		old, _ = t.items.Delete(key)
 	} else {
@@ -126,10 +147,10 @@ func (t *table) reindex(ix *btree.Set[string], index, key string, old, item *api
 	}
 }
 
-// copy is the state of the table for good.
-func (t *table) copy() view {
-	v := view{items: t.items.Copy(), fields: make(map[string]*btree.Set[string], len(t.fields))}
-	for name, ix := range t.fields {
+// copy is the state of the rows for good.
+func (r *rows) copy() view {
+	v := view{items: r.items.Copy(), fields: make(map[string]*btree.Set[string], len(r.fields))}
+	for name, ix := range r.fields {
 		v.fields[name] = ix.Copy()
 	}
 	return v
@@ -140,7 +161,7 @@ func (t *table) copy() view {
 func (s *Server) index(t *table, field string) {
 	for range 3 {
 		snap := s.Snapshot()
-		v := snap.views[t.slot]
+		v := snap.view(t)
 		if v.fields[field] != nil {
 			return
 		}
@@ -172,7 +193,8 @@ func (s *Server) adopt(t *table, field string, ix *btree.Set[string], rev int64)
 		}
 		t.reindex(ix, field, e.key, e.prev, now)
 	}
-	t.fields[field], t.dirty = ix, true
+	t.fields[field] = ix
+	s.soil(t.rows)
 	s.snap.Store(nil)
 	return true
 }
@@ -237,6 +259,18 @@ func (v *view) exactLabel(sel api.Selectors) (index, value string, ok bool) {
 		}
 	}
 	return "", "", false
+}
+
+// exact returns the index by which a selector is answered best, and its value
+// there; false if there is none.
+func (t *table) exact(v *view, sel api.Selectors) (index, value string, ok bool) {
+	if f := t.res.Family; f != nil && !f.Plain {
+		return "", "", false // another version's fields and labels may be others
+	}
+	if index, value, ok = exactField(t.res, sel); ok {
+		return index, value, ok
+	}
+	return v.exactLabel(sel)
 }
 
 // exactField returns a declared field that a selector compares with one value.

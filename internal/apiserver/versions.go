@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -81,6 +82,15 @@ func (c typed) ConvertToVersion(in runtime.Object, to runtime.GroupVersioner) (r
 	if err != nil || target == from.GVK() {
 		return obj, err
 	}
+	if f := from.Family; f != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), conversionTimeout)
+		defer cancel()
+		out, err := f.Convert(ctx, []api.Object{obj}, c.in(target.GroupVersion()))
+		if err != nil {
+			return nil, err
+		}
+		return out[0], nil
+	}
 	if from.Hub != nil {
 		obj = from.Hub.To(api.Clone(obj))
 	}
@@ -97,6 +107,12 @@ func typedForm(res *api.Resource, in runtime.Object) (api.Object, error) {
 		return in.(api.Object), nil
 	}
 	out := res.New()
+	if x, ok := out.(selfReader); ok {
+		if err := x.SetContent(runtime.DeepCopyJSON(u.Object)); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		return out, nil
+	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, out); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", res.Kind, res.Version, res.Kind, err))
 	}

@@ -87,7 +87,7 @@ func (t *table) sent(r *api.Request) (api.Object, []string, error) {
 
 // asked is the resource that a request is about: the table's, or a view of it.
 func (t *table) asked(r *api.Request) *api.Resource {
-	if r.Resource.Hub != nil && r.Resource.Hub.Resource == t.res {
+	if r.Resource.Hub != nil && r.Resource.Hub.Resource == t.res || t.res.Family != nil {
 		return r.Resource
 	}
 	return t.res
@@ -95,5 +95,8 @@ func (t *table) asked(r *api.Request) *api.Resource {
 
 // versions are the table's resource and the views of it.
 func (t *table) versions() []*api.Resource {
+	if t.res.Family != nil {
+		return t.res.Family.Versions
+	}
 	return append([]*api.Resource{t.res}, t.views...)
 }

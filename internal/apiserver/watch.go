@@ -26,6 +26,7 @@ type watcher struct {
 	r     *api.Request
 	scope scope
 	topic topic
+	era   int       // of the definition, of a custom resource
 	at    int64     // everything up to here has been delivered
 	end   time.Time // zero: never
 	next  time.Time // of the next bookmark; zero: never
@@ -34,7 +35,7 @@ type watcher struct {
 }
 
 func (s *Server) watch(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
-	if err := checkOptions(t.res, r); err != nil {
+	if err := checkOptions(t.terms(r), r); err != nil {
 		return nil, err
 	}
 	rev, err := parseRevision(r.At.ResourceVersion)
@@ -42,6 +43,11 @@ func (s *Server) watch(ctx context.Context, t *table, r *api.Request) (*api.Resp
 		return nil, err
 	}
 	w := &watcher{s: s, t: t, r: r, scope: scopeOf(t.res, r)}
+	if t.res.Family != nil {
+		s.mu.RLock()
+		w.era = t.era
+		s.mu.RUnlock()
+	}
 	w.topic = w.choose()
 	return &api.Response{Events: w.events(ctx, rev)}, nil
 }
@@ -51,8 +57,10 @@ func (w *watcher) choose() topic {
 	if w.scope.name != "" {
 		return topic{topicKey, w.t.key(w.scope.ns, w.scope.name)}
 	}
-	if field, value, ok := exactField(w.t.res, w.r.Select); ok {
-		return topic{field, value}
+	if f := w.t.res.Family; f == nil || f.Plain {
+		if field, value, ok := exactField(w.t.res, w.r.Select); ok {
+			return topic{field, value}
+		}
 	}
 	if w.scope.ns != "" && w.t.res.Scope == api.Namespaced {
 		return topic{topicNamespace, w.scope.ns}
@@ -101,7 +109,11 @@ func (w *watcher) begin(ctx context.Context, rev int64) (bool, error) {
 	}
 	q := *w.r
 	q.At = api.Version{}
-	for _, item := range w.s.listNow(w.t, &q, snap, "").List.Items {
+	listed, err := w.s.listNow(ctx, w.t, &q, snap, "")
+	if err != nil {
+		return false, err
+	}
+	for _, item := range listed.List.Items {
 		if !w.hold(api.Event{Type: apiwatch.Added, Item: item, Revision: item.Revision}) {
 			return false, nil
 		}
@@ -121,6 +133,10 @@ func (w *watcher) step(ctx context.Context) (bool, error) {
 	s.mu.RLock()
 	list, held := w.t.log.after(w.at)
 	now, failed := s.rev, s.failed
+	if w.t.era != w.era { // the definition has changed: the client begins anew
+		s.mu.RUnlock()
+		return false, nil
+	}
 	var wait *waiter
 	if held && len(list) == 0 && failed == nil {
 		w.at = max(w.at, now)
@@ -136,8 +152,8 @@ func (w *watcher) step(ctx context.Context) (bool, error) {
 		return false, nil // the server closes
 	}
 	for _, e := range list {
-		if !w.deliver(e) {
-			return false, nil
+		if ok, err := w.deliver(ctx, e); !ok {
+			return false, err
 		}
 	}
 	if !w.flush(false) {
@@ -198,32 +214,45 @@ func (w *watcher) tick(now time.Time) bool {
 }
 
 // deliver yields an event if the watch is about it.
-func (w *watcher) deliver(e *event) bool {
+func (w *watcher) deliver(ctx context.Context, e *event) (more bool, err error) {
 	switch {
 	case e.rev <= w.at || w.scope.nothing:
-		return true
+		return true, nil
 	case w.scope.name != "":
 		if e.key != w.topic.value {
-			return true
+			return true, nil
 		}
 	case w.scope.ns != "" && namespaceOf(w.t, e.key) != w.scope.ns:
-		return true
+		return true, nil
 	}
 	was, is := e.prev != nil, !e.gone
-	if sel := w.r.Select; !sel.Empty() {
-		is = is && sel.Matches(w.t.res, e.item.Object())
-		was = was && sel.Matches(w.t.res, e.prev.Object())
+	if !w.r.Select.Empty() {
+		if is, err = w.selects(ctx, is, e.item); err != nil {
+			return false, err
+		}
+		if was, err = w.selects(ctx, was, e.prev); err != nil {
+			return false, err
+		}
 	}
 	ev := api.Event{Type: apiwatch.Modified, Item: e.item, Revision: e.rev}
 	switch {
 	case !was && !is:
-		return true
+		return true, nil
 	case !was:
 		ev.Type = apiwatch.Added
 	case !is:
 		ev.Type, ev.Item = apiwatch.Deleted, e.leaving()
 	}
-	return w.hold(ev)
+	return w.hold(ev), nil
+}
+
+// selects says whether a state that is there is selected.
+func (w *watcher) selects(ctx context.Context, there bool, item *api.Item) (bool, error) {
+	if !there {
+		return false, nil
+	}
+	o, err := w.s.seen(ctx, w.t, w.r, item)
+	return err == nil && w.r.Select.Matches(w.t.terms(w.r), o), err
 }
 
 // hold keeps an event and yields the one before it.
@@ -263,8 +292,8 @@ func (w *watcher) older(ctx context.Context) (bool, error) {
 			if err != nil {
 				return false, w.gone(err, asked)
 			}
-			if !w.deliver(e) {
-				return false, nil
+			if ok, err := w.deliver(ctx, e); !ok {
+				return false, err
 			}
 		}
 		if !w.flush(false) {
@@ -294,7 +323,7 @@ func (w *watcher) gone(err error, asked int64) error {
 // olderEvent makes an event as the log would have held it.
 func (w *watcher) olderEvent(ctx context.Context, ev *store.Event) (*event, error) {
 	e := &event{key: ev.Key[len(w.t.prefix):], rev: ev.Revision, gone: ev.Deleted}
-	e.item = api.NewItem(w.t.res, ev.Revision, ev.Value, nil)
+	e.item = w.t.item(ev.Revision, ev.Value, nil)
 	switch {
 	case ev.Deleted:
 		e.prev = e.item
@@ -309,7 +338,7 @@ func (w *watcher) olderEvent(ctx context.Context, ev *store.Event) (*event, erro
 			if err != nil {
 				return nil, err
 			}
-			e.prev = api.NewItem(w.t.res, rec.Revision, rec.Value, nil)
+			e.prev = w.t.item(rec.Revision, rec.Value, nil)
 		}
 	}
 	return e, nil

@@ -60,7 +60,7 @@ func disruptionWorld(t *testing.T, seed uint64, scales *error) *world {
 		}
 		return s.Handle(ctx, r)
 	})
-	w.engine = control.New(h, []control.Runner{controllers.Disruption(s.Kinds())}, w.config())
+	w.engine = control.New(h, []control.Runner{controllers.Disruption(stored(s.Kinds()))}, w.config())
 	w.prepare()
 	return w
 }
@@ -352,3 +352,5 @@ func (w *world) checkBudgets() {
 		}
 	}
 }
+
+func stored(list []*api.Resource, _ <-chan struct{}) []*api.Resource { return list }

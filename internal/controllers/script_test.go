@@ -212,7 +212,7 @@ func TestScriptsOverHTTP(t *testing.T) {
 		}
 		w := newWorld(t)
 		srv := httptest.NewUnstartedServer(httpapi.Serve(w.h, httpapi.Config{
-			Kinds: resources, Log: slog.New(slog.DiscardHandler),
+			Groups: func() []*api.Group { return api.Grouped(resources()) }, Log: slog.New(slog.DiscardHandler),
 			Authenticate: func(*http.Request) (api.User, bool, error) {
 				return api.User{Name: "test", Groups: []string{api.GroupMasters}}, true, nil
 			},

@@ -38,7 +38,7 @@ func benchServer(b *testing.B, pods int) http.Handler {
 		s.put(core.Pod.Def(), bigPod(fmt.Sprintf("pod-%05d", i)), kwatch.Added)
 	}
 	s.log = nil
-	return Serve(s, Config{Kinds: builtin, Authenticate: byName, Register: prometheus.NewRegistry()})
+	return Serve(s, Config{Groups: grouped, Authenticate: byName, Register: prometheus.NewRegistry()})
 }
 
 // sink is a ResponseWriter that keeps nothing.

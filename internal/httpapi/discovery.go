@@ -11,13 +11,11 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 
 	discoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/version"
 
 	"proa/internal/api"
 )
@@ -31,75 +29,10 @@ var groupOrder = []string{
 	"discovery.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io", "storagemigration.k8s.io",
 }
 
-// discovery is the documents about what a catalog serves, made on first use.
-type discovery struct {
-	once   sync.Once
-	groups []groupOf // in the order of groupOrder
-	core   aggregated
-	named  aggregated
-}
-
-type groupOf struct {
-	name     string
-	versions []versionOf // the preferred one first
-}
-
-type versionOf struct {
-	schema.GroupVersion
-	resources []*resource // by name
-}
-
 // aggregated is one document of aggregated discovery (KEP-3352).
 type aggregated struct {
 	body []byte
 	etag string
-}
-
-func (c *catalog) discover() *discovery {
-	d := &c.discovery
-	d.once.Do(func() {
-		d.groups = c.groupsOf()
-		split := 0
-		if len(d.groups) > 0 && d.groups[0].name == "" {
-			split = 1
-		}
-		d.core, d.named = aggregate(d.groups[:split]), aggregate(d.groups[split:])
-	})
-	return d
-}
-
-func (c *catalog) groupsOf() []groupOf {
-	all := map[string]map[string][]*resource{}
-	for gvr, r := range c.byPath {
-		if all[gvr.Group] == nil {
-			all[gvr.Group] = map[string][]*resource{}
-		}
-		all[gvr.Group][gvr.Version] = append(all[gvr.Group][gvr.Version], r)
-	}
-	rank := func(g string) int {
-		if i := slices.Index(groupOrder, g); i >= 0 {
-			return i
-		}
-		return len(groupOrder)
-	}
-	names := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
-		if d := rank(a) - rank(b); d != 0 {
-			return d
-		}
-		return strings.Compare(a, b)
-	})
-	out := make([]groupOf, 0, len(names))
-	for _, name := range names {
-		g := groupOf{name: name}
-		versions := slices.SortedFunc(maps.Keys(all[name]), func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
-		for _, v := range versions {
-			rs := all[name][v]
-			slices.SortFunc(rs, func(a, b *resource) int { return strings.Compare(a.Resource.Resource, b.Resource.Resource) })
-			g.versions = append(g.versions, versionOf{schema.GroupVersion{Group: name, Version: v}, rs})
-		}
-		out = append(out, g)
-	}
-	return out
 }
 
 // subs are the names of a resource's subresources, sorted.
@@ -162,8 +95,8 @@ func (r *resource) storageHash() string {
 	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 
-func (g *groupOf) apiGroup() metav1.APIGroup {
-	out := metav1.APIGroup{Name: g.name}
+func (g *group) apiGroup() metav1.APIGroup {
+	out := metav1.APIGroup{Name: g.Name}
 	for _, v := range g.versions {
 		out.Versions = append(out.Versions, metav1.GroupVersionForDiscovery{GroupVersion: v.String(), Version: v.Version})
 	}
@@ -171,21 +104,20 @@ func (g *groupOf) apiGroup() metav1.APIGroup {
 	return out
 }
 
-func aggregate(groups []groupOf) aggregated {
-	l := discoveryv2.APIGroupDiscoveryList{Items: []discoveryv2.APIGroupDiscovery{}}
-	l.SetGroupVersionKind(schema.GroupVersionKind{Group: "apidiscovery.k8s.io", Version: "v2", Kind: "APIGroupDiscoveryList"})
+// aggregate joins the groups' parts.
+func aggregate(groups []*group) aggregated {
+	size := 0
 	for _, g := range groups {
-		d := discoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: g.name}}
-		for _, v := range g.versions {
-			dv := discoveryv2.APIVersionDiscovery{Version: v.Version, Freshness: discoveryv2.DiscoveryFreshnessCurrent}
-			for _, r := range v.resources {
-				dv.Resources = append(dv.Resources, r.discovered())
-			}
-			d.Versions = append(d.Versions, dv)
-		}
-		l.Items = append(l.Items, d)
+		size += len(g.discovered) + 1
 	}
-	body, _ := json.Marshal(l) // plain data
+	body := append(make([]byte, 0, size+128), `{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","metadata":{},"items":[`...)
+	for i, g := range groups {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, g.discovered...)
+	}
+	body = append(body, "]}"...)
 	return aggregated{body, etag(body)}
 }
 
@@ -265,8 +197,8 @@ func (x *exchange) serveCore() {
 	}
 	doc := &metav1.APIVersions{Versions: []string{}, ServerAddressByClientCIDRs: []metav1.ServerAddressByClientCIDR{
 		{ClientCIDR: "0.0.0.0/0", ServerAddress: x.req.Host}}}
-	for _, g := range d.groups {
-		if g.name == "" {
+	for _, g := range d.sorted {
+		if g.Name == "" {
 			for _, v := range g.versions {
 				doc.Versions = append(doc.Versions, v.Version)
 			}
@@ -285,9 +217,9 @@ func (x *exchange) serveGroups() {
 		return
 	}
 	doc := &metav1.APIGroupList{Groups: []metav1.APIGroup{}}
-	for i := range d.groups {
-		if d.groups[i].name != "" {
-			doc.Groups = append(doc.Groups, d.groups[i].apiGroup())
+	for _, g := range d.sorted {
+		if g.Name != "" {
+			doc.Groups = append(doc.Groups, g.apiGroup())
 		}
 	}
 	x.document(doc, "v1", "APIGroupList")
@@ -306,12 +238,11 @@ func (x *exchange) serveDiscovery(path string) bool {
 	default:
 		return false
 	}
-	d := x.cat.discover()
-	i := slices.IndexFunc(d.groups, func(g groupOf) bool { return g.name == group })
-	if i < 0 {
+	g := x.cat.group(group)
+	if g == nil {
 		return false
 	}
-	g := d.groups[i]
+	g.discover()
 	if len(parts) == 0 {
 		if x.discovers() {
 			doc := g.apiGroup()

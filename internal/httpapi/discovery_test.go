@@ -196,7 +196,7 @@ func TestDiscoveryOfVersions(t *testing.T) {
 // TestCatalogChanges checks that a new list of kinds is seen at once.
 func TestCatalogChanges(t *testing.T) {
 	kinds := builtin()[:3]
-	rig := serve(t, newShelf(), Config{Kinds: func() []*api.Resource { return kinds }})
+	rig := serve(t, newShelf(), Config{Groups: func() []*api.Group { return api.Grouped(kinds) }})
 	if resp, _ := rig.call("GET", "/apis/apps/v1/deployments", "", ""); resp.StatusCode != 404 {
 		t.Errorf("before: %d", resp.StatusCode)
 	}

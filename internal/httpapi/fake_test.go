@@ -215,8 +215,8 @@ func (a asUser) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func serve(t *testing.T, h api.Handler, c Config) *rig {
 	t.Helper()
-	if c.Kinds == nil {
-		c.Kinds = builtin
+	if c.Groups == nil {
+		c.Groups = grouped
 	}
 	if c.Authenticate == nil {
 		c.Authenticate = byName
@@ -249,3 +249,5 @@ func deployment(name string) *appsv1.Deployment {
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
 				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}}
 }
+
+var grouped = sync.OnceValue(func() []*api.Group { return api.Grouped(builtin()) })

@@ -31,7 +31,7 @@ func FuzzRoute(f *testing.F) {
 		"/apis/apps/v1/namespaces/a/deployments/b/scale", "/api/v1/watch/pods", "/api/v1/watch/namespaces/x/pods/y", "/api/v1/nodes/n/proxy/a/b//c", "/apis//v1/pods", "/api/v1/pods/", "//"} {
 		f.Add(p)
 	}
-	c := newCatalog(builtin())
+	c := newCatalog(grouped(), nil)
 	f.Fuzz(func(t *testing.T, path string) {
 		got := c.route(path)
 		if got.res == nil {
@@ -73,7 +73,7 @@ func FuzzServe(f *testing.F) {
 		}
 		s := newShelf()
 		s.put(core.ConfigMap.Def(), configMap("a", "1"), kwatch.Added)
-		h := Serve(s, Config{Kinds: builtin, Authenticate: byName, Log: slog.New(slog.DiscardHandler)})
+		h := Serve(s, Config{Groups: grouped, Authenticate: byName, Log: slog.New(slog.DiscardHandler)})
 		req := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}, Header: http.Header{"X-Test-User": {"u"}},
 			Body: http.NoBody, ContentLength: int64(len(body))}
 		if len(body) > 0 {

@@ -34,9 +34,10 @@ import (
 // Config is what Serve needs besides the Handler. The zero value serves no
 // kinds and knows nobody.
 type Config struct {
-	// Kinds returns what is served now. It is called with every request and must
-	// be cheap; when anything changes it returns another slice.
-	Kinds func() []*api.Resource
+	// Groups returns what is served now, by the groups' names. It is called with
+	// every request and must be cheap; when anything changes it returns another
+	// slice, in which what has not changed is the same as before.
+	Groups func() []*api.Group
 
 	// Authenticate says who sent a request. False or an error is a client that
 	// nobody knows, and is answered with 401 unless Anonymous lets it pass.
@@ -81,8 +82,8 @@ func Serve(h api.Handler, c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	if c.Kinds == nil {
-		c.Kinds = func() []*api.Resource { return nil }
+	if c.Groups == nil {
+		c.Groups = func() []*api.Group { return nil }
 	}
 	if c.MaxBody == 0 {
 		c.MaxBody = 3 << 20
@@ -113,10 +114,10 @@ func healthOnly(req *http.Request) bool {
 
 // now returns the catalog of the kinds that are served at this moment.
 func (s *server) now() *catalog {
-	kinds := s.Kinds()
+	groups := s.Groups()
 	c := s.catalog.Load()
-	if c == nil || !c.of(kinds) {
-		c = newCatalog(kinds)
+	if c == nil || !c.of(groups) {
+		c = newCatalog(groups, c)
 		s.catalog.Store(c)
 	}
 	return c

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -15,11 +14,11 @@ import (
 	"proa/internal/httpapi/openapi"
 )
 
-// openapiDocs are the OpenAPI documents of a catalog, each made on first use
+// openapiDocs are OpenAPI documents, each made on first use
 // and kept compressed.
 type openapiDocs struct {
 	mu   sync.Mutex
-	docs map[string]*openapiDoc // by what follows /openapi/v3/; "" is v2
+	docs map[string]*openapiDoc
 }
 
 type openapiDoc struct {
@@ -62,13 +61,14 @@ func (v *versionOf) openapiPath() string {
 	return "apis/" + v.Group + "/" + v.Version
 }
 
-// openapiHash changes with everything that the documents are made of. It does
-// not need them, so that asking for it is cheap.
-func (x *exchange) openapiHash(vs ...versionOf) string {
+// openapiBase is what all documents depend on.
+func (x *exchange) openapiBase() string { return openapi.Digest() + x.s.Version.GitVersion }
+
+// openapiHash names the state of the documents about everything.
+func (x *exchange) openapiHash(vs ...*versionOf) string {
 	sum := sha256.New()
-	io.WriteString(sum, openapi.Digest()+x.s.Version.GitVersion)
 	for _, v := range vs {
-		json.NewEncoder(sum).Encode(v.apiResources())
+		io.WriteString(sum, v.openapiHash(x.openapiBase()))
 	}
 	return strings.ToUpper(hex.EncodeToString(sum.Sum(nil)))
 }
@@ -87,10 +87,10 @@ func (x *exchange) serveOpenAPI3() {
 		URL string `json:"serverRelativeURL"`
 	}
 	paths := map[string]where{}
-	for _, g := range x.cat.discover().groups {
+	for _, g := range x.cat.discover().sorted {
 		for _, v := range g.versions {
 			p := v.openapiPath()
-			paths[p] = where{"/openapi/v3/" + p + "?hash=" + x.openapiHash(v)}
+			paths[p] = where{"/openapi/v3/" + p + "?hash=" + v.openapiHash(x.openapiBase())}
 		}
 	}
 	x.plainJSON(http.StatusOK, paths, "paths")
@@ -99,7 +99,7 @@ func (x *exchange) serveOpenAPI3() {
 // serveOpenAPI3Group answers with the document of one group and version.
 func (x *exchange) serveOpenAPI3Group() {
 	name := strings.TrimPrefix(x.req.URL.Path, "/openapi/v3/")
-	for _, g := range x.cat.discover().groups {
+	for _, g := range x.cat.discover().sorted {
 		for _, v := range g.versions {
 			if v.openapiPath() == name {
 				x.openapi3(v, name)
@@ -111,12 +111,12 @@ func (x *exchange) serveOpenAPI3Group() {
 	http.NotFound(x, x.req)
 }
 
-func (x *exchange) openapi3(v versionOf, name string) {
+func (x *exchange) openapi3(v *versionOf, name string) {
 	if !acceptsJSON(x.req) {
 		http.Error(x, "only application/json is served", http.StatusNotAcceptable)
 		return
 	}
-	hash := x.openapiHash(v)
+	hash := v.openapiHash(x.openapiBase())
 	if asked := x.req.URL.Query().Get("hash"); asked != "" {
 		if asked != hash {
 			http.Redirect(x, x.req, "/openapi/v3/"+name+"?hash="+hash, http.StatusMovedPermanently)
@@ -125,7 +125,7 @@ func (x *exchange) openapi3(v versionOf, name string) {
 		x.Header().Set("Cache-Control", "public, immutable")
 		x.Header().Set("Expires", "Fri, 31 Dec 2100 00:00:00 GMT")
 	}
-	x.openapi(name, api.MediaJSON, hash, func() ([]byte, error) {
+	x.openapi(&v.docs, name, api.MediaJSON, hash, func() ([]byte, error) {
 		return openapi.V3(openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}, v.kinds())
 	})
 }
@@ -154,9 +154,9 @@ func (x *exchange) serveOpenAPI2() {
 		http.Error(x, "only application/json and "+openapi2Proto+" are served", http.StatusNotAcceptable)
 		return
 	}
-	var all []versionOf
+	var all []*versionOf
 	var kinds []*api.Resource
-	for _, g := range x.cat.discover().groups {
+	for _, g := range x.cat.discover().sorted {
 		for _, v := range g.versions {
 			all = append(all, v)
 			kinds = append(kinds, v.kinds()...)
@@ -164,14 +164,14 @@ func (x *exchange) serveOpenAPI2() {
 	}
 	info := openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}
 	if proto {
-		x.openapi("v2 protobuf", openapi2Proto, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2Proto(info, kinds) })
+		x.openapi(&x.cat.v2, "protobuf", openapi2Proto, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2Proto(info, kinds) })
 		return
 	}
-	x.openapi("", api.MediaJSON, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2(info, kinds) })
+	x.openapi(&x.cat.v2, "", api.MediaJSON, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2(info, kinds) })
 }
 
 // openapi writes a document, as it is kept to a client that takes that.
-func (x *exchange) openapi(name, media, hash string, make func() ([]byte, error)) {
+func (x *exchange) openapi(docs *openapiDocs, name, media, hash string, make func() ([]byte, error)) {
 	h := x.Header()
 	if media != api.MediaJSON {
 		hash += "-protobuf" // another form is another entity
@@ -182,7 +182,7 @@ func (x *exchange) openapi(name, media, hash string, make func() ([]byte, error)
 		x.WriteHeader(http.StatusNotModified)
 		return
 	}
-	body, err := x.cat.openapi.get(name, make)
+	body, err := docs.get(name, make)
 	if err != nil {
 		x.fail(err)
 		return

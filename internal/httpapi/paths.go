@@ -79,18 +79,6 @@ func (x *exchange) notFound(path string) {
 	}
 }
 
-// serves says whether anything of a group and version is served.
-func (c *catalog) serves(gv schema.GroupVersion) bool {
-	for _, g := range c.discover().groups {
-		for _, v := range g.versions {
-			if v.GroupVersion == gv {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // find returns who answers a path: by its whole name, or by the longest
 // beginning of it that is declared with a slash at its end.
 func (s *server) find(path string) pathFunc {
@@ -125,9 +113,9 @@ func (x *exchange) index(code int) {
 			doc.Paths = append(doc.Paths, strings.TrimSuffix(p, "/"))
 		}
 	}
-	for _, g := range x.cat.discover().groups {
-		root := "/apis/" + g.name
-		if g.name == "" {
+	for _, g := range x.cat.discover().sorted {
+		root := "/apis/" + g.Name
+		if g.Name == "" {
 			root = "/api"
 		} else {
 			doc.Paths = append(doc.Paths, root)

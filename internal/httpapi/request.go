@@ -88,7 +88,7 @@ func (x *exchange) connect(r *api.Request) {
 		return
 	}
 	x.media, _ = negotiate(x.req, anyMedia)
-	t := target{res: x.cat.byPath[r.Resource.GroupVersionResource], ns: r.Namespace, name: r.Name, sub: r.Sub}
+	t := target{res: x.cat.resource(r.Resource.GroupVersionResource), ns: r.Namespace, name: r.Name, sub: r.Sub}
 	x.respond(&t, r, resp)
 }
 

@@ -4,47 +4,11 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/api"
 )
-
-// A catalog is what is served at one moment, and the documents about it.
-type catalog struct {
-	kinds     []*api.Resource
-	byPath    map[schema.GroupVersionResource]*resource
-	discovery discovery
-	openapi   openapiDocs
-}
-
-// A resource is an api.Resource and what its answers are made with.
-type resource struct {
-	*api.Resource
-	protobuf bool
-	cut      []byte // how its JSON begins: kind and version, left out in lists
-
-	once    sync.Once
-	columns []byte // of its tables, as JSON
-}
-
-func newCatalog(kinds []*api.Resource) *catalog {
-	c := &catalog{kinds: kinds, byPath: make(map[schema.GroupVersionResource]*resource, len(kinds))}
-	for _, k := range kinds {
-		r := &resource{Resource: k, protobuf: k.Codec != nil && k.Codec.Media() == api.MediaProtobuf}
-		if r.protobuf {
-			r.cut = []byte(`{"kind":"` + k.Kind + `","apiVersion":"` + k.GroupVersion().String() + `",`)
-		}
-		c.byPath[k.GroupVersionResource] = r
-	}
-	return c
-}
-
-// of says whether the catalog was made of kinds.
-func (c *catalog) of(kinds []*api.Resource) bool {
-	return len(c.kinds) == len(kinds) && (len(kinds) == 0 || &c.kinds[0] == &kinds[0])
-}
 
 // A target is what a URL path names.
 type target struct {
@@ -89,7 +53,7 @@ func (c *catalog) route(path string) (t target) {
 			gvr.Resource, rest, _ = strings.Cut(after, "/")
 		}
 	}
-	res := c.byPath[gvr]
+	res := c.resource(gvr)
 	if res == nil {
 		return target{}
 	}
@@ -109,7 +73,7 @@ func (c *catalog) route(path string) (t target) {
 
 // namespaceSub tells /namespaces/x/status from /namespaces/x/pods.
 func (c *catalog) namespaceSub(version, sub string) bool {
-	r := c.byPath[schema.GroupVersionResource{Version: version, Resource: "namespaces"}]
+	r := c.resource(schema.GroupVersionResource{Version: version, Resource: "namespaces"})
 	return r != nil && r.hasSub(sub)
 }
 

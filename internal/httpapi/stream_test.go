@@ -198,7 +198,7 @@ func TestRetryAfter(t *testing.T) {
 // TestHTTP1 checks that what cannot speak HTTP/2 is served too, watches included.
 func TestHTTP1(t *testing.T) {
 	s := newShelf()
-	ts := httptest.NewServer(Serve(s, Config{Kinds: builtin, Authenticate: byName}))
+	ts := httptest.NewServer(Serve(s, Config{Groups: grouped, Authenticate: byName}))
 	defer ts.Close()
 	h := Dial(ts.URL, &http.Client{Transport: asUser{http.DefaultTransport}})
 	if _, err := core.ConfigMap.Create(t.Context(), h, configMap("a", "1")); err != nil {

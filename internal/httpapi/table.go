@@ -21,7 +21,7 @@ func (r *resource) tableColumns() []byte {
 		for i, c := range r.Columns {
 			defs[i] = metav1.TableColumnDefinition{Name: c.Name, Type: c.Type, Format: c.Format, Description: c.Doc}
 			if c.Wide {
-				defs[i].Priority = 1
+				defs[i].Priority = max(c.Priority, 1)
 			}
 		}
 		r.columns, _ = json.Marshal(defs) // structs of strings and numbers
@@ -64,7 +64,10 @@ func tableHead(dst []byte, version string, m metav1.ListMeta, columns []byte) []
 
 // row appends one object's row.
 func (r *resource) row(dst []byte, item *api.Item, version string, objects metav1.IncludeObjectPolicy) ([]byte, error) {
-	stored := item.Stored() // columns are the stored kind's
+	stored := item
+	if item.Resource.Hub != nil { // columns are the stored kind's
+		stored = item.Stored()
+	}
 	o := stored.Object()
 	dst = append(dst, `{"cells":[`...)
 	for i, c := range stored.Resource.Columns {

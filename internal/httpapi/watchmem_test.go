@@ -29,7 +29,7 @@ func BenchmarkIdleWatch(b *testing.B) {
 		return &api.Response{Events: func(yield func(api.Event, error) bool) { <-ctx.Done() }}, nil
 	})
 	bare := watchCost(b, idle)
-	full := watchCost(b, Serve(quiet, Config{Kinds: builtin, Authenticate: byName}))
+	full := watchCost(b, Serve(quiet, Config{Groups: grouped, Authenticate: byName}))
 	for b.Loop() {
 	}
 	b.ReportMetric(bare/1024, "KiB-both-ends-bare")

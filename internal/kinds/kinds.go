@@ -4,6 +4,8 @@ package kinds
 import (
 	"proa/internal/api"
 	"proa/internal/kinds/admission"
+	"proa/internal/kinds/apiextensions"
+	"proa/internal/kinds/apiregistration"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/authentication"
 	"proa/internal/kinds/authorization"
@@ -51,6 +53,8 @@ var All = []api.Definition{
 	admission.ValidatingAdmissionPolicy,
 	admission.ValidatingAdmissionPolicyBinding,
 	admission.ValidatingWebhookConfiguration,
+	apiextensions.CustomResourceDefinition,
+	apiregistration.APIService,
 	apps.ControllerRevision,
 	apps.DaemonSet,
 	apps.Deployment,

@@ -63,7 +63,7 @@ func wire(t *testing.T) (w *world, node *httptest.Server, front *rest.Config) {
 	for _, k := range kinds.All {
 		served = append(served, k.Def())
 	}
-	s := httpapi.Serve(h, httpapi.Config{Kinds: func() []*api.Resource { return served },
+	s := httpapi.Serve(h, httpapi.Config{Groups: func() []*api.Group { return api.Grouped(served) },
 		Authenticate: func(*http.Request) (api.User, bool, error) {
 			return api.User{Name: "test", Groups: []string{api.GroupMasters}}, true, nil
 		}})

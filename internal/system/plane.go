@@ -117,12 +117,8 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 	}
 	p.metrics = prometheus.NewRegistry()
 	s.measure(p)
-	resources := make([]*api.Resource, len(kinds.All))
-	for i, k := range kinds.All {
-		resources[i] = k.Def()
-	}
 	handler := httpapi.Serve(access.Authorize(p.Server, p.authorizer), httpapi.Config{
-		Kinds:        func() []*api.Resource { return resources },
+		Groups:       p.Groups,
 		Authenticate: authn.Authenticate,
 		Impersonate:  access.Impersonate(p.authorizer),
 		Version:      Version(),
@@ -171,7 +167,8 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 		return r
 	}
 	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
-	all := controllers.All(controllers.Config{Resources: p.Server.Kinds(), RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
+	stored, _ := p.Server.Kinds()
+	all := controllers.All(controllers.Config{Resources: stored, RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
 	s.part(ctx, "the controllers", func(ctx context.Context) error {
 		p.controllers.Store(true)
 		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", ""), Register: p.metrics})

@@ -162,7 +162,7 @@ func (w *world) serve(t *testing.T, parts *sync.WaitGroup, authn *access.Authent
 	w.url = "https://" + l.Addr().String()
 	registry := prometheus.NewRegistry()
 	handler := httpapi.Serve(w.local, httpapi.Config{
-		Kinds:        func() []*api.Resource { return w.kinds },
+		Groups:       w.server.Groups,
 		Authenticate: authn.Authenticate,
 		Impersonate:  access.Impersonate(w.authorizer),
 		Version:      version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.0+test", Platform: "linux/test", GoVersion: "go", Compiler: "gc", GitTreeState: "clean", GitCommit: "0", BuildDate: "2026-01-01T00:00:00Z"},
@@ -184,7 +184,8 @@ func (w *world) control(ctx context.Context, parts *sync.WaitGroup) {
 	h := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, w.server)
 	events := record.New(core.Event, w.server, "controllers", "", time.Now, testLog())
 	parts.Go(func() { events.Run(ctx) })
-	all := controllers.All(controllers.Config{Resources: w.server.Kinds(), RootCA: string(w.ca.PEM)})
+	stored, _ := w.server.Kinds()
+	all := controllers.All(controllers.Config{Resources: stored, RootCA: string(w.ca.PEM)})
 	parts.Go(func() { _ = control.Run(ctx, h, all, control.Config{Log: testLog(), Events: events}) })
 }
 

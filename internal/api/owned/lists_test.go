@@ -5,17 +5,21 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	apischema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
 )
 
 var write = flag.Bool("write", false, "write lists.txt anew")
@@ -23,13 +27,12 @@ var write = flag.Bool("write", false, "write lists.txt anew")
 // TestLists compares lists.txt with the schema of the library.
 func TestLists(t *testing.T) {
 	l := lister{out: map[string]bool{}, seen: map[string]bool{}}
-	types := applyconfigurations.NewTypeConverter(scheme.Scheme)
-	for gvk, typ := range scheme.Scheme.AllKnownTypes() {
+	for gvk, typ := range known.AllKnownTypes() {
 		if strings.Contains(gvk.Version, "alpha") || gvk.Version == runtime.APIVersionInternal {
 			continue
 		}
 		if _, ok := typ.FieldByName("ObjectMeta"); ok {
-			l.object(types, reflect.New(typ).Interface().(runtime.Object), gvk.GroupVersion().String(), gvk.Kind)
+			l.object(typesOf(t, gvk), reflect.New(typ).Interface().(runtime.Object), gvk.GroupVersion().String(), gvk.Kind)
 		}
 	}
 	var lines []string
@@ -45,6 +48,38 @@ func TestLists(t *testing.T) {
 	} else if text != listsText {
 		t.Error("lists.txt is not what the API says now: run go test ./internal/api/owned -write")
 	}
+}
+
+// known has the types that client-go knows, and those of the extensions.
+var known = func() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme, apiregistrationv1.AddToScheme} {
+		if err := add(s); err != nil {
+			panic(err)
+		}
+	}
+	return s
+}()
+
+// extensions are the folders of the kinds that have a schema of their own, by group.
+var extensions = map[string]string{apiextensionsv1.GroupName: "apiextensions", apiregistrationv1.GroupName: "apiregistration"}
+
+// typesOf is the schema that applies to a kind go by.
+func typesOf(t testing.TB, gvk apischema.GroupVersionKind) managedfields.TypeConverter {
+	t.Helper()
+	folder := extensions[gvk.Group]
+	if folder == "" {
+		return applyconfigurations.NewTypeConverter(known)
+	}
+	text, err := os.ReadFile(filepath.Join("../../kinds", folder, "types.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser, err := typed.NewParser(typed.YAMLObject(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return managedfields.NewSchemeTypeConverter(known, parser)
 }
 
 type lister struct {

@@ -10,12 +10,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
-	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/randfill"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
@@ -27,11 +26,12 @@ type object interface {
 
 var groups = []string{"", "apps", "batch", "autoscaling", "policy", "networking.k8s.io", "discovery.k8s.io", "coordination.k8s.io", "events.k8s.io",
 	"node.k8s.io", "scheduling.k8s.io", "storage.k8s.io", "rbac.authorization.k8s.io", "certificates.k8s.io",
-	"admissionregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io"}
+	"admissionregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io",
+	"apiextensions.k8s.io", "apiregistration.k8s.io"}
 
 // stable lists every GA kind that is stored.
 func stable() (out []schema.GroupVersionKind) {
-	for gvk, typ := range scheme.Scheme.AllKnownTypes() {
+	for gvk, typ := range known.AllKnownTypes() {
 		_, stored := typ.FieldByName("ObjectMeta")
 		if stored && slices.Contains(groups, gvk.Group) && (gvk.Version == "v1" || gvk.Version == "v2") &&
 			!strings.HasSuffix(gvk.Kind, "Options") && !strings.HasSuffix(gvk.Kind, "Review") && gvk.Kind != "Scale" && gvk.Kind != "RangeAllocation" && gvk.Kind != "Binding" && gvk.Kind != "Eviction" {
@@ -45,7 +45,7 @@ func stable() (out []schema.GroupVersionKind) {
 // library is what the ownership is compared with.
 func library(t testing.TB, gvk schema.GroupVersionKind, sub string) *managedfields.FieldManager {
 	t.Helper()
-	m, err := managedfields.NewDefaultFieldManager(applyconfigurations.NewTypeConverter(scheme.Scheme), same{}, same{}, same{}, gvk, gvk.GroupVersion(), sub,
+	m, err := managedfields.NewDefaultFieldManager(typesOf(t, gvk), same{}, same{}, same{}, gvk, gvk.GroupVersion(), sub,
 		map[fieldpath.APIVersion]fieldpath.Filter{})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func library(t testing.TB, gvk schema.GroupVersionKind, sub string) *managedfiel
 
 type same struct{}
 
-func (same) New(gvk schema.GroupVersionKind) (runtime.Object, error) { return scheme.Scheme.New(gvk) }
+func (same) New(gvk schema.GroupVersionKind) (runtime.Object, error) { return known.New(gvk) }
 func (same) Default(runtime.Object)                                  {}
 func (same) Convert(_, _, _ any) error                               { return nil }
 func (same) ConvertToVersion(o runtime.Object, _ runtime.GroupVersioner) (runtime.Object, error) {
@@ -77,11 +77,13 @@ func filler(r *rand.Rand) *randfill.Filler {
 		func(t *metav1.MicroTime, _ randfill.Continue) { *t = metav1.MicroTime{Time: time.Unix(r.Int64N(3), 0)} },
 		func(m *[]metav1.ManagedFieldsEntry, _ randfill.Continue) {},
 		func(x *runtime.RawExtension, _ randfill.Continue) { x.Raw = []byte(`{"a":1}`) },
+		func(x *apiextensionsv1.JSON, _ randfill.Continue) { x.Raw = []byte(`{"a":1}`) },
+		func(x *apiextensionsv1.JSONSchemaPropsOrBool, _ randfill.Continue) { x.Allows = true },
 	)
 }
 
 func newObject(t testing.TB, gvk schema.GroupVersionKind) object {
-	o, err := scheme.Scheme.New(gvk)
+	o, err := known.New(gvk)
 	if err != nil {
 		t.Fatal(err)
 	}

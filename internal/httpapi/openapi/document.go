@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
@@ -37,6 +38,7 @@ type builder struct {
 	names map[string]bool // definitions that paths name
 	extra map[string]json.RawMessage
 	paths map[string]map[string]any
+	errs  []error
 }
 
 // V2Proto is V2's document in protobuf (gnostic's openapi.v2.Document).
@@ -63,7 +65,7 @@ func build(info Info, resources []*api.Resource, old bool) ([]byte, error) {
 	}
 	head, err1 := json.Marshal(info)
 	paths, err2 := json.Marshal(b.paths)
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(append(b.errs, err1, err2)...); err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
@@ -132,6 +134,9 @@ func (b *builder) ref(name string) map[string]any {
 // define names the definition of a resource's kind, making up one that takes
 // anything if there is none.
 func (b *builder) define(r *api.Resource) (name, list string) {
+	if r.Models != nil {
+		return b.custom(r)
+	}
 	if n, ok := r.New().(interface{ OpenAPIModelName() string }); ok {
 		name = n.OpenAPIModelName()
 	} else {
@@ -156,6 +161,24 @@ func (b *builder) define(r *api.Resource) (name, list string) {
 		b.names[metaName+"ListMeta"] = true
 	}
 	return name, list
+}
+
+// custom is define for a custom resource, which has its own definitions.
+func (b *builder) custom(r *api.Resource) (name, list string) {
+	m, err := r.Models()
+	if err != nil {
+		b.errs = append(b.errs, err)
+		return "", ""
+	}
+	models := m.V3
+	if b.old {
+		models = m.V2
+	}
+	maps.Copy(b.extra, models)
+	for _, n := range m.Needs {
+		b.names[n] = true
+	}
+	return m.Name, m.List
 }
 
 func mustJSON(v map[string]any) json.RawMessage {

@@ -16,7 +16,12 @@ import (
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	apiregistrationv1beta1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1beta1"
 	"k8s.io/kube-openapi/pkg/builder3/util"
 	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/validation/spec"
@@ -64,6 +69,12 @@ func main() {
 // kindsByName says which group, version and kind each definition is served as.
 func kindsByName() map[string][]any {
 	out := map[string][]any{}
+	for _, add := range []func(*runtime.Scheme) error{apiextensionsv1.AddToScheme, apiextensionsv1beta1.AddToScheme,
+		apiregistrationv1.AddToScheme, apiregistrationv1beta1.AddToScheme} {
+		if err := add(scheme.Scheme); err != nil {
+			log.Fatal(err)
+		}
+	}
 	types := scheme.Scheme.AllKnownTypes()
 	var names []string
 	for k := range types {

@@ -7,12 +7,13 @@ set -eu
 cd "$(dirname "$0")"
 mkdir defs
 trap 'rm -rf defs' EXIT
-tagged() { # packages of module $1 that ask for definitions
+tagged() { # packages of module $1, below its folder $2, that ask for definitions
 	dir=$(go list -m -f '{{.Dir}}' "$1")
-	grep -rlE '^// \+k8s:openapi-gen=' "$dir" --include='*.go' | xargs -n1 dirname | sort -u |
+	grep -rlE '^// \+k8s:openapi-gen=' "$dir/${2-}" --include='*.go' | xargs -n1 dirname | sort -u |
 		sed "s|^$dir|$1|" | grep -vE '/(testapigroup|imagepolicy)/'
 }
 : >defs/header
 go tool openapi-gen --go-header-file defs/header --output-dir defs --output-pkg proa/internal/httpapi/openapi/defs \
-	--output-file definitions.go --report-filename defs/report $(tagged k8s.io/apimachinery) $(tagged k8s.io/api)
+	--output-file definitions.go --report-filename defs/report $(tagged k8s.io/apimachinery) $(tagged k8s.io/api) \
+	$(tagged k8s.io/apiextensions-apiserver pkg/apis/apiextensions/v1) $(tagged k8s.io/kube-aggregator pkg/apis/apiregistration/v1)
 go run emit.go definitions.zst

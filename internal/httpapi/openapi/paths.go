@@ -178,10 +178,14 @@ func (o *operations) add(path string, w way, answer, body string) {
 		"x-kubernetes-group-version-kind": gvk{o.kind.Group, o.kind.Version, o.kind.Kind},
 	}
 	params := b.params(w.options)
+	custom := o.r.Family != nil
 	if w.body && body != "" {
 		types := []string{api.MediaJSON, api.MediaYAML, api.MediaProtobuf}
 		if w.verb == api.Patch {
 			types = []string{"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"}
+		}
+		if custom {
+			types = slices.DeleteFunc(types, func(t string) bool { return t == api.MediaProtobuf || strings.Contains(t, "strategic") })
 		}
 		if b.old {
 			op["consumes"] = types
