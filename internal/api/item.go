@@ -132,6 +132,11 @@ func (i *Item) Verify() error {
 	if o == nil || i.body == nil {
 		return nil
 	}
+	if c, ok := i.Resource.Codec.(textCodec); ok {
+		if _, current := c.Text(i.body, 0); !current {
+			return nil // it was read by another schema than it was written by
+		}
+	}
 	b, err := i.Resource.Codec.Encode(*o)
 	if err != nil {
 		return err

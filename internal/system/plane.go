@@ -22,6 +22,8 @@ import (
 	"proa/internal/apiserver"
 	"proa/internal/apiserver/access"
 	"proa/internal/apiserver/admit"
+	"proa/internal/apiserver/crd"
+	"proa/internal/apiserver/reach"
 	"proa/internal/control"
 	"proa/internal/controllers"
 	"proa/internal/httpapi"
@@ -39,6 +41,7 @@ func (s *system) issuer() string { return "https://kubernetes.default.svc." + s.
 type plane struct {
 	*apiserver.Server
 	authorizer access.Authorizer
+	net        reach.Net // to services, for those who call them
 	url        string
 	agents     agents
 	nodeTLS    *tls.Config // how the API server reaches the nodes' agents
@@ -80,10 +83,12 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 		apiserver.Component{Name: "etcd-0", Probe: func(context.Context) error { return s.engine.Err() }})
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
 		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
+		Webhook: crd.Through(&p.net),
 	})
 	if err != nil {
 		return nil, err
 	}
+	p.net.Reads = p.Server
 	s.parts.Go(func() { <-ctx.Done(); p.Close() })
 	authn.Handler, nodes.Handler = p.Server, p.Server
 	if err := s.bootstrap(ctx, p); err != nil {

@@ -28,6 +28,8 @@ import (
 	"proa/internal/apiserver"
 	"proa/internal/apiserver/access"
 	"proa/internal/apiserver/admit"
+	"proa/internal/apiserver/crd"
+	"proa/internal/apiserver/reach"
 	"proa/internal/control"
 	"proa/internal/controllers"
 	"proa/internal/httpapi"
@@ -49,6 +51,7 @@ type world struct {
 	kinds  []*api.Resource
 	server *apiserver.Server
 	local  api.Handler // with authorization
+	net    reach.Net
 
 	authorizer access.Authorizer
 
@@ -114,10 +117,11 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 	}
 	engine := memory.New(nil)
 	w.server, err = apiserver.New(ctx, apiserver.Config{Engine: engine, Kinds: kinds.All, Subs: subs, Log: testLog(), History: history,
-		Admit: append(admit.All(settings), rbac.Steps()...)})
+		Admit: append(admit.All(settings), rbac.Steps()...), Webhook: crd.Through(&w.net)})
 	if err != nil {
 		return err
 	}
+	w.net.Reads = w.server
 	t.Cleanup(func() {
 		if err := w.server.Verify(); err != nil {
 			t.Errorf("shared objects: %v", err)
