@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/scale"
 	"k8s.io/client-go/tools/pager"
 )
@@ -73,7 +74,9 @@ func (w *world) patches(ctx context.Context) error {
 
 // scale works as the autoscaler does.
 func (w *world) scale(ctx context.Context) error {
-	scales, err := scale.NewForConfig(w.config, w.mapper, dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(w.core.Discovery()))
+	config := rest.CopyConfig(w.config) // this client reads no CBOR
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	scales, err := scale.NewForConfig(config, w.mapper, dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(w.core.Discovery()))
 	if err != nil {
 		return err
 	}
