@@ -19,7 +19,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test conformance-api coverage-api docs check fuzz images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
+.PHONY: help build up down clean-cluster test conformance-api conformance-crd conformance-reference coverage-api docs check fuzz images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,13 @@ coverage-api: ## which fields of every kind have an invalid, a default or an exe
 
 conformance-api: ## the table of API behaviours, in process and over HTTPS; docs/api-support.md must agree
 	@cd test/conformance && $(GO) test -count=1 -timeout 300s
+
+conformance-crd: ## the part of that table about custom resources
+	@cd test/conformance && $(GO) test -count=1 -timeout 300s -run 'TestRows/^rows$$/^crd-'
+
+conformance-reference: ## the same part on Kubernetes' own machinery (needs the network the first time)
+	@cd test/bench/reference && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(abspath $(BUILD))/reference/ go.etcd.io/etcd/server/v3 k8s.io/apiextensions-apiserver
+	@cd test/conformance && PROA_CONFORMANCE_REFERENCE=$(abspath $(BUILD))/reference $(GO) test -count=1 -timeout 600s -run TestReference
 
 docs: ## write what is generated in docs: docs/api-support.md
 	@$(GO) test -count=1 ./test/conformance -run TestDocs -update

@@ -31,6 +31,7 @@ type Controller[T api.Object] struct {
 	Owns    []api.Definition // children: a change queues the controller that their owner reference names
 	Watches []Watch          // anything else that the outcome depends on
 	Writes  []api.Definition // what Reconcile may write; any other write fails
+	Any     bool             // it may write every kind, those too that come later: Writes does not limit it
 
 	// Reconcile makes obj true. It is called again after the given time if that
 	// is not zero, after a pause that grows if it fails, and at once (with fresh
@@ -64,10 +65,14 @@ type Key struct {
 // KeyOf is the key of an object whose kind is understood.
 func KeyOf(o api.Object) Key { return Key{nil, o.GetNamespace(), o.GetName()} }
 
-// A Sweep is a controller over many kinds at once.
+// A Sweep is a controller over many kinds at once, which may come and go.
 type Sweep struct {
-	Name      string
-	Kinds     []*api.Resource
+	Name  string
+	Kinds Kinds
+	// Slim says that Changed and Reconcile need only the names, owners, finalizers
+	// and deletion of objects. Kinds that no other controller watches are then kept
+	// as *metav1.PartialObjectMetadata: read the object before you write it.
+	Slim      bool
 	Changed   func(c *Cluster, kind *api.Resource, old, new api.Object) []Key // either may be nil
 	Reconcile func(ctx context.Context, c *Cluster, key Key) (again time.Duration, err error)
 }
@@ -79,7 +84,9 @@ type Runner interface{ task() *task }
 type task struct {
 	name      string
 	subs      []sub
-	writes    []*api.Resource // nil: anything
+	writes    []*api.Resource
+	any       bool // it writes other kinds, too
+	sweep     *Sweep
 	main      *api.Resource
 	reconcile func(ctx context.Context, c *Cluster, key Key) (time.Duration, error)
 }
@@ -91,7 +98,7 @@ type sub struct {
 }
 
 func (k *Controller[T]) task() *task {
-	t := &task{name: k.Name, main: k.For.Def(), writes: []*api.Resource{k.For.Def()}}
+	t := &task{name: k.Name, main: k.For.Def(), any: k.Any, writes: []*api.Resource{k.For.Def()}}
 	t.reconcile = func(ctx context.Context, c *Cluster, key Key) (time.Duration, error) {
 		obj, ok := Get(c, k.For, key.Namespace, key.Name)
 		if ok {
@@ -130,11 +137,7 @@ func (k *Controller[T]) task() *task {
 }
 
 func (s *Sweep) task() *task {
-	t := &task{name: s.Name, reconcile: s.Reconcile}
-	for _, r := range s.Kinds {
-		t.subs = append(t.subs, sub{r, func(c *Cluster, old, new api.Object) []Key { return s.Changed(c, r, old, new) }})
-	}
-	return t
+	return &task{name: s.Name, sweep: s, any: true, reconcile: s.Reconcile}
 }
 
 // ownerKey is the key of the object of kind r that controls o, if any does.

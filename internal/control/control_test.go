@@ -173,7 +173,7 @@ func TestOverlay(t *testing.T) {
 		m.UID, m.ResourceVersion = types.UID(uid), fmt.Sprint(rev)
 		return m
 	}
-	s := newSource(core.ConfigMap.Def())
+	s := newSource(core.ConfigMap.Def(), new(owners))
 	see := func(typ watch.EventType, o api.Object, rev int64) {
 		s.saw(api.Change[api.Object]{Type: typ, Object: o, Revision: rev})
 	}

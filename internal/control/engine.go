@@ -7,13 +7,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/api"
 	"proa/internal/api/record"
@@ -42,10 +41,16 @@ type Engine struct {
 	server  api.Handler
 	cfg     Config
 	q       *queue
-	sources map[*api.Resource]*source
-	order   []*source
+	owners  owners
 	cluster map[*task]*Cluster
+	sweeps  []*sweeping
 	steps   bool // driven by Step: no goroutines
+
+	mu      sync.RWMutex // of what follows, and of what the sources say is the engine's
+	sources map[schema.GroupVersionResource]*source
+	order   []*source // replaced, never changed
+	numbers int
+	begin   func(*source) // follows a source; nil before Run
 }
 
 // New prepares an engine for [Engine.Step] or [Engine.Run].
@@ -60,7 +65,7 @@ func New(h api.Handler, rs []Runner, cfg Config) *Engine {
 		cfg.Workers = 16
 	}
 	m := newMetrics(cfg.Register, cfg.Now)
-	e := &Engine{server: h, cfg: cfg, q: newQueue(cfg.Now), sources: map[*api.Resource]*source{}, cluster: map[*task]*Cluster{}}
+	e := &Engine{server: h, cfg: cfg, q: newQueue(cfg.Now), sources: map[schema.GroupVersionResource]*source{}, cluster: map[*task]*Cluster{}}
 	e.q.metrics = m
 	for _, r := range rs {
 		t := r.task()
@@ -68,13 +73,16 @@ func New(h api.Handler, rs []Runner, cfg Config) *Engine {
 		c := &Cluster{Log: cfg.Log.With("controller", t.name), Now: cfg.Now, Events: cfg.Events.From(t.name + "-controller"), engine: e, task: t}
 		e.cluster[t] = c
 		for _, s := range t.subs {
-			src := e.sources[s.kind]
+			src := e.sources[s.kind.GroupVersionResource]
 			if src == nil {
-				src = newSource(s.kind)
-				e.sources[s.kind] = src
-				e.order = append(e.order, src)
+				src = e.add(s.kind)
 			}
-			src.subs = append(src.subs, subscriber{c, s.keys})
+			e.join(src, subscriber{cluster: c, keys: s.keys})
+		}
+		if t.sweep != nil {
+			w := &sweeping{cluster: c, sweep: t.sweep}
+			e.sweeps = append(e.sweeps, w)
+			e.refresh(w)
 		}
 	}
 	return e
@@ -86,7 +94,7 @@ func Run(ctx context.Context, h api.Handler, rs []Runner, cfg Config) error {
 }
 
 func (e *Engine) source(r *api.Resource) *source {
-	s := e.sources[r]
+	s := e.find(r)
 	if s == nil {
 		panic(fmt.Sprintf("a controller reads %s without watching it", r.Resource))
 	}
@@ -95,10 +103,18 @@ func (e *Engine) source(r *api.Resource) *source {
 
 func (e *Engine) notify(s *source, changes []change) {
 	for _, ch := range changes {
-		for _, sub := range s.subs {
-			for _, key := range sub.keys(sub.cluster, ch.old, ch.new) {
-				e.q.add(job{sub.cluster.task, key})
-			}
+		for _, sub := range e.subscribers(s) {
+			e.enqueue(sub.cluster, sub.keys(sub.cluster, ch.old, ch.new))
+		}
+	}
+}
+
+// enqueue adds the keys of kinds that are followed.
+func (e *Engine) enqueue(c *Cluster, keys []Key) {
+	for _, key := range keys {
+		j := job{c.task, e.find(key.Kind), key.Namespace, key.Name}
+		if j.kind != nil || key.Kind == nil {
+			e.q.add(j)
 		}
 	}
 }
@@ -108,15 +124,23 @@ func (e *Engine) notify(s *source, changes []change) {
 func (e *Engine) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for _, s := range e.order {
+	begin := func(s *source) {
+		ctx, cancel := context.WithCancel(ctx)
+		s.begin(cancel)
 		wg.Go(func() { e.follow(ctx, s) })
 	}
-	for _, s := range e.order {
-		select {
-		case <-s.synced:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	e.mu.Lock()
+	e.begin = begin
+	first := e.order
+	e.mu.Unlock()
+	for _, s := range first {
+		begin(s)
+	}
+	if err := e.synced(ctx, first); err != nil {
+		return err
+	}
+	for _, w := range e.sweeps {
+		wg.Go(func() { e.watchKinds(ctx, w) })
 	}
 	for range e.cfg.Workers {
 		wg.Go(func() {
@@ -136,8 +160,8 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 func (e *Engine) follow(ctx context.Context, s *source) {
-	failed := func(err error) { e.cfg.Log.Warn("watch broken", "kind", s.kind.Resource, "err", err) }
-	for c := range s.client.Follow(ctx, e.server, "", api.Selectors{}, failed) {
+	failed := func(err error) { e.cfg.Log.Warn("watch broken", "kind", s.kind.Load().Resource, "err", err) }
+	for c := range s.client().Follow(ctx, e.server, "", api.Selectors{}, failed) {
 		e.notify(s, s.saw(c))
 	}
 }
@@ -166,13 +190,19 @@ func (e *Engine) clock(ctx context.Context) {
 // false when there is nothing left to do before [Engine.Next].
 func (e *Engine) Step(ctx context.Context, r *rand.Rand) (bool, error) {
 	e.steps = true
-	for _, s := range e.order {
+	for _, w := range e.sweeps {
+		select {
+		case <-w.changed:
+			e.refresh(w)
+		default:
+		}
+	}
+	order := e.all()
+	for _, s := range order {
 		if !s.started {
-			changes, err := s.sync(ctx, e.server)
-			if err != nil {
+			if err := e.sync(ctx, s); err != nil {
 				return true, err
 			}
-			e.notify(s, changes)
 		}
 	}
 	e.q.fire()
@@ -183,9 +213,9 @@ func (e *Engine) Step(ctx context.Context, r *rand.Rand) (bool, error) {
 		}
 	}
 	if e.q.len() > 0 {
-		return true, e.sync(ctx, e.order[r.IntN(len(e.order))])
+		return true, e.sync(ctx, order[r.IntN(len(order))])
 	}
-	for _, s := range e.order {
+	for _, s := range order {
 		if err := e.sync(ctx, s); err != nil {
 			return true, err
 		}
@@ -198,6 +228,9 @@ func (e *Engine) Next() (time.Time, bool) { return e.q.fire() }
 
 func (e *Engine) sync(ctx context.Context, s *source) error {
 	changes, err := s.sync(ctx, e.server)
+	if s.comes.Load() && apierrors.IsNotFound(err) {
+		return nil // the kind has gone, which the engine will be told
+	}
 	e.notify(s, changes)
 	return err
 }
@@ -205,6 +238,10 @@ func (e *Engine) sync(ctx context.Context, s *source) error {
 // do reconciles one key and decides when to look at it again.
 func (e *Engine) do(ctx context.Context, j job) {
 	defer e.q.done(j)
+	if j.kind != nil && j.kind.gone() {
+		e.q.succeeded(j)
+		return
+	}
 	c := e.cluster[j.task]
 	again, err := call(ctx, c, j)
 	switch {
@@ -215,28 +252,15 @@ func (e *Engine) do(ctx context.Context, j job) {
 			e.q.addAfter(j, again)
 		}
 	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
-		if s := e.sources[j.task.main]; s != nil {
-			e.check(ctx, s, j.key.Namespace, j.key.Name)
+		if s := e.find(j.task.main); s != nil {
+			e.check(ctx, s, j.namespace, j.name)
 		}
 		pause := e.q.failed(j, time.Millisecond, time.Second)
-		c.Log.Debug("conflict", "namespace", j.key.Namespace, "name", j.key.Name, "pause", pause, "err", err)
+		c.Log.Debug("conflict", "namespace", j.namespace, "name", j.name, "pause", pause, "err", err)
 	default:
 		pause := e.q.failed(j, firstPause, mostPause)
-		c.Log.Warn("reconcile failed", "namespace", j.key.Namespace, "name", j.key.Name, "pause", pause, "err", err)
+		c.Log.Warn("reconcile failed", "namespace", j.namespace, "name", j.name, "pause", pause, "err", err)
 	}
-}
-
-// clear reads again what the task writes if a write of it may or may not have happened.
-func (e *Engine) clear(ctx context.Context, t *task) error {
-	for _, r := range t.writes {
-		if s := e.sources[r]; s != nil && s.doubt.CompareAndSwap(true, false) {
-			if err := e.sync(ctx, s); err != nil {
-				s.doubt.Store(true)
-				return fmt.Errorf("find out what became of a write: %w", err)
-			}
-		}
-	}
-	return nil
 }
 
 func call(ctx context.Context, c *Cluster, j job) (again time.Duration, err error) {
@@ -248,64 +272,7 @@ func call(ctx context.Context, c *Cluster, j job) (again time.Duration, err erro
 	if err := c.engine.clear(ctx, j.task); err != nil {
 		return 0, err
 	}
-	return j.task.reconcile(ctx, c, j.key)
-}
-
-// Handle passes the request to the server, and remembers what a write did.
-func (c *Cluster) Handle(ctx context.Context, r *api.Request) (*api.Response, error) {
-	if r.Verb.Writes() && c.task.writes != nil && !slices.Contains(c.task.writes, r.Resource) {
-		return nil, fmt.Errorf("controller %s does not declare that it writes %s", c.task.name, r.Resource.Resource)
-	}
-	resp, err := c.engine.server.Handle(ctx, r)
-	if r.Verb.Writes() {
-		c.engine.wrote(ctx, r, resp, err)
-	}
-	return resp, err
-}
-
-// wrote takes the outcome of an own write into what the engine knows.
-func (e *Engine) wrote(ctx context.Context, r *api.Request, resp *api.Response, err error) {
-	s := e.sources[r.Resource]
-	switch {
-	case s == nil:
-	case apierrors.IsNotFound(err) && r.Verb != api.Create:
-		e.check(ctx, s, r.Namespace, r.Name)
-	case err != nil:
-		if doubtful(err) {
-			s.doubt.Store(true)
-		}
-	case r.Verb == api.DeleteCollection:
-		if err := e.sync(ctx, s); err != nil {
-			e.cfg.Log.Debug("refresh failed", "kind", r.Resource.Resource, "err", err)
-		}
-	case resp.Deleted || r.Verb == api.Delete && (resp.Result() == nil || resp.Result().GetDeletionTimestamp() == nil):
-		e.check(ctx, s, r.Namespace, r.Name)
-	default:
-		if o := resp.Result(); o != nil && o.GetObjectKind().GroupVersionKind() == r.Resource.GVK() {
-			e.notify(s, s.wrote(o))
-		}
-	}
-}
-
-// doubtful says whether a write that failed so may have happened all the same.
-func doubtful(err error) bool {
-	return apierrors.ReasonForError(err) == metav1.StatusReasonUnknown || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) ||
-		apierrors.IsInternalError(err) || apierrors.IsUnexpectedServerError(err)
-}
-
-// check asks the server for the state of one object.
-func (e *Engine) check(ctx context.Context, s *source, ns, name string) {
-	known, ok := s.get(ns, name)
-	if !ok {
-		return
-	}
-	o, err := s.client.Get(ctx, e.server, ns, name)
-	switch {
-	case err == nil && o.GetUID() == known.GetUID():
-		e.notify(s, s.wrote(o))
-	case err == nil || apierrors.IsNotFound(err):
-		e.notify(s, s.deleted(ns, name, known.GetUID()))
-	}
+	return j.task.reconcile(ctx, c, j.key())
 }
 
 // Each calls f for 0 to n-1, several at once, and returns the errors joined.

@@ -15,7 +15,7 @@ func TestQueueMetrics(t *testing.T) {
 	q.metrics = newMetrics(r, clock)
 	k := &task{name: "jobs"}
 	q.metrics.know(k)
-	one, two := job{k, Key{Name: "1"}}, job{k, Key{Name: "2"}}
+	one, two := job{task: k, name: "1"}, job{task: k, name: "2"}
 	q.add(one)
 	q.add(one)
 	q.add(two)

@@ -9,8 +9,18 @@ import (
 
 // A job is one key of one task.
 type job struct {
-	task *task
-	key  Key
+	task            *task
+	kind            *source // nil where the kind is understood
+	namespace, name string
+}
+
+// key is what the task is called with: its kind is the one of now.
+func (j job) key() Key {
+	k := Key{Namespace: j.namespace, Name: j.name}
+	if j.kind != nil {
+		k.Kind = j.kind.kind.Load()
+	}
+	return k
 }
 
 // A queue holds the jobs to do. A job is in it once however often it is added,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -19,14 +20,19 @@ import (
 // top of it the engine's own writes that the watch has not passed yet. For one
 // object the higher revision wins, and a deleted UID never comes back.
 type source struct {
-	kind   *api.Resource
-	client *api.Kind[api.Object]
-	subs   []subscriber
+	kind   atomic.Pointer[api.Resource]
+	number int
+	subs   []subscriber // of the engine's lock; replaced, never changed
+	slim   atomic.Bool  // keep only metadata
+	comes  atomic.Bool  // the kind may go
 	synced chan struct{}
 	doubt  atomic.Bool // an own write failed in a way that says not whether it happened
+	owners *owners     // of all sources
 
 	mu      sync.RWMutex
-	rev     int64 // the watch is complete up to here
+	ended   bool
+	cancel  context.CancelFunc // ends the watch; nil if there is none
+	rev     int64              // the watch is complete up to here
 	started bool
 	objs    map[string]map[string]entry // by namespace and name
 	owned   map[types.UID]map[Key]bool  // by every owner's UID
@@ -36,6 +42,8 @@ type source struct {
 
 type subscriber struct {
 	cluster *Cluster
+	slim    bool // it reads metadata alone
+	comes   bool // it may leave
 	keys    func(c *Cluster, old, new api.Object) []Key
 }
 
@@ -47,9 +55,61 @@ type entry struct {
 // A change is one step in what a source knows.
 type change struct{ old, new api.Object }
 
-func newSource(r *api.Resource) *source {
-	return &source{kind: r, client: api.Untyped(r), synced: make(chan struct{}), objs: map[string]map[string]entry{},
+func newSource(r *api.Resource, o *owners) *source {
+	s := &source{synced: make(chan struct{}), owners: o, objs: map[string]map[string]entry{},
 		owned: map[types.UID]map[Key]bool{}, loose: map[string]map[Key]bool{}, dead: map[types.UID]bool{}}
+	s.kind.Store(r)
+	return s
+}
+
+func (s *source) client() *api.Kind[api.Object] { return api.Untyped(s.kind.Load()) }
+
+// begin notes how to end the watch.
+func (s *source) begin(cancel context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel = cancel; s.ended {
+		cancel()
+	}
+}
+
+// end forgets everything: the kind is gone.
+func (s *source) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	if s.cancel != nil {
+		s.cancel()
+	}
+	for uid := range s.owned {
+		s.owners.remove(uid, s)
+	}
+	s.objs, s.owned, s.loose = nil, nil, nil
+}
+
+func (s *source) gone() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.ended
+}
+
+// slim is the metadata of an object by which it is known and goes. It shares no
+// memory with o.
+func slim(r *api.Resource, o api.Object) api.Object {
+	p := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Name: strings.Clone(o.GetName()), Namespace: strings.Clone(o.GetNamespace()), UID: types.UID(strings.Clone(string(o.GetUID()))),
+		ResourceVersion: strings.Clone(o.GetResourceVersion()), DeletionTimestamp: o.GetDeletionTimestamp().DeepCopy(),
+	}}
+	for _, f := range o.GetFinalizers() {
+		p.Finalizers = append(p.Finalizers, strings.Clone(f))
+	}
+	for _, ref := range o.GetOwnerReferences() {
+		c := ref.DeepCopy()
+		c.APIVersion, c.Kind, c.Name, c.UID = strings.Clone(c.APIVersion), strings.Clone(c.Kind), strings.Clone(c.Name), types.UID(strings.Clone(string(c.UID)))
+		p.OwnerReferences = append(p.OwnerReferences, *c)
+	}
+	p.SetGroupVersionKind(r.GVK())
+	return p
 }
 
 func revision(o api.Object) int64 {
@@ -61,7 +121,7 @@ func revision(o api.Object) int64 {
 func (s *source) wrote(o api.Object) (out []change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if rev := revision(o); rev > s.rev {
+	if rev := revision(o); rev > s.rev && !s.ended {
 		out = s.put(out, o, rev)
 	}
 	return out
@@ -83,6 +143,9 @@ func (s *source) deleted(ns, name string, uid types.UID) (out []change) {
 func (s *source) saw(c api.Change[api.Object]) (out []change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return nil
+	}
 	if c.Reset {
 		return s.reset(c.All, c.Revision)
 	}
@@ -140,6 +203,9 @@ func (s *source) put(out []change, o api.Object, rev int64) []change {
 	if ok {
 		s.unindex(old.obj)
 	}
+	if s.slim.Load() {
+		o = slim(s.kind.Load(), o)
+	}
 	if s.objs[ns] == nil {
 		s.objs[ns] = map[string]entry{}
 	}
@@ -161,6 +227,9 @@ func (s *source) drop(out []change, o api.Object) []change {
 func (s *source) index(o api.Object) {
 	key, controlled := KeyOf(o), false
 	for _, ref := range o.GetOwnerReferences() {
+		if s.owned[ref.UID] == nil {
+			s.owners.add(ref.UID, s)
+		}
 		addTo(s.owned, ref.UID, key)
 		controlled = controlled || ref.Controller != nil && *ref.Controller
 	}
@@ -172,7 +241,9 @@ func (s *source) index(o api.Object) {
 func (s *source) unindex(o api.Object) {
 	key := KeyOf(o)
 	for _, ref := range o.GetOwnerReferences() {
-		removeFrom(s.owned, ref.UID, key)
+		if removeFrom(s.owned, ref.UID, key); s.owned[ref.UID] == nil {
+			s.owners.remove(ref.UID, s)
+		}
 	}
 	removeFrom(s.loose, o.GetNamespace(), key)
 }
@@ -246,7 +317,7 @@ func sorted(objs []api.Object) []api.Object {
 
 // sync lists the kind and takes in the result.
 func (s *source) sync(ctx context.Context, h api.Handler) ([]change, error) {
-	resp, err := h.Handle(ctx, &api.Request{Verb: api.List, Resource: s.kind})
+	resp, err := h.Handle(ctx, &api.Request{Verb: api.List, Resource: s.kind.Load()})
 	if err != nil {
 		return nil, err
 	}
@@ -293,14 +364,4 @@ func Owned[T api.Object](c *Cluster, k *api.Kind[T], uid types.UID) []T {
 // Loose reads the objects of a watched kind in a namespace that nothing controls.
 func Loose[T api.Object](c *Cluster, k *api.Kind[T], ns string) []T {
 	return typed[T](c.engine.source(k.Def()).uncontrolled(ns), nil)
-}
-
-// Find reads an object of any watched kind.
-func (c *Cluster) Find(r *api.Resource, ns, name string) (api.Object, bool) {
-	return c.engine.source(r).get(ns, name)
-}
-
-// Dependents reads the objects of a watched kind that name the UID as an owner.
-func (c *Cluster) Dependents(r *api.Resource, uid types.UID) []api.Object {
-	return c.engine.source(r).ownedBy(uid)
 }

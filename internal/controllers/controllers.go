@@ -2,15 +2,14 @@
 package controllers
 
 import (
-	"proa/internal/api"
 	"proa/internal/control"
 )
 
 // Config is what controllers need from outside.
 type Config struct {
-	Resources []*api.Resource // everything the server stores: for garbage collection and namespace deletion
-	RootCA    string          // PEM of what signs the API server's certificate, for kube-root-ca.crt
-	PodCIDR   string          // what the nodes' pod networks are cut from; "10.42.0.0/16" if empty
+	Kinds   control.Kinds // everything the server stores: for garbage collection, namespace deletion and more
+	RootCA  string        // PEM of what signs the API server's certificate, for kube-root-ca.crt
+	PodCIDR string        // what the nodes' pod networks are cut from; "10.42.0.0/16" if empty
 }
 
 // All is every controller, in no particular order.
@@ -18,13 +17,13 @@ func All(cfg Config) []control.Runner {
 	return []control.Runner{
 		ClusterRoleAggregation,
 		Deployment,
-		Disruption(cfg.Resources),
+		Disruption(cfg.Kinds),
 		Endpoints,
 		EndpointSlice,
 		Job,
 		JobOrphans,
-		GarbageCollector(cfg.Resources),
-		Namespace(cfg.Resources),
+		GarbageCollector(cfg.Kinds),
+		Namespace(cfg.Kinds),
 		NodeLifecycle(),
 		PodCIDR(cfg.PodCIDR),
 		PodGC(),

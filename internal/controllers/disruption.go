@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"proa/internal/api"
 	"proa/internal/control"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/core"
@@ -26,15 +25,13 @@ const deletionGrace = 2 * time.Minute
 // Disruption counts what each disruption budget may still lose
 // (kubernetes.io/docs/tasks/run-application/configure-pdb), and takes back a
 // pod's condition DisruptionTarget when nobody deletes the pod (KEP-3329).
-// Resources are the kinds that may own pods.
-func Disruption(resources []*api.Resource) *control.Sweep {
-	d := &disruption{resources: resources, guards: map[string]map[string]*guard{}}
+// Kinds are those that may own pods.
+func Disruption(kinds control.Kinds) *control.Sweep {
+	d := &disruption{kinds: catalog{kinds: kinds}, guards: map[string]map[string]*guard{}}
 	return &control.Sweep{
 		Name: "disruption",
-		Kinds: []*api.Resource{
-			policy.PodDisruptionBudget.Def(), core.Pod.Def(),
-			core.ReplicationController.Def(), apps.ReplicaSet.Def(), apps.Deployment.Def(), apps.StatefulSet.Def(),
-		},
+		Kinds: control.Fixed(policy.PodDisruptionBudget.Def(), core.Pod.Def(),
+			core.ReplicationController.Def(), apps.ReplicaSet.Def(), apps.Deployment.Def(), apps.StatefulSet.Def()),
 		Changed:   d.changed,
 		Reconcile: d.reconcile,
 	}

@@ -23,7 +23,7 @@ import (
 // disruption knows which budgets and pods have to do with each other, so that
 // neither a change nor a count looks at all of a namespace.
 type disruption struct {
-	resources []*api.Resource
+	kinds catalog
 
 	mu     sync.Mutex
 	guards map[string]map[string]*guard // by the budgets' namespace and name

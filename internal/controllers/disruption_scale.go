@@ -155,10 +155,8 @@ func (d *disruption) kindOf(ref *metav1.OwnerReference) (*api.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range d.resources {
-		if r.Group == gv.Group && r.Version == gv.Version && r.Kind == ref.Kind {
-			return r, nil
-		}
+	if r := d.kinds.ofKind(gv.Group, ref.Kind); r != nil && r.Version == gv.Version {
+		return r, nil
 	}
 	return nil, &meta.NoKindMatchError{GroupKind: gv.WithKind(ref.Kind).GroupKind(), SearchedVersions: []string{gv.Version}}
 }

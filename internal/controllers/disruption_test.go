@@ -60,7 +60,7 @@ func disruptionWorld(t *testing.T, seed uint64, scales *error) *world {
 		}
 		return s.Handle(ctx, r)
 	})
-	w.engine = control.New(h, []control.Runner{controllers.Disruption(stored(s.Kinds()))}, w.config())
+	w.engine = control.New(h, []control.Runner{controllers.Disruption(s.Kinds)}, w.config())
 	w.prepare()
 	return w
 }
@@ -256,7 +256,7 @@ func TestDisruptionCounts(t *testing.T) {
 		w := newWorld(t)
 		server, faults := w.h, false
 		w.rand = rand.New(rand.NewPCG(seed+i, 4))
-		w.engine = control.New(faulty(server, w.rand, &faults), []control.Runner{controllers.Disruption(resources())}, w.config())
+		w.engine = control.New(faulty(server, w.rand, &faults), []control.Runner{controllers.Disruption(control.Fixed(resources()...))}, w.config())
 		w.prepare()
 		for range 12 {
 			faults = true
@@ -352,5 +352,3 @@ func (w *world) checkBudgets() {
 		}
 	}
 }
-
-func stored(list []*api.Resource, _ <-chan struct{}) []*api.Resource { return list }

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -20,30 +21,23 @@ import (
 // GarbageCollector removes objects whose owners are all gone, over all kinds
 // alike, and carries out what a delete says of the dependents: foreground
 // (they go first), background (they go after), orphan (they stay).
-func GarbageCollector(resources []*api.Resource) *control.Sweep {
-	g := &collector{}
-	for _, r := range resources {
-		if !r.Virtual && r.Can(api.List) && r.Can(api.Watch) && r.Can(api.Delete) && r != core.Event.Def() {
-			g.kinds = append(g.kinds, r)
-		}
-	}
-	return &control.Sweep{Name: "garbage-collector", Kinds: g.kinds, Changed: g.changed, Reconcile: g.reconcile}
+func GarbageCollector(kinds control.Kinds) *control.Sweep {
+	g := &collector{catalog{kinds: kinds, keep: func(r *api.Resource) bool {
+		return !r.Virtual && r.Can(api.List) && r.Can(api.Watch) && r.Can(api.Delete) && r != core.Event.Def()
+	}}}
+	return &control.Sweep{Name: "garbage-collector", Kinds: g.kinds.all, Slim: true, Changed: g.changed, Reconcile: g.reconcile}
 }
 
-type collector struct{ kinds []*api.Resource }
+type collector struct{ kinds catalog }
 
-// kindOf returns the resource that an owner reference speaks of, or nil.
+// kindOf returns the resource that an owner reference speaks of, or nil if there
+// is none now. All versions of a group are one.
 func (g *collector) kindOf(ref *metav1.OwnerReference) *api.Resource {
 	gv, err := schema.ParseGroupVersion(ref.APIVersion)
 	if err != nil {
 		return nil
 	}
-	for _, r := range g.kinds {
-		if r.Group == gv.Group && r.Kind == ref.Kind {
-			return r
-		}
-	}
-	return nil
+	return g.kinds.ofKind(gv.Group, ref.Kind)
 }
 
 // known returns an owner that the engine has seen, and whether its kind and place can be.
@@ -103,17 +97,11 @@ func (g *collector) changed(c *control.Cluster, kind *api.Resource, old, new api
 		}
 	}
 	if new == nil || new.GetUID() != old.GetUID() {
-		g.dependents(c, old.GetUID(), func(kind *api.Resource, d api.Object) { keys = append(keys, keyIn(kind, d)) })
-	}
-	return keys
-}
-
-func (g *collector) dependents(c *control.Cluster, uid types.UID, f func(kind *api.Resource, d api.Object)) {
-	for _, kind := range g.kinds {
-		for _, d := range c.Dependents(kind, uid) {
-			f(kind, d)
+		for _, d := range c.Dependents(old.GetUID()) {
+			keys = append(keys, keyIn(d.Kind, d.Object))
 		}
 	}
+	return keys
 }
 
 func (g *collector) reconcile(ctx context.Context, c *control.Cluster, key control.Key) (time.Duration, error) {
@@ -133,12 +121,6 @@ func (g *collector) reconcile(ctx context.Context, c *control.Cluster, key contr
 	return g.collect(ctx, c, key.Kind, o)
 }
 
-// A dependent is an object that names another as its owner.
-type dependent struct {
-	kind *api.Resource
-	obj  api.Object
-}
-
 // orphan takes the object out of its dependents' owners, and lets it go.
 func (g *collector) orphan(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object) error {
 	all, err := g.owned(ctx, c, kind, o)
@@ -146,7 +128,7 @@ func (g *collector) orphan(ctx context.Context, c *control.Cluster, kind *api.Re
 		return err
 	}
 	err = c.Each(len(all), func(i int) error {
-		return disown(ctx, c, all[i].kind, all[i].obj, func(uid types.UID) bool { return uid == o.GetUID() })
+		return disown(ctx, c, all[i].Kind, all[i].Object, func(uid types.UID) bool { return uid == o.GetUID() })
 	})
 	if err != nil {
 		return err
@@ -156,19 +138,23 @@ func (g *collector) orphan(ctx context.Context, c *control.Cluster, kind *api.Re
 
 // owned asks the server itself for the dependents: one that the watches have
 // not told of yet would be collected as soon as its owner is gone.
-func (g *collector) owned(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object) (all []dependent, err error) {
+func (g *collector) owned(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object) (all []control.Dependent, err error) {
 	ns := o.GetNamespace()
-	for _, k := range g.kinds {
-		if !k.Can(api.List) || kind.Scope == api.Namespaced && k.Scope == api.Cluster {
+	kinds, _ := g.kinds.all()
+	for _, k := range kinds {
+		if kind.Scope == api.Namespaced && k.Scope == api.Cluster {
 			continue
 		}
 		list, err := api.Untyped(k).List(ctx, c, ns, api.Selectors{})
+		if apierrors.IsNotFound(err) && g.kinds.named(k.Group, k.Resource) == nil {
+			continue // the kind has gone meanwhile
+		}
 		if err != nil {
 			return nil, fmt.Errorf("look for dependents: %w", err)
 		}
 		for _, d := range list {
 			if slices.ContainsFunc(d.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == o.GetUID() }) {
-				all = append(all, dependent{k, d})
+				all = append(all, control.Dependent{Kind: k, Object: d})
 			}
 		}
 	}
@@ -176,22 +162,25 @@ func (g *collector) owned(ctx context.Context, c *control.Cluster, kind *api.Res
 }
 
 // foreground removes the dependents that block the object, and then lets it go.
-func (g *collector) foreground(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object) (err error) {
+func (g *collector) foreground(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object) error {
 	blocked := false
-	g.dependents(c, o.GetUID(), func(kind *api.Resource, d api.Object) {
-		if err != nil || !blocks(d, o.GetUID()) {
-			return
+	for _, d := range c.Dependents(o.GetUID()) {
+		if !blocks(d.Object, o.GetUID()) {
+			continue
 		}
 		blocked = true
-		if d.GetDeletionTimestamp() == nil {
-			_, err = g.collect(ctx, c, kind, d)
+		if d.Object.GetDeletionTimestamp() != nil {
+			continue
 		}
-	})
-	if err != nil || blocked {
-		return err
+		if _, err := g.collect(ctx, c, d.Kind, d.Object); err != nil {
+			return err
+		}
+	}
+	if blocked {
+		return nil
 	}
 	all, err := g.owned(ctx, c, kind, o)
-	if err != nil || slices.ContainsFunc(all, func(d dependent) bool { return blocks(d.obj, o.GetUID()) }) {
+	if err != nil || slices.ContainsFunc(all, func(d control.Dependent) bool { return blocks(d.Object, o.GetUID()) }) {
 		return err // the watch will tell of it
 	}
 	return unfinalize(ctx, c, kind, o, metav1.FinalizerDeleteDependents)
@@ -222,6 +211,8 @@ func (g *collector) collect(ctx context.Context, c *control.Cluster, kind *api.R
 		case owner == nil:
 			live, err := api.Untyped(ownerKind).Get(ctx, c, placeOf(ownerKind, o), ref.Name)
 			switch {
+			case apierrors.IsNotFound(err) && g.kindOf(ref) == nil: // the kind went this moment
+				return time.Minute, nil
 			case apierrors.IsNotFound(err), err == nil && live.GetUID() != ref.UID:
 				gone[ref.UID] = true
 				continue
@@ -265,41 +256,59 @@ func (g *collector) collect(ctx context.Context, c *control.Cluster, kind *api.R
 // policyBelow is how an object goes that blocks its owner: in the foreground if
 // it has dependents itself; empty if one of those is already waiting.
 func (g *collector) policyBelow(c *control.Cluster, o api.Object) metav1.DeletionPropagation {
-	policy := metav1.DeletePropagationBackground
-	g.dependents(c, o.GetUID(), func(_ *api.Resource, d api.Object) {
-		if policy == "" {
-			return
+	below := c.Dependents(o.GetUID())
+	switch {
+	case slices.ContainsFunc(below, func(d control.Dependent) bool { return holding(d.Object) }):
+		return ""
+	case len(below) > 0:
+		return metav1.DeletePropagationForeground
+	}
+	return metav1.DeletePropagationBackground
+}
+
+// rewrite changes an object of which perhaps only the metadata is known. It
+// fails with a conflict if that is not its last state.
+func rewrite(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object, change func(api.Object)) error {
+	k := api.Untyped(kind)
+	if _, part := o.(*metav1.PartialObjectMetadata); part {
+		whole, err := k.Get(ctx, c, o.GetNamespace(), o.GetName())
+		if err != nil {
+			return ignoreNotFound(err)
 		}
-		if policy = metav1.DeletePropagationForeground; holding(d) {
-			policy = ""
+		if whole.GetUID() != o.GetUID() {
+			return nil // another of that name
 		}
-	})
-	return policy
+		if o.GetResourceVersion() != whole.GetResourceVersion() {
+			return apierrors.NewConflict(kind.GroupResource(), o.GetName(), errors.New("the object has changed since it was looked at"))
+		}
+		o = whole
+	}
+	next := api.Clone(o)
+	change(next)
+	_, err := k.Update(ctx, c, next)
+	return ignoreNotFound(err)
 }
 
 func disown(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object, drop func(types.UID) bool) error {
-	next := api.Clone(o)
-	next.SetOwnerReferences(slices.DeleteFunc(next.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return drop(r.UID) }))
-	_, err := api.Untyped(kind).Update(ctx, c, next)
-	return ignoreNotFound(err)
+	return rewrite(ctx, c, kind, o, func(next api.Object) {
+		next.SetOwnerReferences(slices.DeleteFunc(next.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return drop(r.UID) }))
+	})
 }
 
 // unblock keeps an object from holding up its owners.
 func unblock(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object) error {
-	next := api.Clone(o)
-	refs := next.GetOwnerReferences()
-	for i := range refs {
-		no := false
-		refs[i].BlockOwnerDeletion = &no
-	}
-	next.SetOwnerReferences(refs)
-	_, err := api.Untyped(kind).Update(ctx, c, next)
-	return ignoreNotFound(err)
+	return rewrite(ctx, c, kind, o, func(next api.Object) {
+		refs := next.GetOwnerReferences()
+		for i := range refs {
+			no := false
+			refs[i].BlockOwnerDeletion = &no
+		}
+		next.SetOwnerReferences(refs)
+	})
 }
 
 func unfinalize(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object, finalizer string) error {
-	next := api.Clone(o)
-	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
-	_, err := api.Untyped(kind).Update(ctx, c, next)
-	return ignoreNotFound(err)
+	return rewrite(ctx, c, kind, o, func(next api.Object) {
+		next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
+	})
 }

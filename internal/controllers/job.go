@@ -36,7 +36,7 @@ var Job = &control.Controller[*batchv1.Job]{
 // JobOrphans lets go of the pods whose job is gone.
 var JobOrphans = &control.Sweep{
 	Name:  "job-orphans",
-	Kinds: []*api.Resource{core.Pod.Def(), batch.Job.Def()},
+	Kinds: control.Fixed(core.Pod.Def(), batch.Job.Def()),
 	Changed: func(c *control.Cluster, kind *api.Resource, old, new api.Object) (keys []control.Key) {
 		if kind == core.Pod.Def() {
 			if new != nil && slices.Contains(new.GetFinalizers(), batchv1.JobTrackingFinalizer) && jobOf(c, new) == nil {

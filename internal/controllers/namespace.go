@@ -18,10 +18,14 @@ import (
 
 // Namespace empties namespaces that are being deleted: pods first, then
 // everything else, and then lets go of the namespace itself.
-func Namespace(resources []*api.Resource) *control.Controller[*corev1.Namespace] {
-	k := &control.Controller[*corev1.Namespace]{
+func Namespace(kinds control.Kinds) *control.Controller[*corev1.Namespace] {
+	content := &catalog{kinds: kinds, keep: func(r *api.Resource) bool {
+		return r.Scope == api.Namespaced && !r.Virtual && r.Can(api.List) && r.Can(api.DeleteCollection)
+	}}
+	return &control.Controller[*corev1.Namespace]{
 		Name: "namespace",
 		For:  core.Namespace,
+		Any:  true,
 		Watches: []control.Watch{control.On(core.Pod, func(c *control.Cluster, p *corev1.Pod) []control.Key {
 			n, ok := control.Get(c, core.Namespace, "", p.Namespace)
 			if !ok || n.DeletionTimestamp == nil {
@@ -29,21 +33,14 @@ func Namespace(resources []*api.Resource) *control.Controller[*corev1.Namespace]
 			}
 			return []control.Key{control.KeyOf(n)}
 		})},
+		Reconcile: func(ctx context.Context, c *control.Cluster, n *corev1.Namespace) (time.Duration, error) {
+			if n.DeletionTimestamp == nil || !slices.Contains(n.Spec.Finalizers, corev1.FinalizerKubernetes) {
+				return 0, nil
+			}
+			now, _ := content.all()
+			return emptyNamespace(ctx, c, now, n)
+		},
 	}
-	var content []*api.Resource
-	for _, r := range resources {
-		if r.Scope == api.Namespaced && !r.Virtual && r.Can(api.List) && r.Can(api.DeleteCollection) {
-			content = append(content, r)
-			k.Writes = append(k.Writes, api.Untyped(r))
-		}
-	}
-	k.Reconcile = func(ctx context.Context, c *control.Cluster, n *corev1.Namespace) (time.Duration, error) {
-		if n.DeletionTimestamp == nil || !slices.Contains(n.Spec.Finalizers, corev1.FinalizerKubernetes) {
-			return 0, nil
-		}
-		return emptyNamespace(ctx, c, content, n)
-	}
-	return k
 }
 
 // A remainder is what is left in a namespace.
@@ -93,6 +90,9 @@ func (l *remainder) clear(ctx context.Context, c *control.Cluster, r *api.Resour
 		if err == nil {
 			all, err = k.List(ctx, c, ns, api.Selectors{})
 		}
+	}
+	if apierrors.IsNotFound(err) {
+		return // the kind has gone meanwhile
 	}
 	if err != nil {
 		l.failures = append(l.failures, fmt.Sprintf("%s: %v", r.Resource, err))

@@ -26,7 +26,7 @@ func PodGC() *control.Sweep {
 	g := &podCollector{gone: map[string]time.Time{}}
 	return &control.Sweep{
 		Name:      "pod-garbage-collector",
-		Kinds:     []*api.Resource{core.Pod.Def(), core.Node.Def()},
+		Kinds:     control.Fixed(core.Pod.Def(), core.Node.Def()),
 		Changed:   g.changed,
 		Reconcile: g.reconcile,
 	}

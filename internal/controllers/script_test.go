@@ -101,7 +101,7 @@ func testLog() *slog.Logger {
 }
 
 func options(w *world) controllers.Config {
-	return controllers.Config{Resources: resources(), RootCA: "CA", PodCIDR: "10.42.0.0/16"}
+	return controllers.Config{Kinds: control.Fixed(resources()...), RootCA: "CA", PodCIDR: "10.42.0.0/16"}
 }
 
 func resources() (out []*api.Resource) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -17,26 +18,31 @@ import (
 	kubeversion "k8s.io/apimachinery/pkg/version"
 
 	"proa/internal/api"
+	"proa/internal/api/remote"
 )
 
 // A catalog is what is served at one moment, and the documents about it. Groups
 // that have not changed are shared with the catalog before, documents and all.
 type catalog struct {
 	src    []*api.Group
-	groups []*group // as src
+	far    *remote.Catalog
+	groups []*group // by name
 
 	once   sync.Once
 	sorted []*group // as discovery has them
 	core   aggregated
 	named  aggregated
 	v2     openapiDocs // documents about everything
+	joined joinedDocs  // with those of other servers
 }
 
 // A group is what is served of one API group, and the documents about it, each
 // made on first use.
 type group struct {
 	*api.Group
-	resources []*resource // as Group.Resources, each once
+	far       []*remote.Version          // served elsewhere, by name; nothing of them is in resources
+	ranks     map[string]remote.Priority // by version
+	resources []*resource                // as Group.Resources, each once
 
 	once       sync.Once
 	versions   []*versionOf // the preferred one first
@@ -46,7 +52,8 @@ type group struct {
 // A versionOf is one version of a group.
 type versionOf struct {
 	schema.GroupVersion
-	resources []*resource // by name
+	resources []*resource     // by name
+	far       *remote.Version // nil if it is served here
 
 	once sync.Once
 	hash string
@@ -71,15 +78,16 @@ func newResource(k *api.Resource) *resource {
 	return r
 }
 
-// newCatalog is the catalog of src, with what can be had from the one before,
-// which may be nil.
-func newCatalog(src []*api.Group, before *catalog) *catalog {
-	c := &catalog{src: src, groups: make([]*group, 0, len(src))}
+// newCatalog is the catalog of src, and of what is served elsewhere, with what
+// can be had from the one before. Both of these may be nil.
+func newCatalog(src []*api.Group, far *remote.Catalog, before *catalog) *catalog {
+	c := &catalog{src: src, far: far, groups: make([]*group, 0, len(src))}
 	var old []*group
+	unmoved := false // what is served elsewhere
 	if before != nil {
-		old = before.groups
+		old, unmoved = before.groups, before.far == far
 	}
-	for _, g := range src {
+	for _, g := range withFar(src, far) {
 		for len(old) > 0 && old[0].Name < g.Name {
 			old = old[1:]
 		}
@@ -87,20 +95,66 @@ func newCatalog(src []*api.Group, before *catalog) *catalog {
 		if len(old) > 0 && old[0].Name == g.Name {
 			was = old[0]
 		}
-		if was == nil || was.Group != g {
-			was = newGroup(g, was)
+		if was == nil || !unmoved || was.Group != g {
+			was = newGroup(g, far, was)
 		}
 		c.groups = append(c.groups, was)
 	}
 	return c
 }
 
-func newGroup(src *api.Group, before *group) *group {
-	g := &group{Group: src, resources: make([]*resource, 0, len(src.Resources))}
+// withFar is the groups together with those that are only served elsewhere.
+func withFar(src []*api.Group, far *remote.Catalog) []*api.Group {
+	if far == nil {
+		return src
+	}
+	out := src
+	for gv := range far.Versions {
+		i, ok := slices.BinarySearchFunc(out, gv.Group, func(g *api.Group, name string) int { return strings.Compare(g.Name, name) })
+		if !ok {
+			out = slices.Insert(slices.Clone(out), i, &api.Group{Name: gv.Group})
+		}
+	}
+	return out
+}
+
+// farOf is what is served elsewhere of a group.
+func farOf(far *remote.Catalog, name string) (out []*remote.Version) {
+	if far == nil {
+		return nil
+	}
+	for gv, v := range far.Versions {
+		if gv.Group == name {
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, func(a, b *remote.Version) int { return strings.Compare(a.Version, b.Version) })
+	return out
+}
+
+// newGroup is the group of src, or the one before if that is no other.
+func newGroup(src *api.Group, far *remote.Catalog, before *group) *group {
+	g := &group{Group: src, far: farOf(far, src.Name), ranks: map[string]remote.Priority{}}
+	for _, r := range src.Resources {
+		if _, known := g.ranks[r.Version]; !known {
+			g.ranks[r.Version] = far.Priority(r.GroupVersion())
+		}
+	}
+	for _, v := range g.far {
+		g.ranks[v.Version] = far.Priority(v.GroupVersion)
+	}
+	if before != nil && (before.Group == src || len(before.Resources)+len(src.Resources) == 0) &&
+		slices.Equal(before.far, g.far) && maps.Equal(before.ranks, g.ranks) {
+		return before
+	}
+	g.resources = make([]*resource, 0, len(src.Resources))
 	for _, k := range src.Resources {
 		var have *resource
 		if n := len(g.resources); n > 0 && g.resources[n-1].GroupVersionResource == k.GroupVersionResource {
 			continue // the first one has it
+		}
+		if far.Serves(k.GroupVersion()) {
+			continue
 		}
 		if before != nil {
 			have = before.lookup(k.Version, k.Resource)
@@ -113,9 +167,9 @@ func newGroup(src *api.Group, before *group) *group {
 	return g
 }
 
-// of says whether the catalog was made of src.
-func (c *catalog) of(src []*api.Group) bool {
-	return len(c.src) == len(src) && (len(src) == 0 || &c.src[0] == &src[0])
+// of says whether the catalog was made of these.
+func (c *catalog) of(src []*api.Group, far *remote.Catalog) bool {
+	return c.far == far && len(c.src) == len(src) && (len(src) == 0 || &c.src[0] == &src[0])
 }
 
 func (c *catalog) group(name string) *group {
@@ -144,7 +198,7 @@ func (c *catalog) resource(gvr schema.GroupVersionResource) *resource {
 	return nil
 }
 
-// serves says whether anything of a group and version is served.
+// serves says whether anything of a group and version is served here.
 func (c *catalog) serves(gv schema.GroupVersion) bool {
 	g := c.group(gv.Group)
 	return g != nil && slices.ContainsFunc(g.resources, func(r *resource) bool { return r.Version == gv.Version })
@@ -160,12 +214,22 @@ func (g *group) discover() *group {
 			}
 			by[r.Version].resources = append(by[r.Version].resources, r)
 		}
-		for _, v := range slices.SortedFunc(maps.Keys(by), func(a, b string) int { return kubeversion.CompareKubeAwareVersionStrings(b, a) }) {
+		for _, v := range g.far {
+			by[v.Version] = &versionOf{GroupVersion: v.GroupVersion, far: v}
+		}
+		order := func(a, b string) int {
+			return cmp.Or(cmp.Compare(g.ranks[b].Version, g.ranks[a].Version), kubeversion.CompareKubeAwareVersionStrings(b, a))
+		}
+		for _, v := range slices.SortedFunc(maps.Keys(by), order) {
 			g.versions = append(g.versions, by[v])
 		}
 		d := discoveryv2.APIGroupDiscovery{}
 		d.Name = g.Name
 		for _, v := range g.versions {
+			if v.far != nil {
+				d.Versions = append(d.Versions, v.far.Discovery)
+				continue
+			}
 			dv := discoveryv2.APIVersionDiscovery{Version: v.Version, Freshness: discoveryv2.DiscoveryFreshnessCurrent}
 			for _, r := range v.resources {
 				dv.Resources = append(dv.Resources, r.discovered())
@@ -180,13 +244,7 @@ func (g *group) discover() *group {
 // discover puts the groups into the order of discovery, and makes its documents.
 func (c *catalog) discover() *catalog {
 	c.once.Do(func() {
-		rank := func(g *group) int {
-			if i := slices.Index(groupOrder, g.Name); i >= 0 {
-				return i
-			}
-			return len(groupOrder)
-		}
-		c.sorted = slices.SortedStableFunc(slices.Values(c.groups), func(a, b *group) int { return cmp.Compare(rank(a), rank(b)) })
+		c.sorted = slices.SortedStableFunc(slices.Values(c.groups), func(a, b *group) int { return cmp.Compare(b.rank(), a.rank()) })
 		split := 0
 		for i, g := range c.sorted {
 			g.discover()
@@ -197,6 +255,18 @@ func (c *catalog) discover() *catalog {
 		c.core, c.named = aggregate(c.sorted[:split]), aggregate(c.sorted[split:])
 	})
 	return c
+}
+
+// rank is the highest priority that any version gives the group; that of the
+// core group comes before them all.
+func (g *group) rank() (most int32) {
+	if g.Name == "" {
+		return math.MaxInt32
+	}
+	for _, p := range g.ranks {
+		most = max(most, p.Group)
+	}
+	return most
 }
 
 // openapiHash changes with everything that the version's documents are made of.

@@ -20,15 +20,6 @@ import (
 	"proa/internal/api"
 )
 
-// groupOrder is how the well-known groups are listed: what kubectl prefers when
-// a short name means several kinds. Other groups follow by name.
-var groupOrder = []string{
-	"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling",
-	"batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
-	"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
-	"discovery.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io", "storagemigration.k8s.io",
-}
-
 // aggregated is one document of aggregated discovery (KEP-3352).
 type aggregated struct {
 	body []byte
@@ -251,7 +242,7 @@ func (x *exchange) serveDiscovery(path string) bool {
 		return true
 	}
 	for _, v := range g.versions {
-		if v.Version != parts[0] {
+		if v.Version != parts[0] || v.far != nil {
 			continue
 		}
 		if !x.discovers() {

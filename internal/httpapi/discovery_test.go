@@ -37,7 +37,7 @@ func TestDiscovery(t *testing.T) {
 	for _, g := range groups.Groups {
 		names = append(names, g.PreferredVersion.GroupVersion)
 	}
-	if names[0] != "apps/v1" || !slices.Contains(names, "rbac.authorization.k8s.io/v1") || slices.Contains(names, "v1") {
+	if names[0] != "apiregistration.k8s.io/v1" || names[1] != "apps/v1" || !slices.Contains(names, "rbac.authorization.k8s.io/v1") || slices.Contains(names, "v1") {
 		t.Errorf("/apis: %v", names)
 	}
 	_, body = rig.call("GET", "/apis/apps", "", "")
@@ -77,7 +77,7 @@ func TestAggregatedDiscovery(t *testing.T) {
 		t.Errorf("Vary %s", got)
 	}
 	l := decode[discoveryv2.APIGroupDiscoveryList](t, body)
-	if l.Kind != "APIGroupDiscoveryList" || l.APIVersion != "apidiscovery.k8s.io/v2" || l.Items[0].Name != "apps" {
+	if l.Kind != "APIGroupDiscoveryList" || l.APIVersion != "apidiscovery.k8s.io/v2" || l.Items[0].Name != "apiregistration.k8s.io" || l.Items[1].Name != "apps" {
 		t.Errorf("%.300s", body)
 	}
 	tag := resp.Header.Get("ETag")

@@ -31,7 +31,7 @@ func FuzzRoute(f *testing.F) {
 		"/apis/apps/v1/namespaces/a/deployments/b/scale", "/api/v1/watch/pods", "/api/v1/watch/namespaces/x/pods/y", "/api/v1/nodes/n/proxy/a/b//c", "/apis//v1/pods", "/api/v1/pods/", "//"} {
 		f.Add(p)
 	}
-	c := newCatalog(grouped(), nil)
+	c := newCatalog(grouped(), nil, nil)
 	f.Fuzz(func(t *testing.T, path string) {
 		got := c.route(path)
 		if got.res == nil {

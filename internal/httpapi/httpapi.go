@@ -29,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 
 	"proa/internal/api"
+	"proa/internal/api/remote"
 )
 
 // Config is what Serve needs besides the Handler. The zero value serves no
@@ -38,6 +39,11 @@ type Config struct {
 	// every request and must be cheap; when anything changes it returns another
 	// slice, in which what has not changed is the same as before.
 	Groups func() []*api.Group
+
+	// Remote is what other servers serve behind the Handler now; another pointer
+	// when that changes. Requests for it have a Resource that has nothing but its
+	// name, and the Handler answers them with Response.Connect. Nobody does if nil.
+	Remote func() *remote.Catalog
 
 	// Authenticate says who sent a request. False or an error is a client that
 	// nobody knows, and is answered with 401 unless Anonymous lets it pass.
@@ -115,9 +121,13 @@ func healthOnly(req *http.Request) bool {
 // now returns the catalog of the kinds that are served at this moment.
 func (s *server) now() *catalog {
 	groups := s.Groups()
+	var far *remote.Catalog
+	if s.Remote != nil {
+		far = s.Remote()
+	}
 	c := s.catalog.Load()
-	if c == nil || !c.of(groups) {
-		c = newCatalog(groups, c)
+	if c == nil || !c.of(groups, far) {
+		c = newCatalog(groups, far, c)
 		s.catalog.Store(c)
 	}
 	return c
@@ -178,6 +188,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case impersonates(req) && !x.impersonate():
 	case t.res == nil:
 		x.path()
+	case t.far:
+		x.passOn(&t, verb)
 	default:
 		x.resource(&t, verb)
 	}

@@ -83,7 +83,9 @@ func (m *metrics) begin(x *exchange, t *target, verb api.Verb) *series {
 	if strings.Contains(x.req.URL.RawQuery, "dryRun=All") {
 		k.dry = "All"
 	}
-	if t.res != nil {
+	if t.far {
+		k.GroupVersionResource, k.sub = t.res.GroupVersion().WithResource(""), "" // anybody can make up the rest
+	} else if t.res != nil {
 		k.GroupVersionResource, k.scope = t.res.GroupVersionResource, scope(t)
 	} else if p := x.req.URL.Path; x.s.paths[p] != nil {
 		k.sub = p // no other path: anybody can make those up
@@ -140,7 +142,7 @@ func (s *series) end(x *exchange, start time.Time) {
 
 func metricVerb(req *http.Request, t *target, verb api.Verb) string {
 	switch {
-	case t.res != nil && t.res.connects(t.sub):
+	case t.far && req.Header.Get("Upgrade") != "", t.res != nil && t.res.connects(t.sub):
 		return "CONNECT"
 	case verb == api.List:
 		return "LIST"

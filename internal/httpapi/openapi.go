@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -90,6 +91,12 @@ func (x *exchange) serveOpenAPI3() {
 	for _, g := range x.cat.discover().sorted {
 		for _, v := range g.versions {
 			p := v.openapiPath()
+			if v.far != nil {
+				if h := v.far.OpenAPI; h != "" {
+					paths[p] = where{"/openapi/v3/" + p + "?" + url.Values{"hash": {h}}.Encode()}
+				}
+				continue
+			}
 			paths[p] = where{"/openapi/v3/" + p + "?hash=" + v.openapiHash(x.openapiBase())}
 		}
 	}
@@ -101,7 +108,7 @@ func (x *exchange) serveOpenAPI3Group() {
 	name := strings.TrimPrefix(x.req.URL.Path, "/openapi/v3/")
 	for _, g := range x.cat.discover().sorted {
 		for _, v := range g.versions {
-			if v.openapiPath() == name {
+			if v.openapiPath() == name && v.far == nil {
 				x.openapi3(v, name)
 				return
 			}
@@ -154,20 +161,70 @@ func (x *exchange) serveOpenAPI2() {
 		http.Error(x, "only application/json and "+openapi2Proto+" are served", http.StatusNotAcceptable)
 		return
 	}
-	var all []*versionOf
+	var all, far []*versionOf
 	var kinds []*api.Resource
 	for _, g := range x.cat.discover().sorted {
 		for _, v := range g.versions {
+			if v.far != nil {
+				far = append(far, v)
+				continue
+			}
 			all = append(all, v)
 			kinds = append(kinds, v.kinds()...)
 		}
 	}
+	others, tag := x.others(far)
+	docs, hash := &x.cat.v2, x.openapiHash(all...)
+	if len(others) > 0 {
+		sum := sha256.Sum256([]byte(hash + tag))
+		docs, hash = x.cat.joined.of(tag), strings.ToUpper(hex.EncodeToString(sum[:]))
+	}
 	info := openapi.Info{Title: "Kubernetes", Version: x.s.Version.GitVersion}
 	if proto {
-		x.openapi(&x.cat.v2, "protobuf", openapi2Proto, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2Proto(info, kinds) })
+		x.openapi(docs, "protobuf", openapi2Proto, hash, func() ([]byte, error) { return openapi.V2Proto(info, kinds, others...) })
 		return
 	}
-	x.openapi(&x.cat.v2, "", api.MediaJSON, x.openapiHash(all...), func() ([]byte, error) { return openapi.V2(info, kinds) })
+	x.openapi(docs, "", api.MediaJSON, hash, func() ([]byte, error) { return openapi.V2(info, kinds, others...) })
+}
+
+// others asks the other servers for their documents, all at once. Those that
+// cannot be had are left out. The tag changes with what comes in.
+func (x *exchange) others(far []*versionOf) (out []openapi.Other, tag string) {
+	found := make([]openapi.Other, len(far))
+	tags := make([]string, len(far))
+	var asked sync.WaitGroup
+	for i, v := range far {
+		if v.far.V2 != nil {
+			asked.Go(func() {
+				found[i].Under = "/" + v.openapiPath()
+				found[i].Document, tags[i] = v.far.V2(x.ctx)
+			})
+		}
+	}
+	asked.Wait()
+	for i, o := range found {
+		if len(o.Document) > 0 {
+			out, tag = append(out, o), tag+o.Under+" "+tags[i]+"\n"
+		}
+	}
+	return out, tag
+}
+
+// joinedDocs are the documents about everything with those of other servers,
+// for the last state of these that was seen.
+type joinedDocs struct {
+	mu   sync.Mutex
+	tag  string
+	docs *openapiDocs
+}
+
+func (j *joinedDocs) of(tag string) *openapiDocs {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.docs == nil || j.tag != tag {
+		j.docs, j.tag = &openapiDocs{}, tag
+	}
+	return j.docs
 }
 
 // openapi writes a document, as it is kept to a client that takes that.

@@ -17,11 +17,17 @@ type target struct {
 	name  string
 	sub   string
 	watch bool // by the old prefix
+
+	far    bool     // another server serves it
+	prefix api.Verb // the verb that stood before the resource, of a target that is far
 }
 
 // route finds what a path names. A path that names nothing that is served, or
 // names it wrongly, has no res.
 func (c *catalog) route(path string) (t target) {
+	if t, ok := c.elsewhere(path); ok {
+		return t
+	}
 	path, ok := strings.CutPrefix(path, "/")
 	if !ok {
 		return
@@ -106,8 +112,11 @@ func (r *resource) verbs(sub string) []api.Verb {
 
 // verb is what the request asks of t; empty if that cannot be asked.
 func (x *exchange) verb(t *target) api.Verb {
-	if t.res == nil {
+	switch {
+	case t.res == nil:
 		return ""
+	case t.far:
+		return farVerb(x.req, t)
 	}
 	v := plainVerb(x.req.Method, t)
 	if v == api.List && isTrue(x.req.URL.RawQuery, "watch") {

@@ -122,8 +122,13 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 	}
 	p.metrics = prometheus.NewRegistry()
 	s.measure(p)
-	handler := httpapi.Serve(access.Authorize(p.Server, p.authorizer), httpapi.Config{
+	others, err := s.startAggregator(ctx, p)
+	if err != nil {
+		return err
+	}
+	handler := httpapi.Serve(access.Authorize(others.Handler(p.Server), p.authorizer), httpapi.Config{
 		Groups:       p.Groups,
+		Remote:       others.Catalog,
 		Authenticate: authn.Authenticate,
 		Impersonate:  access.Impersonate(p.authorizer),
 		Version:      Version(),
@@ -172,8 +177,7 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 		return r
 	}
 	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
-	stored, _ := p.Server.Kinds()
-	all := controllers.All(controllers.Config{Resources: stored, RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
+	all := controllers.All(controllers.Config{Kinds: p.Server.Kinds, RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
 	s.part(ctx, "the controllers", func(ctx context.Context) error {
 		p.controllers.Store(true)
 		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", ""), Register: p.metrics})

@@ -200,7 +200,7 @@ func (d direct) route(path string, r *api.Request) error {
 		r.Namespace, rest = rest[1], rest[2:]
 	}
 	r.Resource = d.resource(group, version, rest[0])
-	if r.Resource == nil {
+	if r.Resource == nil || r.Namespace != "" && r.Resource.Scope == api.Cluster {
 		return apierrors.NewGenericServerResponse(404, "", metav1.SchemeGroupVersion.WithResource("").GroupResource(), "", "the server could not find the requested resource", 0, true)
 	}
 	if len(rest) > 1 {
@@ -213,9 +213,11 @@ func (d direct) route(path string, r *api.Request) error {
 }
 
 func (d direct) resource(group, version, name string) *api.Resource {
-	for _, r := range d.w.kinds {
-		if r.Group == group && r.Version == version && r.Resource == name {
-			return r
+	for _, g := range d.w.server.Groups() {
+		for _, r := range g.Resources {
+			if r.Group == group && r.Version == version && r.Resource == name {
+				return r
+			}
 		}
 	}
 	return nil

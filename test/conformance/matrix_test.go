@@ -277,7 +277,7 @@ func rowsOf(r *api.Resource, id string, obj json.RawMessage) ([]*row, error) {
 		if !c.needs(r) {
 			continue
 		}
-		row, err := parseRow(id+" "+c.title, put.Replace(strings.ReplaceAll(c.text, "AFTER", after)))
+		row, err := parseRow(id+" "+c.title, put.Replace(strings.ReplaceAll(c.text, "AFTER", after)), row{})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.verb, err)
 		}

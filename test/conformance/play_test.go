@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,9 +16,6 @@ import (
 	"proa/internal/api"
 )
 
-// patience is how long an event or an UNTIL may take.
-const patience = 10 * time.Second
-
 // A play is one row under way, one way.
 type play struct {
 	w       *world
@@ -26,13 +24,15 @@ type play struct {
 	user    string // as the row has said
 	watches map[string]<-chan event
 	objects objects
+	defined map[string]json.RawMessage // an object of each kind that the row has defined
+	names   []string                   // of its definitions
 }
 
 // run plays the row and returns what was not as expected; nil if all was.
 func (p *play) run(ctx context.Context, r *row) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p.watches = map[string]<-chan event{}
+	p.watches, p.defined = map[string]<-chan event{}, map[string]json.RawMessage{}
 	for _, s := range r.steps {
 		if err := p.step(ctx, &s); err != nil {
 			return fmt.Errorf("line %d: %s %s%s: %w", s.line, s.method, s.watch, s.path, err)
@@ -46,6 +46,8 @@ func (p *play) step(ctx context.Context, s *step) error {
 	case s.as != "":
 		p.user = s.as
 		return nil
+	case s.method == "DEFINE":
+		return p.define(ctx, s)
 	case s.method == "EVENTS":
 		return p.events(ctx, s)
 	case s.method == "CLOSED":
@@ -54,7 +56,7 @@ func (p *play) step(ctx context.Context, s *step) error {
 		end := time.Now().Add(patience)
 		for {
 			err := p.once(ctx, s)
-			if err == nil || time.Now().After(end) {
+			if err == nil || time.Now().After(end) || ctx.Err() != nil {
 				return err
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -69,6 +71,18 @@ func (p *play) step(ctx context.Context, s *step) error {
 		}
 	}
 	return nil
+}
+
+// until asks again and again until the answer is as expected.
+func (p *play) until(ctx context.Context, s *step) error {
+	end := time.Now().Add(p.w.patience())
+	for {
+		err := p.once(ctx, s)
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func (p *play) once(ctx context.Context, s *step) error {
@@ -167,6 +181,9 @@ func (p *play) body(s *step) ([]byte, error) {
 	if s.body == "" {
 		return nil, nil
 	}
+	if s.literal {
+		return []byte(s.body), nil
+	}
 	if s.raw {
 		text, err := p.vars.expand(strings.TrimSuffix(s.body, "\n"))
 		return []byte(text), err
@@ -181,7 +198,11 @@ func (p *play) body(s *step) ([]byte, error) {
 	if m, ok := v.(map[string]any); ok && m["like"] != nil {
 		like := fmt.Sprint(m["like"])
 		delete(m, "like")
-		if v, err = p.objects.with(like, m); err != nil {
+		base := p.objects
+		if p.defined[like] != nil {
+			base = p.defined
+		}
+		if v, err = base.with(like, m); err != nil {
 			return nil, err
 		}
 	}
@@ -235,6 +256,9 @@ func (p *play) judge(w *want, a *answer) error {
 	if err := p.judgeWarnings(m, w, a); err != nil {
 		return err
 	}
+	if err := p.judgeCauses(m, w, a); err != nil {
+		return err
+	}
 	if w.body != "" {
 		want, err := parseYAML(w.body)
 		if err != nil {
@@ -272,6 +296,34 @@ func (p *play) judgeWarnings(m *matcher, w *want, a *answer) error {
 	return nil
 }
 
+// judgeCauses compares the causes of an error: all of them, in any order, each once.
+func (p *play) judgeCauses(m *matcher, w *want, a *answer) error {
+	if len(w.causes) == 0 {
+		return nil
+	}
+	list, _ := field(field(a.body, "details"), "causes").([]any)
+	var got []any
+	for _, c := range list {
+		if text := fmt.Sprint(field(c, "field"), ": ", field(c, "message")); !slices.Contains(got, any(text)) {
+			got = append(got, text)
+		}
+	}
+	want := []any{"..."}
+	for _, c := range w.causes {
+		text, err := p.vars.expandAll(c)
+		if err != nil {
+			return err
+		}
+		want = append(want, text)
+	}
+	if len(got) != len(w.causes) {
+		m.fail("causes", "got %d, want %d: %s", len(got), len(w.causes), show(list))
+		return nil
+	}
+	m.match("causes", got, want)
+	return nil
+}
+
 func field(body any, name string) any {
 	m, _ := body.(map[string]any)
 	return m[name]
@@ -306,7 +358,7 @@ func (p *play) events(ctx context.Context, s *step) error {
 			if m.match("", e.body, w); len(m.diff) > 0 {
 				return fmt.Errorf("event %d:\n  %s\n  the event:\n%s", i+1, strings.Join(m.diff, "\n  "), showAll(e.body))
 			}
-		case <-time.After(patience):
+		case <-time.After(p.w.patience()):
 			return fmt.Errorf("no event %d: %s", i+1, show(w))
 		case <-ctx.Done():
 			return ctx.Err()
@@ -326,7 +378,7 @@ func (p *play) closed(s *step) error {
 			return fmt.Errorf("another event: %s %v", show(e.body), e.err)
 		}
 		return nil
-	case <-time.After(patience):
+	case <-time.After(p.w.patience()):
 		return fmt.Errorf("it goes on")
 	}
 }

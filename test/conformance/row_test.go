@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,6 +27,7 @@ type row struct {
 	title   string
 	covers  []string
 	only    string // "http", "process" or empty
+	alone   string // why it cannot be played on the reference
 	needs   needs
 	pending string
 	steps   []step
@@ -48,11 +50,13 @@ type step struct {
 	method  string
 	path    string
 	watch   string // the name of the watch
+	kind    string // that a DEFINE defines
 	times   int
 	until   bool
 	headers [][2]string
 	body    string
 	raw     bool
+	literal bool // the body is JSON, to be sent as it is
 	want    want
 }
 
@@ -63,7 +67,8 @@ type want struct {
 	message  string
 	headers  [][2]string
 	warnings []string
-	silent   bool // no warnings
+	silent   bool     // no warnings
+	causes   []string // of an error: field and message of each
 	body     string
 }
 
@@ -117,13 +122,20 @@ func readArea(file string) (*area, error) {
 	}
 	archive := txtar.Parse(text)
 	a := &area{name: strings.TrimSuffix(filepath.Base(file), ".txtar")}
-	a.doc, _, _ = strings.Cut(strings.TrimSpace(strings.ReplaceAll(string(archive.Comment), "\n", " ")), ". ")
+	var every row // what the comment sets for every row
+	text = nil
+	for line := range strings.Lines(string(archive.Comment)) {
+		if !setting(&every, strings.TrimSpace(line)) {
+			text = append(text, strings.ReplaceAll(line, "\n", " ")...)
+		}
+	}
+	a.doc, _, _ = strings.Cut(strings.TrimSpace(string(text)), ". ")
 	a.doc = strings.TrimSuffix(a.doc, ".")
 	if a.doc == "" {
 		return nil, fmt.Errorf("%s: no comment says what the area is", file)
 	}
 	for _, f := range archive.Files {
-		r, err := parseRow(f.Name, string(f.Data))
+		r, err := parseRow(f.Name, string(f.Data), every)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", file, f.Name, err)
 		}
@@ -136,11 +148,13 @@ var (
 	requestLine = regexp.MustCompile(`^(UNTIL )?(?:(\d+)x )?(GET|POST|PUT|DELETE|HEAD|OPTIONS|MERGE|STRATEGIC|JSONPATCH|APPLY|PATCH|TABLE|PARTIAL) (\S+)$`)
 	watchLine   = regexp.MustCompile(`^WATCH (\w+) (\S+)$`)
 	waitLine    = regexp.MustCompile(`^(EVENTS|CLOSED) (\w+)$`)
+	defineLine  = regexp.MustCompile(`^DEFINE ([A-Z]\w*)$`)
 	codeLine    = regexp.MustCompile(`^(\d{3})(?: (\w+))?(?:: (.*))?$`)
 )
 
-func parseRow(title, text string) (*row, error) {
-	r := &row{title: title, hand: true}
+func parseRow(title, text string, every row) (*row, error) {
+	r := &every
+	r.title, r.hand = title, true
 	var now *step
 	answered := false
 	fail := func(n int, format string, args ...any) (*row, error) {
@@ -174,6 +188,8 @@ func parseRow(title, text string) (*row, error) {
 			now.want.silent = true
 		case strings.HasPrefix(line, "warning: ") && answered:
 			now.want.warnings = append(now.want.warnings, line[9:])
+		case strings.HasPrefix(line, "cause: ") && answered:
+			now.want.causes = append(now.want.causes, line[7:])
 		case now == nil && len(r.steps) == 0 && setting(r, line):
 		case requestLine.MatchString(line):
 			m := requestLine.FindStringSubmatch(line)
@@ -182,6 +198,8 @@ func parseRow(title, text string) (*row, error) {
 		case watchLine.MatchString(line):
 			m := watchLine.FindStringSubmatch(line)
 			add(step{line: n, method: "WATCH", watch: m[1], path: m[2]})
+		case defineLine.MatchString(line):
+			add(step{line: n, method: "DEFINE", kind: defineLine.FindStringSubmatch(line)[1], want: want{code: http.StatusCreated}})
 		case waitLine.MatchString(line):
 			m := waitLine.FindStringSubmatch(line)
 			add(step{line: n, method: m[1], watch: m[2]})
@@ -226,6 +244,10 @@ func setting(r *row, line string) bool {
 	switch key {
 	case "covers":
 		r.covers = append(r.covers, value)
+	case "reference":
+		why, no := strings.CutPrefix(value, "no ")
+		r.alone = why
+		return no && why != ""
 	case "pending":
 		r.pending = value
 	case "only":

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -61,6 +62,11 @@ func (x wire) call(ctx context.Context, q *ask) (*answer, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") != "" && x.w.ca == nil {
+		resp.Body.Close() // the reference asks to come back, as it does with every client
+		time.Sleep(100 * time.Millisecond)
+		return x.call(ctx, q)
 	}
 	a := &answer{code: resp.StatusCode, headers: resp.Header}
 	for _, w := range resp.Header.Values("Warning") {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"log"
 	"log/slog"
 	"maps"
 	"net"
@@ -46,7 +47,11 @@ var admin = api.User{Name: "admin", Groups: []string{api.GroupMasters, api.Group
 
 const issuer = "https://kubernetes.default.svc.cluster.local"
 
-// A world is a server, as a cluster has it, in memory: on the wire and in process.
+// patience is how long an event or an UNTIL may take.
+const patience = 10 * time.Second
+
+// A world is a server, as a cluster has it, in memory: on the wire and in
+// process. The reference is one, too, which only has a URL and an administrator.
 type world struct {
 	kinds  []*api.Resource
 	server *apiserver.Server
@@ -59,10 +64,15 @@ type world struct {
 	ca    *pki.CA
 	roots *x509.CertPool
 	dir   string
+	waits time.Duration // as patience, if it needs more
 
 	mu      sync.Mutex
 	clients map[string]*http.Client // by user
 }
+
+func (w *world) patience() time.Duration { return max(w.waits, patience) }
+
+func discarded() *log.Logger { return slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) }
 
 func testLog() *slog.Logger {
 	if os.Getenv("PROA_TEST_LOG") != "" {
@@ -177,7 +187,7 @@ func (w *world) serve(t *testing.T, parts *sync.WaitGroup, authn *access.Authent
 		Metrics:      promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 	})
 	server := httpapi.Server("", &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert}, handler)
-	server.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.ErrorLog = discarded()
 	parts.Go(func() { _ = server.ServeTLS(l, "", "") }) // until it is closed
 	t.Cleanup(func() { server.Close() })
 	return nil
@@ -188,8 +198,7 @@ func (w *world) control(ctx context.Context, parts *sync.WaitGroup) {
 	h := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, w.server)
 	events := record.New(core.Event, w.server, "controllers", "", time.Now, testLog())
 	parts.Go(func() { events.Run(ctx) })
-	stored, _ := w.server.Kinds()
-	all := controllers.All(controllers.Config{Resources: stored, RootCA: string(w.ca.PEM)})
+	all := controllers.All(controllers.Config{Kinds: w.server.Kinds, RootCA: string(w.ca.PEM)})
 	parts.Go(func() { _ = control.Run(ctx, h, all, control.Config{Log: testLog(), Events: events}) })
 }
 
@@ -198,9 +207,12 @@ func (w *world) control(ctx context.Context, parts *sync.WaitGroup) {
 func (w *world) client(u api.User) (*http.Client, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	id := u.Name + " " + strings.Join(u.Groups, " ")
+	id := clientID(u)
 	if c := w.clients[id]; c != nil {
 		return c, nil
+	}
+	if w.ca == nil {
+		return nil, fmt.Errorf("the reference knows nobody but the administrator, not %q", u.Name)
 	}
 	conf := &tls.Config{RootCAs: w.roots}
 	if u.Name != "" {
@@ -215,10 +227,16 @@ func (w *world) client(u api.User) (*http.Client, error) {
 		}
 		conf.Certificates = []tls.Certificate{cert}
 	}
-	c := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, DisableCompression: true}}
+	c := httpClient(conf)
 	w.clients[id] = c
 	return c, nil
 }
+
+func httpClient(conf *tls.Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, DisableCompression: true}}
+}
+
+func clientID(u api.User) string { return u.Name + " " + strings.Join(u.Groups, " ") }
 
 // prepare makes the namespace of a row, with the account that pods need.
 func (w *world) prepare(ctx context.Context, ns string, driven bool) error {

@@ -127,7 +127,15 @@ func Defaults() []api.Object {
 	for _, b := range bindings() {
 		out = append(out, b)
 	}
-	return out
+	return append(out, extensionReader())
+}
+
+// extensionReader lets aggregated API servers read whom to believe.
+func extensionReader() *rbacv1.Role {
+	meta := defaultMeta("extension-apiserver-authentication-reader")
+	meta.Namespace = metav1.NamespaceSystem
+	return &rbacv1.Role{ObjectMeta: meta,
+		Rules: []rbacv1.PolicyRule{rule("get list watch", "core", "configmaps", "extension-apiserver-authentication")}}
 }
 
 func userRoles() []*rbacv1.ClusterRole {

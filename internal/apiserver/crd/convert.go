@@ -104,12 +104,9 @@ func (d *Definition) ask(ctx context.Context, hook *apiextensionsv1.WebhookConve
 		return nil, fmt.Errorf("conversion webhook for %v returned %d objects, expected %d", from, len(converted), len(at))
 	}
 	for n, i := range at {
-		o, err := accept(objs[i].(*Object), converted[n].Raw, to)
+		o, in, err := accept(objs[i].(*Object), converted[n].Raw, to)
 		if err != nil {
-			if len(at) == 1 {
-				return nil, fmt.Errorf("conversion webhook for %v returned invalid %w", from, err)
-			}
-			return nil, fmt.Errorf("conversion webhook for %v returned invalid converted object at index %v: %w", from, n, err)
+			return nil, fmt.Errorf("conversion webhook for %v returned invalid %s: %w", from, in.of(n, len(at)), err)
 		}
 		out[i] = o
 	}
@@ -155,28 +152,51 @@ func readReview(asked *apiextensionsv1.ConversionReview, answer []byte) ([]runti
 	return r.ConvertedObjects, nil
 }
 
+// A part of a converted object is what is wrong with it.
+type part int
+
+const (
+	form part = iota // what it is at all
+	identity
+	metadata
+)
+
+// of tells the part of one of many converted objects, or of the only one.
+func (p part) of(n, many int) string {
+	switch {
+	case many > 1 && p == metadata:
+		return fmt.Sprintf("metadata in object at index %d", n)
+	case many > 1:
+		return fmt.Sprintf("converted object at index %d", n)
+	}
+	return [...]string{form: "object at index 0", identity: "object", metadata: "metadata"}[p]
+}
+
 // accept reads a converted object. Of its metadata only labels and annotations
-// may have changed.
-func accept(was *Object, text []byte, to *api.Resource) (*Object, error) {
+// may have changed. With an error it says what is wrong.
+func accept(was *Object, text []byte, to *api.Resource) (*Object, part, error) {
 	o := &Object{of: to.Codec.(codec).v}
 	if _, err := o.ReadJSON(text, false); err != nil {
-		return nil, fmt.Errorf("object: %w", err)
+		return nil, form, err
 	}
 	if got := o.GroupVersionKind().GroupVersion(); got != to.GroupVersion() {
-		return nil, fmt.Errorf("object: invalid groupVersion (expected %v, received %v)", to.GroupVersion(), got)
+		return nil, form, fmt.Errorf("invalid groupVersion (expected %v, received %v)", to.GroupVersion(), got)
+	}
+	if o.Kind != was.Kind {
+		return nil, form, fmt.Errorf("invalid kind (expected %v, received %v)", was.Kind, o.Kind)
 	}
 	for _, c := range []struct{ what, was, is string }{
-		{"kind", was.Kind, o.Kind}, {"name", was.Name, o.Name}, {"namespace", was.Namespace, o.Namespace}, {"UID", string(was.UID), string(o.UID)},
+		{"name", was.Name, o.Name}, {"namespace", was.Namespace, o.Namespace}, {"UID", string(was.UID), string(o.UID)},
 	} {
 		if c.was != c.is {
-			return nil, fmt.Errorf("object: must have the same %s: %v != %v", c.what, c.was, c.is)
+			return nil, identity, fmt.Errorf("must have the same %s: %v != %v", c.what, c.was, c.is)
 		}
 	}
 	labels, annotations := o.Labels, o.Annotations
 	was.ObjectMeta.DeepCopyInto(&o.ObjectMeta)
 	o.Labels, o.Annotations = labels, annotations
 	if err := validMetadata(o); err != nil {
-		return nil, fmt.Errorf("metadata: %w", err)
+		return nil, metadata, err
 	}
-	return o, nil
+	return o, form, nil
 }

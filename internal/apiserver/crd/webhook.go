@@ -6,14 +6,20 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
 	"proa/internal/apiserver/reach"
 )
 
-// maxReview bounds what a webhook may answer, in bytes.
-const maxReview = 256 << 20
+// Bounds of a webhook: how much it may answer, in bytes, and how long it may
+// take, which it is told.
+const (
+	maxReview  = 256 << 20
+	patience   = 30 * time.Second
+	timeoutKey = "timeout"
+)
 
 // Through is a [Webhook] that calls through n.
 func Through(n *reach.Net) Webhook {
@@ -39,7 +45,13 @@ func Through(n *reach.Net) Webhook {
 		if err != nil {
 			return nil, err
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, way.URL(path).String(), bytes.NewReader(body))
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		u := way.URL(path)
+		q := u.Query()
+		q.Set(timeoutKey, patience.String())
+		u.RawQuery = q.Encode()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
 		if err != nil {
 			return nil, err
 		}

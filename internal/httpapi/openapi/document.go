@@ -26,9 +26,13 @@ func V3(info Info, resources []*api.Resource) ([]byte, error) {
 	return build(info, resources, false)
 }
 
-// V2 is the OpenAPI v2 document of all resources.
-func V2(info Info, resources []*api.Resource) ([]byte, error) {
-	return build(info, resources, true)
+// V2 is the OpenAPI v2 document of all resources, and of what others say.
+func V2(info Info, resources []*api.Resource, others ...Other) ([]byte, error) {
+	doc, err := build(info, resources, true)
+	if err != nil || len(others) == 0 {
+		return doc, err
+	}
+	return join(doc, others)
 }
 
 // A builder makes one document: paths, and the definitions that they lead to.
@@ -42,12 +46,15 @@ type builder struct {
 }
 
 // V2Proto is V2's document in protobuf (gnostic's openapi.v2.Document).
-func V2Proto(info Info, resources []*api.Resource) ([]byte, error) {
-	text, err := V2(info, resources)
+func V2Proto(info Info, resources []*api.Resource, others ...Other) ([]byte, error) {
+	text, err := V2(info, resources, others...)
 	if err != nil {
 		return nil, err
 	}
 	doc, err := openapi_v2.ParseDocument(text)
+	if err != nil && len(others) > 0 {
+		return V2Proto(info, resources) // somebody else's is not as it should be
+	}
 	if err != nil {
 		return nil, fmt.Errorf("OpenAPI v2 in protobuf: %w", err)
 	}

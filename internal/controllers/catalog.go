@@ -1,0 +1,73 @@
+package controllers
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"proa/internal/api"
+	"proa/internal/control"
+)
+
+// A catalog finds kinds among those that are stored now.
+type catalog struct {
+	kinds control.Kinds
+	keep  func(*api.Resource) bool // which of them; all if nil
+
+	mu      sync.Mutex
+	read    bool
+	changed <-chan struct{}
+	list    []*api.Resource
+	byKind  map[schema.GroupKind]*api.Resource
+	byName  map[schema.GroupResource]*api.Resource
+}
+
+// fresh reads the kinds again if they have changed. The lock is held.
+func (c *catalog) fresh() {
+	select {
+	case <-c.changed:
+	default:
+		if c.read {
+			return
+		}
+	}
+	now, changed := c.kinds()
+	c.read, c.changed, c.list = true, changed, nil
+	c.byKind, c.byName = map[schema.GroupKind]*api.Resource{}, map[schema.GroupResource]*api.Resource{}
+	for _, r := range now {
+		if c.keep != nil && !c.keep(r) {
+			continue
+		}
+		c.list = append(c.list, r)
+		if id := r.GroupKind(); c.byKind[id] == nil {
+			c.byKind[id] = r
+		}
+		if id := r.GroupResource(); c.byName[id] == nil {
+			c.byName[id] = r
+		}
+	}
+}
+
+// all lists the kinds; it is a [control.Kinds].
+func (c *catalog) all() ([]*api.Resource, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh()
+	return c.list, c.changed
+}
+
+// ofKind is the resource of a group and kind in whatever version, or nil.
+func (c *catalog) ofKind(group, kind string) *api.Resource {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh()
+	return c.byKind[schema.GroupKind{Group: group, Kind: kind}]
+}
+
+// named is the resource of a group and plural name, or nil.
+func (c *catalog) named(group, resource string) *api.Resource {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh()
+	return c.byName[schema.GroupResource{Group: group, Resource: resource}]
+}
