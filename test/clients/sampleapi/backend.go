@@ -33,7 +33,7 @@ type backend struct {
 	log          string
 }
 
-// identity makes an authority and the certificate of the service's name.
+// identity509 makes an authority and the certificate of the service's name.
 func (w *world) identity509() error {
 	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "wardle authority"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign}
@@ -98,6 +98,7 @@ func (w *world) startServer(kubeconfig string) error {
 		"--etcd-servers", w.backend.etcdURL, "--bind-address", w.address, "--secure-port", strconv.Itoa(w.backend.port),
 		"--tls-cert-file", w.file("tls.crt"), "--tls-private-key-file", w.file("tls.key"),
 		"--kubeconfig", kubeconfig, "--authentication-kubeconfig", kubeconfig, "--authorization-kubeconfig", kubeconfig,
+		"--authorization-webhook-cache-unauthorized-ttl", "1s", // a refusal is not remembered for long
 		"--audit-log-path", w.file("audit.log"), "--audit-policy-file", w.file("audit.yaml"))
 	return w.backend.launch(w.backend.server, w.backend.log)
 }
@@ -142,7 +143,11 @@ func (b *backend) lastWords() string {
 		return "the server did not start yet"
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-12):], "\n")
+	lines = lines[max(0, len(lines)-12):]
+	for i, l := range lines {
+		lines[i] = l[:min(len(l), 300)]
+	}
+	return strings.Join(lines, "\n")
 }
 
 // answers waits until something accepts connections.

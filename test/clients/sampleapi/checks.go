@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/sample-apiserver/pkg/apis/wardle/v1alpha1"
@@ -153,28 +153,32 @@ func (w *world) objects(ctx context.Context) error {
 			return fmt.Errorf("the watch has %v only", seen)
 		}
 	}
+	if w.warnings.WarningCount() == 0 { // the version is deprecated
+		return errors.New("a warning of the server did not come through")
+	}
 	if got := strings.Join(seen, " "); got != "MODIFIED MODIFIED MODIFIED DELETED" {
 		return fmt.Errorf("the watch has %s", got)
 	}
 	return nil
 }
 
-// protobuf is what the server writes if it is asked to: opaque to the cluster.
-func (w *world) protobuf(ctx context.Context) error {
-	config := rest.CopyConfig(w.config)
-	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
-	c, err := wardle.NewForConfig(config)
+// table asks for what kubectl shows, which the server makes itself.
+func (w *world) table(ctx context.Context) error {
+	if _, err := w.wardle.WardleV1beta1().Flunders(ns).Create(ctx, &v1beta1.Flunder{ObjectMeta: metav1.ObjectMeta{Name: "shown"}}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	b, err := w.wardle.WardleV1beta1().RESTClient().Get().Namespace(ns).Resource("flunders").SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").Do(ctx).Raw()
 	if err != nil {
 		return err
 	}
-	made, err := c.WardleV1alpha1().Flunders(ns).Create(ctx, flunder("binary"), metav1.CreateOptions{})
-	if err == nil {
-		made, err = c.WardleV1alpha1().Flunders(ns).Get(ctx, made.Name, metav1.GetOptions{})
+	var t metav1.Table
+	if err := json.Unmarshal(b, &t); err != nil {
+		return err
 	}
-	if err == nil && made.Spec.Reference != "x" {
-		err = fmt.Errorf("got %+v", made)
+	if t.Kind != "Table" || len(t.Rows) != 1 || fmt.Sprint(t.Rows[0].Cells[0]) != "shown" {
+		return fmt.Errorf("%s", b)
 	}
-	return err
+	return nil
 }
 
 func (w *world) versions(ctx context.Context) error {
@@ -209,6 +213,40 @@ func (w *world) informer(ctx context.Context) error {
 	})
 }
 
+// kubectl does what a person would.
+func (w *world) kubectl(ctx context.Context) error {
+	program := os.Getenv("SAMPLEAPI_KUBECTL")
+	if program == "" {
+		fmt.Println("SKIPPED kubectl: SAMPLEAPI_KUBECTL is not set")
+		return nil
+	}
+	const manifest = `{"apiVersion":"wardle.example.com/v1beta1","kind":"Flunder","metadata":{"name":"by-hand","namespace":"wardle"},"spec":{"flunderReference":"x"}}`
+	for _, step := range []struct{ args, in, want string }{
+		{"api-resources --api-group=wardle.example.com", "", "flunders"},
+		{"explain flunder.spec", "", "flunderReference"},
+		{"explain flunder --recursive", "", "fischerReference"},
+		{"apply -f -", manifest, "flunder.wardle.example.com/by-hand created"},
+		{"apply -f -", manifest, "unchanged"},
+		{"apply --server-side --force-conflicts -f -", manifest, "serverside-applied"},
+		{"get flunders -n wardle", "", "by-hand"},
+		{"get flunder by-hand -n wardle -o yaml", "", "flunderReference: x"},
+		{"label flunder by-hand -n wardle seen=yes", "", "labeled"},
+		{"describe flunder by-hand -n wardle", "", "seen=yes"},
+		{"auth can-i create flunders.wardle.example.com -n wardle", "", "yes"},
+		{"delete flunder by-hand -n wardle", "", "deleted"},
+		{"wait --for=condition=Available apiservice/v1beta1.wardle.example.com --timeout=5s", "", "condition met"},
+	} {
+		cmd := exec.CommandContext(ctx, program, strings.Fields(step.args)...)
+		cmd.Stdin = strings.NewReader(step.in)
+		cmd.Env = append(os.Environ(), "HOME="+w.dir)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), step.want) {
+			return fmt.Errorf("kubectl %s: %w\n%s\nwant %q", step.args, err, out, step.want)
+		}
+	}
+	return nil
+}
+
 // admission is the server's own: a Fischer forbids names.
 func (w *world) admission(ctx context.Context) error {
 	f := &v1alpha1.Fischer{ObjectMeta: metav1.ObjectMeta{Name: "fischer"}, DisallowedFlunders: []string{"bad"}}
@@ -220,7 +258,7 @@ func (w *world) admission(ctx context.Context) error {
 		if apierrors.IsForbidden(err) && strings.Contains(err.Error(), "this name may not be used") {
 			return nil
 		}
-		return fmt.Errorf("it is not: %w", err)
+		return fmt.Errorf("it is not: %v", err)
 	})
 }
 
@@ -337,7 +375,7 @@ func (w *world) direct(ctx context.Context) error {
 		if code == http.StatusOK && strings.Contains(body, "FlunderList") {
 			return nil
 		}
-		return fmt.Errorf("%d %s: %w", code, body, err)
+		return fmt.Errorf("%d %s: %v", code, body, err)
 	})
 }
 
@@ -364,7 +402,7 @@ func (w *world) gone(ctx context.Context, name string) error {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("it is there: %w", err)
+		return fmt.Errorf("it is there: %v", err)
 	})
 }
 
@@ -386,7 +424,7 @@ func (w *world) namespace(ctx context.Context) error {
 	}
 	return until(ctx, "the namespace is gone", func() error {
 		if _, err := w.core.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("it is there: %w", err)
+			return fmt.Errorf("it is there: %v", err)
 		}
 		l, err := w.wardle.WardleV1alpha1().Flunders(name).List(ctx, metav1.ListOptions{LabelSelector: labels.Everything().String()})
 		if err == nil && len(l.Items) > 0 {
@@ -414,7 +452,7 @@ func (w *world) withdrawn(ctx context.Context) error {
 			}
 		}
 		if _, err := w.wardle.WardleV1alpha1().Flunders(ns).List(ctx, metav1.ListOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("a list: %w", err)
+			return fmt.Errorf("a list: %v", err)
 		}
 		return nil
 	})

@@ -7,13 +7,14 @@
 //
 // KUBECONFIG says where the cluster is. The programs sample-apiserver and server
 // (etcd's) lie beside this one. SAMPLEAPI_ADDRESS is the address of this machine
-// that the cluster can reach; it is found if not given.
+// that the cluster can reach; it is found if not given. SAMPLEAPI_KUBECTL is a kubectl, if that is to be used too.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -48,6 +49,7 @@ type world struct {
 	core     *kubernetes.Clientset
 	services *aggregator.Clientset
 	wardle   *wardle.Clientset
+	warnings interface{ WarningCount() int }
 	address  string
 	dir      string // of files and logs
 	programs string
@@ -60,7 +62,9 @@ func newWorld() (*world, error) {
 		return nil, err
 	}
 	config.QPS, config.Burst = 1000, 1000
-	w := &world{config: config, address: os.Getenv("SAMPLEAPI_ADDRESS")}
+	warnings := rest.NewWarningWriter(io.Discard, rest.WarningWriterOptions{})
+	config.WarningHandler = warnings
+	w := &world{config: config, warnings: warnings, address: os.Getenv("SAMPLEAPI_ADDRESS")}
 	var err1, err2, err3, err4 error
 	w.core, err1 = kubernetes.NewForConfig(config)
 	w.services, err2 = aggregator.NewForConfig(config)
@@ -112,24 +116,32 @@ func run(ctx context.Context) error {
 		{"discovery", w.discovery},
 		{"schemas", w.schemas},
 		{"objects", w.objects},
-		{"protobuf", w.protobuf},
+		{"table", w.table},
 		{"versions", w.versions},
 		{"informer", w.informer},
+		{"kubectl", w.kubectl},
 		{"its own admission", w.admission},
 		{"who asks", w.identity},
 		{"who asks the server itself", w.direct},
-		{"garbage", w.garbage},
 		{"a server that is dead", w.dead},
 		{"namespace", w.namespace},
+		{"garbage", w.garbage},
 		{"withdrawn", w.withdrawn},
 	} {
 		began := time.Now()
-		if err := part.do(ctx); err != nil {
+		if err := inTime(ctx, part.do); err != nil {
 			return fmt.Errorf("%s: %w\n%s", part.name, err, w.backend.lastWords())
 		}
 		fmt.Printf("ok %s %.2fs\n", part.name, time.Since(began).Seconds())
 	}
 	return nil
+}
+
+// inTime gives each part its share of the time.
+func inTime(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return do(ctx)
 }
 
 // until waits for something to hold; an error of holds is what stands in the way so far.
