@@ -267,8 +267,14 @@ func (s *server) remove(ctx context.Context, n int) error {
 
 // use lists and creates objects of the first definitions.
 func (s *server) use(ctx context.Context, count int) (memory, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for n := range count {
-		if _, err := s.Get(ctx, s.client, objects(n)); err != nil {
+		err := until(ctx, 2*time.Millisecond, func() error { // a storage may ask to come again
+			_, err := s.Get(ctx, s.client, objects(n))
+			return err
+		})
+		if err != nil {
 			return memory{}, err
 		}
 		if _, err := s.Do(ctx, s.client, http.MethodPost, objects(n), object(n)); err != nil {

@@ -40,7 +40,7 @@ var (
 
 func main() {
 	for _, gate := range []string{"ClientsAllowCBOR", "ClientsPreferCBOR"} {
-		on := os.Getenv("DYNAMICOP_BARE") == "" // such a server does not read it
+		on := os.Getenv("DYNAMICOP_BARE") == ""                                         // such a server does not read it
 		if err := os.Setenv("KUBE_FEATURE_"+gate, strconv.FormatBool(on)); err != nil { // before client-go looks
 			panic(err)
 		}

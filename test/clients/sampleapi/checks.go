@@ -220,7 +220,7 @@ func (w *world) kubectl(ctx context.Context) error {
 		fmt.Println("SKIPPED kubectl: SAMPLEAPI_KUBECTL is not set")
 		return nil
 	}
-	const manifest = `{"apiVersion":"wardle.example.com/v1beta1","kind":"Flunder","metadata":{"name":"by-hand","namespace":"wardle"},"spec":{"flunderReference":"x"}}`
+	const manifest = `{"apiVersion":"wardle.example.com/v1beta1","kind":"Flunder","metadata":{"name":"by-hand","namespace":"wardle"},"spec":{"referenceType":"Flunder","flunderReference":"x"}}`
 	for _, step := range []struct{ args, in, want string }{
 		{"api-resources --api-group=wardle.example.com", "", "flunders"},
 		{"explain flunder.spec", "", "flunderReference"},
