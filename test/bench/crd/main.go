@@ -161,9 +161,11 @@ func report(s settings, arenas map[string]*arena) {
 		Ratio: measure.Median(grows), Reference: fmt.Sprintf("the same at %d", s.few), Target: 1.5, Less: true}}
 	each := measure.Claim{Figure: ours.perDefinition().heap / kb, Unit: "KB of heap for a definition", Target: 50, In: "KB", Less: true}
 	if theirs != nil {
-		ratios := measure.Ratios(at(ours.many, created), at(theirs.many, created))
-		fmt.Printf("  proa to a CRD server on etcd: at %d %s, at %d %s\n", s.few, measure.Spread(measure.Ratios(at(ours.few, created), at(theirs.few, created))), s.many, measure.Spread(ratios))
-		claims = append(claims, measure.Claim{Figure: measure.Median(at(ours.many, created)), Unit: fmt.Sprintf("ms until one more definition takes objects, at %d", s.many),
+		// The reference's list comes seconds before it takes objects: the harder comparison.
+		ratios := measure.Ratios(at(ours.many, listed), at(theirs.many, listed))
+		fmt.Printf("  proa to a CRD server on etcd, until listed: at %d %s, at %d %s\n", s.few, measure.Spread(measure.Ratios(at(ours.few, listed), at(theirs.few, listed))), s.many, measure.Spread(ratios))
+		fmt.Printf("  proa to a CRD server on etcd, until an object is created: at %d %s\n", s.many, measure.Spread(measure.Ratios(at(ours.many, created), at(theirs.many, created))))
+		claims = append(claims, measure.Claim{Figure: measure.Median(at(ours.many, listed)), Unit: fmt.Sprintf("ms until one more definition is listed, at %d", s.many),
 			Ratio: measure.Median(ratios), Reference: "a CRD server on etcd", Target: 1, Less: true})
 		each.Ratio, each.Reference = ours.perDefinition().heap/theirs.perDefinition().heap, "a CRD server"
 	}
