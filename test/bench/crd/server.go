@@ -32,6 +32,7 @@ type server struct {
 	process *measure.Process   // the one that serves
 	all     []*measure.Process // and its store
 	filled  time.Duration
+	rest    time.Duration // how long it is left alone before its memory is looked at
 	// describes: the server publishes schemas; the reference as a program of its own does not.
 	describes bool
 }
@@ -63,6 +64,7 @@ func newArena(name, refs, dir string, s settings, raw *measure.Raw) (*arena, err
 	if a.big, err = start(filepath.Join(dir, name+"-b")); err != nil {
 		return a, err
 	}
+	a.big.rest = s.rest
 	ctx, cancel := context.WithTimeout(context.Background(), fillTime)
 	defer cancel()
 	if err := a.small.fill(ctx, 0, s.few); err != nil {
@@ -267,7 +269,7 @@ func (s *server) remove(ctx context.Context, n int) error {
 
 // use lists and creates objects of the first definitions.
 func (s *server) use(ctx context.Context, count int) (memory, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience+s.rest)
 	defer cancel()
 	for n := range count {
 		err := until(ctx, 2*time.Millisecond, func() error { // a storage may ask to come again
@@ -288,17 +290,16 @@ func (s *server) use(ctx context.Context, count int) (memory, error) {
 // after a collection, and the PSS of all of its processes.
 type memory struct{ heap, pss float64 }
 
+// memory leaves a server alone for a time, so that what is kept for a while only
+// is gone, and then looks.
 func (s *server) memory(ctx context.Context) (m memory, err error) {
-	for range 2 { // what has a finalizer goes in the second
-		b, err := s.Get(ctx, s.client, "/debug/pprof/heap?gc=1&debug=1")
-		if err != nil {
-			return m, err
-		}
-		_, text, ok := strings.Cut(string(b), "# HeapAlloc = ")
-		text, _, _ = strings.Cut(text, "\n")
-		if m.heap, err = strconv.ParseFloat(strings.TrimSpace(text), 64); !ok || err != nil {
-			return m, fmt.Errorf("the heap is %q: %w", text, err)
-		}
+	select {
+	case <-time.After(s.rest):
+	case <-ctx.Done():
+		return m, ctx.Err()
+	}
+	if m.heap, err = s.heap(ctx); err != nil {
+		return m, err
 	}
 	for _, p := range s.all {
 		pss, err := measure.PSS(p.PID())
@@ -308,4 +309,19 @@ func (s *server) memory(ctx context.Context) (m memory, err error) {
 		m.pss += float64(pss)
 	}
 	return m, nil
+}
+
+// heap is the live heap, after a collection.
+func (s *server) heap(ctx context.Context) (float64, error) {
+	b, err := s.Get(ctx, s.client, "/debug/pprof/heap?gc=1&debug=1")
+	if err != nil {
+		return 0, err
+	}
+	_, text, _ := strings.Cut(string(b), "# HeapAlloc = ")
+	text, _, _ = strings.Cut(text, "\n")
+	live, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil {
+		return 0, fmt.Errorf("the profile of the heap tells no size: %w", err)
+	}
+	return live, nil
 }
