@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -83,7 +84,7 @@ func (d *decoder) decode(body []byte, contentType string, obj api.Object) error 
 	if err != nil {
 		return d.refuse(peek(body, got), err, body)
 	}
-	if err := d.sameKind(got); err != nil {
+	if err := d.sameKind(obj, false); err != nil {
 		return err
 	}
 	obj.GetObjectKind().SetGroupVersionKind(d.gvk)
@@ -99,7 +100,23 @@ func (d *decoder) decode(body []byte, contentType string, obj api.Object) error 
 	return nil
 }
 
-func (d *decoder) sameKind(got schema.GroupVersionKind) error {
+// sameKind refuses an object of another kind or version. What a patch makes of a
+// custom resource is invalid then, not unreadable.
+func (d *decoder) sameKind(obj api.Object, patched bool) error {
+	got := obj.GetObjectKind().GroupVersionKind()
+	_, custom := obj.(selfReader)
+	at, was, must := "", "", ""
+	switch {
+	case !custom || got.Kind == "":
+	case got.Kind != d.gvk.Kind && (patched || got.GroupVersion() == d.gvk.GroupVersion()):
+		at, was, must = "kind", got.Kind, d.gvk.Kind
+	case patched && got.GroupVersion() != d.gvk.GroupVersion():
+		at, was, must = "apiVersion", got.GroupVersion().String(), d.gvk.GroupVersion().String()
+	}
+	if at != "" {
+		return apierrors.NewInvalid(schema.GroupKind{Group: d.gvk.Group, Kind: got.Kind}, obj.GetName(),
+			field.ErrorList{field.Invalid(field.NewPath(at), was, "must be "+must)})
+	}
 	if got.Version != "" && got.GroupVersion() != d.gvk.GroupVersion() {
 		return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), d.gvk.GroupVersion()))
 	}

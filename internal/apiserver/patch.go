@@ -102,6 +102,9 @@ func newPatcher(empty func() api.Object, gvk schema.GroupVersionKind, r *api.Req
 			return nil, badPatch(err)
 		}
 	case types.StrategicMergePatchType:
+		if _, ok := empty().(selfReader); ok {
+			return nil, unsupported("the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor")
+		}
 		if p.meta, err = patchMeta(empty()); err != nil {
 			return nil, err
 		}
@@ -172,7 +175,7 @@ func (p *patcher) operate(form []byte) (out []byte, err error) {
 // finish checks the kind of the patched object, and what the patch, or the
 // object after it, holds that does not belong there.
 func (p *patcher) finish(obj api.Object, form string, strict []error) error {
-	if err := p.d.sameKind(obj.GetObjectKind().GroupVersionKind()); err != nil {
+	if err := p.d.sameKind(obj, true); err != nil {
 		return err
 	}
 	obj.GetObjectKind().SetGroupVersionKind(p.d.gvk)

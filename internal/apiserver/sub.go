@@ -242,7 +242,10 @@ func scaleOf(res *api.Resource, o api.Object) *autoscalingv1.Scale {
 
 // scaled is old with the replicas that sc wants.
 func scaled(res *api.Resource, old api.Object, sc *autoscalingv1.Scale) (api.Object, error) {
-	errs := apivalidation.ValidateNonnegativeField(int64(sc.Spec.Replicas), field.NewPath("spec", "replicas"))
+	var errs field.ErrorList
+	if res.Family == nil { // whose own validation knows where its replicas are
+		errs = apivalidation.ValidateNonnegativeField(int64(sc.Spec.Replicas), field.NewPath("spec", "replicas"))
+	}
 	if sc.Name != "" && sc.Name != old.GetName() {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", sc.Name, old.GetName()))
 	}

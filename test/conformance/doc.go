@@ -17,6 +17,7 @@
 //	covers: NAME        a name of testdata/behaviours.txt that the row shows (may be repeated)
 //	only: http          or process: the behaviour exists on one side only
 //	needs: controllers  a server with the controllers running (see UNTIL)
+//	needs: aggregation  a server with another behind it, which serves wares.example.com/v1
 //	needs: own server [services=CIDR] [ports=FROM-TO] [history=DURATION]
 //	pending: WHY        it does not hold yet: the row must fail, and does not count
 //	reference: no WHY   a row about custom resources that cannot be played on the reference

@@ -37,6 +37,7 @@ type row struct {
 // needs is what sort of server a row wants.
 type needs struct {
 	controllers bool
+	aggregation bool
 	own         bool
 	services    string
 	ports       [2]int32
@@ -264,6 +265,10 @@ func setting(r *row, line string) bool {
 func (n *needs) parse(value string) bool {
 	if value == "controllers" {
 		n.controllers = true
+		return true
+	}
+	if value == "aggregation" {
+		n.aggregation = true
 		return true
 	}
 	rest, ok := strings.CutPrefix(value, "own server")

@@ -43,12 +43,13 @@ var (
 // worlds are the servers that rows share.
 type worlds struct {
 	plain, driven *world
+	joined        *world // with another server behind it
 	hook          *webhook
 }
 
 // TestRows plays the whole table.
 func TestRows(t *testing.T) {
-	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), hook: newWebhook(t)}
+	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), joined: newWorld(t, needs{aggregation: true}), hook: newWebhook(t)}
 	all := readAreas(t)
 	objs := readObjects(t)
 	all = append(all, matrix(t, objs))
@@ -142,6 +143,8 @@ func (ws *worlds) once(t *testing.T, way string, a *area, r *row, objs objects) 
 		w = newWorld(t, r.needs)
 	case r.needs.controllers:
 		w = ws.driven
+	case r.needs.aggregation:
+		w = ws.joined
 	}
 	p := newPlay(w, ws.hook, a, r, way, objs)
 	if err := w.prepare(t.Context(), p.vars["ns"], r.needs.controllers); err != nil {

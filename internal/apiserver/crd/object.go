@@ -92,8 +92,11 @@ func (o *Object) ReadJSON(body []byte, check bool) (strict []error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := content["kind"]; !ok {
+	if k, ok := content["kind"]; !ok || k == "" {
 		return nil, runtime.NewMissingKindErr(string(body))
+	}
+	if v, ok := content["apiVersion"]; !ok || v == "" {
+		return nil, runtime.NewMissingVersionErr(string(body))
 	}
 	unknown, err := o.take(content, reading{check: check})
 	for _, path := range unknown {
