@@ -37,6 +37,7 @@ type row struct {
 // needs is what sort of server a row wants.
 type needs struct {
 	controllers bool
+	apart       bool // with controllers, from all rows that do not say so
 	own         bool
 	services    string
 	ports       [2]int32
@@ -262,8 +263,8 @@ func setting(r *row, line string) bool {
 }
 
 func (n *needs) parse(value string) bool {
-	if value == "controllers" {
-		n.controllers = true
+	if value == "controllers" || value == "controllers apart" {
+		n.controllers, n.apart = true, value != "controllers"
 		return true
 	}
 	rest, ok := strings.CutPrefix(value, "own server")

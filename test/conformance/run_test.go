@@ -42,13 +42,13 @@ var (
 
 // worlds are the servers that rows share.
 type worlds struct {
-	plain, driven *world
-	hook          *webhook
+	plain, driven, apart *world
+	hook                 *webhook
 }
 
 // TestRows plays the whole table.
 func TestRows(t *testing.T) {
-	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), hook: newWebhook(t)}
+	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), apart: newWorld(t, needs{controllers: true}), hook: newWebhook(t)}
 	all := readAreas(t)
 	objs := readObjects(t)
 	all = append(all, matrix(t, objs))
@@ -140,6 +140,8 @@ func (ws *worlds) once(t *testing.T, way string, a *area, r *row, objs objects) 
 	switch {
 	case r.needs.own:
 		w = newWorld(t, r.needs)
+	case r.needs.apart:
+		w = ws.apart
 	case r.needs.controllers:
 		w = ws.driven
 	}
