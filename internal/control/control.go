@@ -69,9 +69,10 @@ func KeyOf(o api.Object) Key { return Key{nil, o.GetNamespace(), o.GetName()} }
 type Sweep struct {
 	Name  string
 	Kinds Kinds
-	// Slim says that Changed and Reconcile need only the names, owners, finalizers
-	// and deletion of objects. Kinds that no other controller watches are then kept
-	// as *metav1.PartialObjectMetadata: read the object before you write it.
+	// Slim says that the names, owners, finalizers and deletion of objects are all
+	// that need be kept. Of kinds that no other controller watches, what is found and
+	// what Changed gets as old is then a *metav1.PartialObjectMetadata: read an
+	// object before you write it. What Changed gets as new is whole.
 	Slim      bool
 	Changed   func(c *Cluster, kind *api.Resource, old, new api.Object) []Key // either may be nil
 	Reconcile func(ctx context.Context, c *Cluster, key Key) (again time.Duration, err error)

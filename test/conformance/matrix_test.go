@@ -16,7 +16,11 @@ import (
 var handWritten = []string{"v1/Binding"}
 
 // names are those that a kind gives its objects, where not any name will do.
-var names = map[string]string{"IPAddress": "$ip", "ClusterTrustBundle": "example.com:mine:$id", "Namespace": "$id-x"}
+var names = map[string]string{"IPAddress": "$ip", "ClusterTrustBundle": "example.com:mine:$id", "Namespace": "$id-x",
+	"APIService": "v1beta1.$id.example.com", "CustomResourceDefinition": "things.$id.example.com"}
+
+// specs are what must agree with such a name.
+var specs = map[string]map[string]any{"APIService": {"group": "$id.example.com"}, "CustomResourceDefinition": {"group": "$id.example.com"}}
 
 // matrix is one row for each kind and verb, made from a valid object of the kind.
 func matrix(t testing.TB, objs objects) *area {
@@ -244,7 +248,11 @@ func rowsOf(r *api.Resource, id string, obj json.RawMessage) ([]*row, error) {
 	if r.Virtual {
 		meta = map[string]any{"namespace": nil}
 	}
-	body, err := objects{id: obj}.with(id, map[string]any{"metadata": meta})
+	change := map[string]any{"metadata": meta}
+	if s := specs[r.Kind]; s != nil {
+		change["spec"] = s
+	}
+	body, err := objects{id: obj}.with(id, change)
 	if err != nil {
 		return nil, err
 	}

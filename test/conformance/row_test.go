@@ -38,6 +38,7 @@ type row struct {
 type needs struct {
 	controllers bool
 	apart       bool // with controllers, from all rows that do not say so
+	aggregation bool
 	own         bool
 	services    string
 	ports       [2]int32
@@ -265,6 +266,10 @@ func setting(r *row, line string) bool {
 func (n *needs) parse(value string) bool {
 	if value == "controllers" || value == "controllers apart" {
 		n.controllers, n.apart = true, value != "controllers"
+		return true
+	}
+	if value == "aggregation" {
+		n.aggregation = true
 		return true
 	}
 	rest, ok := strings.CutPrefix(value, "own server")

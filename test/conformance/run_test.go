@@ -42,13 +42,15 @@ var (
 
 // worlds are the servers that rows share.
 type worlds struct {
-	plain, driven, apart *world
-	hook                 *webhook
+	plain, driven *world
+	apart, joined *world // with controllers; with another server behind it
+	hook          *webhook
 }
 
 // TestRows plays the whole table.
 func TestRows(t *testing.T) {
-	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), apart: newWorld(t, needs{controllers: true}), hook: newWebhook(t)}
+	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), apart: newWorld(t, needs{controllers: true}),
+		joined: newWorld(t, needs{aggregation: true}), hook: newWebhook(t)}
 	all := readAreas(t)
 	objs := readObjects(t)
 	all = append(all, matrix(t, objs))
@@ -144,6 +146,8 @@ func (ws *worlds) once(t *testing.T, way string, a *area, r *row, objs objects) 
 		w = ws.apart
 	case r.needs.controllers:
 		w = ws.driven
+	case r.needs.aggregation:
+		w = ws.joined
 	}
 	p := newPlay(w, ws.hook, a, r, way, objs)
 	if err := w.prepare(t.Context(), p.vars["ns"], r.needs.controllers); err != nil {

@@ -26,6 +26,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/api/record"
+	"proa/internal/api/remote"
 	"proa/internal/apiserver"
 	"proa/internal/apiserver/access"
 	"proa/internal/apiserver/admit"
@@ -55,7 +56,9 @@ const patience = 10 * time.Second
 type world struct {
 	kinds  []*api.Resource
 	server *apiserver.Server
-	local  api.Handler // with authorization
+	inner  api.Handler            // the server, or what stands before it
+	local  api.Handler            // with authorization
+	remote func() *remote.Catalog // what is served elsewhere; nil if nothing is
 	net    reach.Net
 
 	authorizer access.Authorizer
@@ -150,7 +153,13 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 	for _, k := range kinds.All {
 		w.kinds = append(w.kinds, k.Def())
 	}
-	w.local = access.Authorize(w.server, w.authorizer)
+	w.inner = w.server
+	if n.aggregation {
+		if err := w.aggregate(ctx, t, &parts); err != nil {
+			return err
+		}
+	}
+	w.local = access.Authorize(w.inner, w.authorizer)
 	if err := w.serve(t, &parts, authn); err != nil {
 		return err
 	}
@@ -177,6 +186,7 @@ func (w *world) serve(t *testing.T, parts *sync.WaitGroup, authn *access.Authent
 	registry := prometheus.NewRegistry()
 	handler := httpapi.Serve(w.local, httpapi.Config{
 		Groups:       w.server.Groups,
+		Remote:       w.remote,
 		Authenticate: authn.Authenticate,
 		Impersonate:  access.Impersonate(w.authorizer),
 		Version:      version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.0+test", Platform: "linux/test", GoVersion: "go", Compiler: "gc", GitTreeState: "clean", GitCommit: "0", BuildDate: "2026-01-01T00:00:00Z"},

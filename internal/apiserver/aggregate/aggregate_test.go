@@ -348,7 +348,7 @@ func TestOldDiscovery(t *testing.T) {
 
 // Servers that do not answer cost nobody else anything.
 func TestHung(t *testing.T) {
-	w := newWorld(t, func(c *aggregate.Config) { c.Timeout = 700 * time.Millisecond })
+	w := newWorld(t, func(c *aggregate.Config) { c.Timeout = 4 * time.Second })
 	hang := make(chan struct{})
 	var hung atomic.Bool
 	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -379,7 +379,7 @@ func TestHung(t *testing.T) {
 				return
 			}
 			defer resp.Body.Close()
-			if c := resp.StatusCode; c != http.StatusGatewayTimeout && c != http.StatusServiceUnavailable || time.Since(start) > 5*time.Second {
+			if c := resp.StatusCode; c != http.StatusGatewayTimeout && c != http.StatusServiceUnavailable || time.Since(start) > 20*time.Second {
 				t.Errorf("a hung server answers %d after %v", c, time.Since(start))
 			}
 		})
@@ -400,7 +400,7 @@ func TestHung(t *testing.T) {
 		}
 		slowest = max(slowest, time.Since(start))
 	}
-	if slowest > 500*time.Millisecond {
+	if slowest > 2*time.Second {
 		t.Errorf("others waited up to %v", slowest)
 	}
 }
