@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"golang.org/x/tools/txtar"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
@@ -43,6 +44,7 @@ type needs struct {
 	services    string
 	ports       [2]int32
 	history     string
+	largest     int64 // body of a request
 }
 
 // A step is one request and what it must be answered with, or a wait for events.
@@ -285,6 +287,14 @@ func (n *needs) parse(value string) bool {
 			}
 		case "history":
 			n.history = v
+		case "controllers":
+			n.controllers = true
+		case "largest":
+			q, err := resource.ParseQuantity(v)
+			if err != nil {
+				return false
+			}
+			n.largest = q.Value()
 		default:
 			return false
 		}
