@@ -50,6 +50,7 @@ var APIService = &api.Kind[*apiregistrationv1.APIService]{
 		metav1.ResetObjectMetaForStatus(a, old)
 	},
 	ValidateStatus: validateStatus,
+	Types:          types,
 }
 
 // Local is the condition of what the server serves itself.
