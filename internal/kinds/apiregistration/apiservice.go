@@ -42,6 +42,7 @@ var APIService = &api.Kind[*apiregistrationv1.APIService]{
 		}
 	},
 	Tidy:        true,
+	Types:       types,
 	Validate:    validateAPIService,
 	Conditional: true,
 	Status:      true,
