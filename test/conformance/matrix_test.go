@@ -198,8 +198,7 @@ GET ITEM
 200
 DELETE PATH?labelSelector=row%3D$id&gracePeriodSeconds=0&propagationPolicy=Background
 200
-GET ITEM
-404 NotFound
+AFTER
 `},
 	{"status", "keeps its status apart", func(r *api.Resource) bool { return r.HasStatus && !r.Virtual && r.Can(api.Create) }, `
 POST PATH
