@@ -98,14 +98,15 @@ OLDKUBECTL = $(foreach x,gitVersion=v1.31.3 gitMajor=1 gitMinor=31,-X k8s.io/com
 clients: ## build the programs of others that test-clients runs (needs the network)
 	@mkdir -p $(BUILD)/clients
 	cd test/clients/helm && CGO_ENABLED=0 $(GO) build -o $(abspath $(BUILD))/clients/helm helm.sh/helm/v4/cmd/helm
-	for c in oldkubectl clientgo manager; do (cd test/clients/$$c && CGO_ENABLED=0 $(GO) build -ldflags '$(OLDKUBECTL)' -o $(abspath $(BUILD))/clients/$$c .) || exit; done
+	for c in oldkubectl clientgo manager operator dynamicop sampleapi; do (cd test/clients/$$c && CGO_ENABLED=0 $(GO) build -ldflags '$(OLDKUBECTL)' -o $(abspath $(BUILD))/clients/$$c .) || exit; done
+	cd test/clients/sampleapi && CGO_ENABLED=0 $(GO) build -o $(abspath $(BUILD))/clients/ k8s.io/sample-apiserver go.etcd.io/etcd/server/v3
 
-test-clients: build clients ## helm, an older kubectl, programs on client-go and controller-runtime (root)
+test-clients: build clients ## helm, an older kubectl, operators on client-go and controller-runtime, an aggregated API server (root)
 	PROA_TEST_CLIENTS=$(abspath $(BUILD))/clients $(TESTENV) test/host.sh --name proa-clients-$$$$ -- \
-	  $(GO) test -tags $(TAGS) -count 1 -timeout 10m -run 'TestClients|TestHelm|TestKubectl|TestOldKubectl' -v ./test/story
+	  $(GO) test -tags $(TAGS) -count 1 -timeout 15m -run 'TestClients|TestOperatorInside|TestCorpusDefinitions|TestHelm|TestKubectl|TestOldKubectl' -v ./test/story
 
-bench-%: FORCE ## start, podstart, create, size: one measurement, one line last
-	@$(if $(filter bench-start bench-podstart bench-size,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
+bench-%: FORCE ## start, podstart, create, size, crd: one measurement, one line last
+	@$(if $(filter bench-start bench-podstart bench-size bench-crd,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
 
 test-vm: ## boot a QEMU guest with cgroup v2 and run a pod there (slow)
 	@$(TESTENV) $(GO) run ./test/vm

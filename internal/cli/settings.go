@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 
 	"proa/internal/system"
@@ -42,6 +43,7 @@ var settingList = []Setting{
 	{"cluster-domain", "NAME", "DNS suffix of the cluster", "cluster.local", nonEmpty},
 	{"container-runtime-endpoint", "SOCKET", "use a runtime of the machine (containerd, CRI-O) instead of starting one", "", nil},
 	{"tls-san", "NAME,…", "more names and addresses that the API's certificate is to be good for", "", nil},
+	{"max-object-size", "SIZE", "largest object that is taken, as the body of a request (1Mi to 12Mi)", "3Mi", objectSize},
 	{"log-level", "LEVEL", "debug, info, warn or error", "info", oneOf("debug", "info", "warn", "error")},
 }
 
@@ -193,4 +195,27 @@ func oneOf(words ...string) func(string) error {
 		}
 		return nil
 	}
+}
+
+// Bounds of max-object-size: what every client sends must fit, and the store
+// must be able to hold it with what the server adds.
+const (
+	leastObject = 1 << 20
+	mostObject  = 12 << 20
+)
+
+func objectSize(v string) error {
+	_, err := parseObjectSize(v)
+	return err
+}
+
+func parseObjectSize(v string) (int64, error) {
+	q, err := resource.ParseQuantity(v)
+	if err != nil {
+		return 0, fmt.Errorf("must be a size such as 3Mi, not %q", v)
+	}
+	if n := q.Value(); n >= leastObject && n <= mostObject {
+		return n, nil
+	}
+	return 0, fmt.Errorf("must be from 1Mi to 12Mi, not %s", v)
 }

@@ -124,6 +124,10 @@ func systemConfig(c *Call) (system.Config, error) {
 		cfg.Ports = system.PortsFrom(base)
 	}
 	cfg.NodePortFrom, cfg.NodePortTo, err = parsePortRange(s.Get("node-ports"))
+	if err != nil {
+		return cfg, err
+	}
+	cfg.MaxObject, err = parseObjectSize(s.Get("max-object-size"))
 	for name := range strings.SplitSeq(s.Get("tls-san"), ",") {
 		if name != "" {
 			cfg.SANs = append(cfg.SANs, name)

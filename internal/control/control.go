@@ -69,10 +69,12 @@ func KeyOf(o api.Object) Key { return Key{nil, o.GetNamespace(), o.GetName()} }
 type Sweep struct {
 	Name  string
 	Kinds Kinds
-	// Slim says that Changed and Reconcile need only the names, owners, finalizers
-	// and deletion of objects. Kinds that no other controller watches are then kept
-	// as *metav1.PartialObjectMetadata: read the object before you write it.
+	// Slim says that the names, owners, finalizers and deletion of objects are all
+	// that need be kept. Of kinds that no other controller watches, what is found and
+	// what Changed gets as old is then a *metav1.PartialObjectMetadata: read an
+	// object before you write it. What Changed gets as new is whole.
 	Slim      bool
+	Writes    []api.Definition                                                // what is read again before the next Reconcile if nobody knows whether a write of it happened
 	Changed   func(c *Cluster, kind *api.Resource, old, new api.Object) []Key // either may be nil
 	Reconcile func(ctx context.Context, c *Cluster, key Key) (again time.Duration, err error)
 }
@@ -137,7 +139,11 @@ func (k *Controller[T]) task() *task {
 }
 
 func (s *Sweep) task() *task {
-	return &task{name: s.Name, sweep: s, any: true, reconcile: s.Reconcile}
+	t := &task{name: s.Name, sweep: s, any: true, reconcile: s.Reconcile}
+	for _, d := range s.Writes {
+		t.writes = append(t.writes, d.Def())
+	}
+	return t
 }
 
 // ownerKey is the key of the object of kind r that controls o, if any does.

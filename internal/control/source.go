@@ -52,7 +52,7 @@ type entry struct {
 	rev int64
 }
 
-// A change is one step in what a source knows.
+// A change is one step in what a source knows. The old state is as it was kept.
 type change struct{ old, new api.Object }
 
 func newSource(r *api.Resource, o *owners) *source {
@@ -203,6 +203,7 @@ func (s *source) put(out []change, o api.Object, rev int64) []change {
 	if ok {
 		s.unindex(old.obj)
 	}
+	whole := o
 	if s.slim.Load() {
 		o = slim(s.kind.Load(), o)
 	}
@@ -211,7 +212,7 @@ func (s *source) put(out []change, o api.Object, rev int64) []change {
 	}
 	s.objs[ns][name] = entry{o, rev}
 	s.index(o)
-	return append(out, change{old.obj, o})
+	return append(out, change{old.obj, whole})
 }
 
 func (s *source) drop(out []change, o api.Object) []change {

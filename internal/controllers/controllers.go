@@ -16,6 +16,8 @@ type Config struct {
 func All(cfg Config) []control.Runner {
 	return []control.Runner{
 		ClusterRoleAggregation,
+		DefinitionCleanup(cfg.Kinds),
+		Definitions(cfg.Kinds),
 		Deployment,
 		Disruption(cfg.Kinds),
 		Endpoints,
@@ -31,6 +33,7 @@ func All(cfg Config) []control.Runner {
 		ServiceAccount,
 		ServiceAddresses,
 		ServiceAddressRemoval,
+		StorageVersionMigration(cfg.Kinds),
 		TaintEviction,
 		ReplicaSet,
 	}

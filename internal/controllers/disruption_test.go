@@ -53,7 +53,7 @@ func disruptionWorld(t *testing.T, seed uint64, scales *error) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	w := &world{t: t, h: s, clock: c, rand: rand.New(rand.NewPCG(seed, 3))}
+	w := &world{t: t, h: s, server: s, clock: c, rand: rand.New(rand.NewPCG(seed, 3))}
 	h := api.HandlerFunc(func(ctx context.Context, r *api.Request) (*api.Response, error) {
 		if r.Sub == "scale" && *scales != nil {
 			return nil, *scales

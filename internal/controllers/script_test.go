@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/tools/txtar"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -61,6 +62,7 @@ func (c *clock) advance(d time.Duration) {
 type world struct {
 	t       *testing.T
 	h       api.Handler
+	server  *apiserver.Server
 	clock   *clock
 	engine  *control.Engine // driven step by step; nil if the controllers run by themselves
 	events  *record.Recorder
@@ -85,7 +87,8 @@ func newServer(t *testing.T, c *clock) *apiserver.Server {
 
 func newWorld(t *testing.T) *world {
 	c := &clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
-	return &world{t: t, h: newServer(t, c), clock: c}
+	s := newServer(t, c)
+	return &world{t: t, h: s, server: s, clock: c}
 }
 
 func (w *world) config() control.Config {
@@ -101,7 +104,7 @@ func testLog() *slog.Logger {
 }
 
 func options(w *world) controllers.Config {
-	return controllers.Config{Kinds: control.Fixed(resources()...), RootCA: "CA", PodCIDR: "10.42.0.0/16"}
+	return controllers.Config{Kinds: w.server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16"}
 }
 
 func resources() (out []*api.Resource) {
@@ -212,7 +215,7 @@ func TestScriptsOverHTTP(t *testing.T) {
 		}
 		w := newWorld(t)
 		srv := httptest.NewUnstartedServer(httpapi.Serve(w.h, httpapi.Config{
-			Groups: func() []*api.Group { return api.Grouped(resources()) }, Log: slog.New(slog.DiscardHandler),
+			Groups: w.server.Groups, Log: slog.New(slog.DiscardHandler),
 			Authenticate: func(*http.Request) (api.User, bool, error) {
 				return api.User{Name: "test", Groups: []string{api.GroupMasters}}, true, nil
 			},
@@ -302,7 +305,8 @@ func (w *world) play(a *txtar.Archive) {
 // what it holds is still what it stored.
 func (w *world) untouched() {
 	w.t.Helper()
-	for _, r := range resources() {
+	stored, _ := w.server.Kinds()
+	for _, r := range stored {
 		resp, err := w.h.Handle(w.t.Context(), &api.Request{Verb: api.List, Resource: r})
 		if err != nil {
 			w.t.Fatal(err)
@@ -359,12 +363,29 @@ func (w *world) want(where string, kinds []string, want string) {
 	}
 }
 
-func byName(name string) *api.Resource {
-	for _, r := range resources() {
+// byName is the kind of a name; nil if there is none now.
+func (w *world) byName(name string) *api.Resource {
+	stored, _ := w.server.Kinds()
+	for _, r := range stored {
 		if r.Resource == name || r.Singular == name {
 			return r
 		}
 	}
+	return nil
+}
+
+// kind is the kind of a name, which may be about to come.
+func (w *world) kind(name string) *api.Resource {
+	w.t.Helper()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
+		if w.engine != nil {
+			w.settle()
+		}
+		if r := w.byName(name); r != nil {
+			return r
+		}
+	}
+	w.t.Fatalf("unknown kind %q", name)
 	return nil
 }
 
@@ -378,9 +399,9 @@ func (w *world) apply(doc []byte) {
 	if err := yaml.Unmarshal(doc, &head); err != nil {
 		w.t.Fatal(err)
 	}
-	r := byName(strings.ToLower(head.Kind))
+	r := w.byName(strings.ToLower(head.Kind))
 	if r == nil {
-		w.t.Fatalf("unknown kind %q", head.Kind)
+		r = w.kind(strings.ToLower(head.Kind))
 	}
 	k := api.Untyped(r)
 	ns := head.Namespace
@@ -402,7 +423,11 @@ func (w *world) apply(doc []byte) {
 			}
 			old = made
 		} else {
-			merged, err := strategicpatch.StrategicMergePatch(mustJSON(old), js, obj)
+			merge := func(old, new []byte) ([]byte, error) { return strategicpatch.StrategicMergePatch(old, new, obj) }
+			if r.Family != nil {
+				merge = jsonpatch.MergePatch
+			}
+			merged, err := merge(mustJSON(old), js)
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -470,7 +495,7 @@ func (w *world) remove(args []string) {
 		p := metav1.DeletionPropagation(strings.ToUpper(args[2][:1]) + args[2][1:])
 		o.Propagation = &p
 	}
-	if err := api.Untyped(byName(args[0])).Delete(w.t.Context(), w.h, ns, name, o); err != nil {
+	if err := api.Untyped(w.kind(args[0])).Delete(w.t.Context(), w.h, ns, name, o); err != nil {
 		w.t.Fatalf("delete %v: %v", args, err)
 	}
 }
@@ -498,7 +523,7 @@ func (w *world) evict(id string, refused bool) {
 func (w *world) unfinalize(kind, id string) {
 	w.t.Helper()
 	ns, name, _ := strings.Cut(id, "/")
-	if _, err := api.Untyped(byName(kind)).Patch(w.t.Context(), w.h, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)); err != nil {
+	if _, err := api.Untyped(w.kind(kind)).Patch(w.t.Context(), w.h, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	svmv1 "k8s.io/api/storagemigration/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -31,9 +33,10 @@ func (w *world) show(kinds []string) string {
 	w.t.Helper()
 	var b strings.Builder
 	for _, kind := range kinds {
-		r := byName(kind)
+		r := w.byName(kind)
 		if r == nil {
-			w.t.Fatalf("unknown kind %q", kind)
+			fmt.Fprintf(&b, "no %s\n", kind)
+			continue
 		}
 		all, err := api.Untyped(r).List(w.t.Context(), w.h, "", api.Selectors{})
 		if err != nil {
@@ -162,6 +165,19 @@ func line(o api.Object) string {
 		s = "clusterrole " + o.Name
 		for _, r := range o.Rules {
 			s += fmt.Sprintf(" %v%v", r.Verbs, r.Resources)
+		}
+	case *apiextensionsv1.CustomResourceDefinition:
+		s = fmt.Sprintf("definition %s stored=%s", o.Name, strings.Join(o.Status.StoredVersions, ","))
+		if n := o.Status.AcceptedNames; n.Kind != "" {
+			s += fmt.Sprintf(" names=%s", strings.Join(append([]string{n.Plural, n.Singular, n.Kind, n.ListKind}, n.ShortNames...), ","))
+		}
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf("\n  %s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
+		}
+	case *svmv1.StorageVersionMigration:
+		s = fmt.Sprintf("migration %s of %s", o.Name, o.Spec.Resource.Resource)
+		for _, c := range o.Status.Conditions {
+			s += strings.TrimSuffix(fmt.Sprintf(" %s=%s/%s: %s", c.Type, c.Status, c.Reason, c.Message), ": ")
 		}
 	case *corev1.Node:
 		s = fmt.Sprintf("node %s %s", o.Name, o.Spec.PodCIDR)

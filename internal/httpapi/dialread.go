@@ -79,6 +79,9 @@ func readResult(r *api.Request, typ string, body []byte, out *api.Response) erro
 			out.Item = item
 		}
 		return nil
+	case r.Verb == api.DeleteCollection && kind == res.GroupVersion().WithKind(res.ListKind):
+		out.List, err = readList(res, typ, body)
+		return err
 	case kind.Kind == "Status" && kind.Group == "":
 		out.Status = &metav1.Status{}
 		return decodeObject(typ, body, out.Status)

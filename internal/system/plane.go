@@ -128,6 +128,7 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 	}
 	handler := httpapi.Serve(access.Authorize(others.Handler(p.Server), p.authorizer), httpapi.Config{
 		Groups:       p.Groups,
+		MaxBody:      s.MaxObject,
 		Remote:       others.Catalog,
 		Authenticate: authn.Authenticate,
 		Impersonate:  access.Impersonate(p.authorizer),

@@ -38,6 +38,7 @@ type Config struct {
 	NodePortTo   int
 	Domain       string
 	SANs         []string // further names in the API's certificate
+	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
 
 	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
 	RuntimeEndpoint string

@@ -37,7 +37,8 @@ func newClients(t *testing.T) (*cluster, func(name string) string) {
 // TestClients runs programs on the libraries that people write theirs with.
 func TestClients(t *testing.T) {
 	c, program := newClients(t)
-	for _, name := range []string{"clientgo", "manager"} {
+	t.Setenv("SAMPLEAPI_KUBECTL", c.kubectl)
+	for _, name := range []string{"clientgo", "manager", "operator", "dynamicop", "sampleapi"} {
 		t.Run(name, func(t *testing.T) {
 			out, err := c.in(t).run("", program(name))
 			if err != nil {
@@ -46,6 +47,62 @@ func TestClients(t *testing.T) {
 			t.Log(out)
 		})
 	}
+}
+
+// operatorManifest runs an operator in the cluster: its webhook is reached by a
+// service. $CLIENTS is the folder of the program.
+const operatorManifest = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: operator-system}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: operator, namespace: operator-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: operator}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects: [{kind: ServiceAccount, name: operator, namespace: operator-system}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: webhook, namespace: operator-system}
+spec:
+  selector: {job-name: operator}
+  ports: [{port: 443, targetPort: 9443}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: operator, namespace: operator-system}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      serviceAccountName: operator
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: operator
+        image: proa-test:1
+        command: [/clients/operator]
+        env: [{name: OPERATOR_SERVICE, value: operator-system/webhook}]
+        ports: [{containerPort: 9443}]
+        volumeMounts: [{name: clients, mountPath: /clients, readOnly: true}]
+      volumes: [{name: clients, hostPath: {path: $CLIENTS, type: Directory}}]
+`
+
+// TestOperatorInside runs an operator as a pod of the cluster that it serves.
+func TestOperatorInside(t *testing.T) {
+	c, program := newClients(t)
+	c.apply(strings.ReplaceAll(operatorManifest, "$CLIENTS", filepath.Dir(program("operator"))))
+	out, err := c.run("", c.kubectl, "wait", "-n", "operator-system", "--for=condition=complete", "job/operator", "--timeout=80s")
+	log := c.k("logs", "-n", "operator-system", "job/operator")
+	if err != nil || !strings.Contains(log, "ok operator") {
+		t.Fatalf("%v\n%s\n%s\n%s", err, out, log, c.scene())
+	}
+	t.Log(log)
 }
 
 // TestHelm installs a chart, changes it, takes the change back and removes it.
