@@ -198,8 +198,7 @@ GET ITEM
 200
 DELETE PATH?labelSelector=row%3D$id&gracePeriodSeconds=0&propagationPolicy=Background
 200
-GET ITEM
-404 NotFound
+AFTER
 `},
 	{"status", "keeps its status apart", func(r *api.Resource) bool { return r.HasStatus && !r.Virtual && r.Can(api.Create) }, `
 POST PATH
@@ -269,6 +268,9 @@ func rowsOf(r *api.Resource, id string, obj json.RawMessage) ([]*row, error) {
 	gone, after := "DELETED", "GET ITEM\n404 NotFound"
 	if r.Kind == "Namespace" { // it waits until it is empty
 		gone, after = "MODIFIED", "GET ITEM\n200\n  {metadata: {deletionTimestamp: <any>}, status: {phase: Terminating}}"
+	}
+	if r.Kind == "CustomResourceDefinition" { // it waits until its objects are gone, too
+		gone, after = "MODIFIED", "GET ITEM\n200\n  {metadata: {deletionTimestamp: <any>}}"
 	}
 	columns := make([]string, len(r.Columns))
 	for i, c := range r.Columns {
