@@ -272,6 +272,9 @@ func rowsOf(r *api.Resource, id string, obj json.RawMessage) ([]*row, error) {
 	case "CustomResourceDefinition":
 		gone, after = "MODIFIED", "GET ITEM\n200\n  {metadata: {deletionTimestamp: <any>, finalizers: [customresourcecleanup.apiextensions.k8s.io]}}"
 	}
+	if r.Kind == "CustomResourceDefinition" { // it waits until its objects are gone, too
+		gone, after = "MODIFIED", "GET ITEM\n200\n  {metadata: {deletionTimestamp: <any>}}"
+	}
 	columns := make([]string, len(r.Columns))
 	for i, c := range r.Columns {
 		columns[i] = c.Name

@@ -98,6 +98,7 @@ func (t *route) pass(w http.ResponseWriter, req *http.Request, user api.User) {
 			p.Out.URL = t.way.URL(req.URL.Path)
 			p.Out.URL.RawQuery = req.URL.Query().Encode() // only what authorization could read, too
 			p.SetXForwarded()
+			p.Out.Trailer = nil // comes after what is said of the user
 			identify(p.Out.Header, user)
 			if id := w.Header().Get("Audit-Id"); id != "" {
 				p.Out.Header.Set("Audit-Id", id)

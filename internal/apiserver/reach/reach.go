@@ -22,6 +22,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"proa/internal/api"
@@ -95,20 +96,20 @@ type Net struct {
 // about what the target says, never about whether it answers.
 func (n *Net) To(t Target) (*Way, error) {
 	k := key{t.String(), sha256.Sum256(t.CA), t.Insecure}
-	now := time.Now()
+	now := time.Now().Unix()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if w := n.ways[k]; w != nil {
-		w.used = now
+		w.used.Store(now)
 		return w, nil
 	}
 	w, err := n.newWay(t)
 	if err != nil {
 		return nil, fmt.Errorf("reach %s: %w", t, err)
 	}
-	w.used = now
+	w.used.Store(now)
 	for old, o := range n.ways {
-		if now.Sub(o.used) > forgetAfter {
+		if now-o.used.Load() > int64(forgetAfter/time.Second) {
 			o.CloseIdle()
 			delete(n.ways, old)
 		}
@@ -134,8 +135,8 @@ func (n *Net) CloseIdle() {
 type Way struct {
 	net    *Net
 	target Target
-	url    *url.URL // of a URL target
-	used   time.Time
+	url    *url.URL        // of a URL target
+	used   atomic.Int64    // when, in seconds
 	any    *http.Transport // HTTP/2, or HTTP/1.1 for those that do not have it
 	http1  *http.Transport // for upgrades
 }
@@ -213,6 +214,7 @@ func (u upgrades) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (w *Way) send(t *http.Transport, req *http.Request) (*http.Response, error) {
+	w.used.Store(time.Now().Unix())
 	addr, err := w.pick(req.Context())
 	if err != nil {
 		if req.Body != nil {
