@@ -82,7 +82,12 @@ func (w *writing) ownSlowly(obj, old api.Object) {
 		return
 	}
 	obj.GetObjectKind().SetGroupVersionKind(w.res.GVK())
-	m.UpdateNoErrors(old, obj, manager(w.r))
+	before := old.GetManagedFields()
+	if _, err := m.Update(old, obj, manager(w.r)); err != nil {
+		// Most often it is what validation will refuse in a moment.
+		w.s.log.Debug("field ownership is left as it was", "kind", w.res.Kind, "name", obj.GetName(), "error", err)
+		obj.SetManagedFields(before)
+	}
 }
 
 // own settles whom the fields belong to after an update of old to obj.

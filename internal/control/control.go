@@ -74,6 +74,7 @@ type Sweep struct {
 	// what Changed gets as old is then a *metav1.PartialObjectMetadata: read an
 	// object before you write it. What Changed gets as new is whole.
 	Slim      bool
+	Writes    []api.Definition                                                // what is read again before the next Reconcile if nobody knows whether a write of it happened
 	Changed   func(c *Cluster, kind *api.Resource, old, new api.Object) []Key // either may be nil
 	Reconcile func(ctx context.Context, c *Cluster, key Key) (again time.Duration, err error)
 }
@@ -138,7 +139,11 @@ func (k *Controller[T]) task() *task {
 }
 
 func (s *Sweep) task() *task {
-	return &task{name: s.Name, sweep: s, any: true, reconcile: s.Reconcile}
+	t := &task{name: s.Name, sweep: s, any: true, reconcile: s.Reconcile}
+	for _, d := range s.Writes {
+		t.writes = append(t.writes, d.Def())
+	}
+	return t
 }
 
 // ownerKey is the key of the object of kind r that controls o, if any does.

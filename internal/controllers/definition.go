@@ -31,7 +31,7 @@ func Definitions(kinds control.Kinds) *control.Sweep {
 	d := &definitions{kinds: catalog{kinds: kinds}, groups: map[string]map[string]*named{}}
 	return &control.Sweep{
 		Name: "customresourcedefinition", Kinds: control.Fixed(apiextensions.CustomResourceDefinition.Def()), Slim: true,
-		Changed: d.changed, Reconcile: d.reconcile,
+		Writes: []api.Definition{apiextensions.CustomResourceDefinition}, Changed: d.changed, Reconcile: d.reconcile,
 	}
 }
 
@@ -165,17 +165,23 @@ func (d *definitions) own(group string) (n names) {
 	return n
 }
 
-// reconcile settles the open definitions of a group, one after the other.
+// reconcile settles the open definitions of a group, one after the other. While
+// nobody knows whether one got its names, no other is judged.
 func (d *definitions) reconcile(ctx context.Context, c *control.Cluster, key control.Key) (time.Duration, error) {
-	var errs []error
 	var failed []string
+	var errs []error
 	for {
 		name, taken, ok := d.next(key.Name)
 		if !ok {
 			break
 		}
-		if err := settle(ctx, c, name, taken); err != nil {
-			errs, failed = append(errs, err), append(failed, name)
+		err := settle(ctx, c, name, taken)
+		if err == nil {
+			continue
+		}
+		failed, errs = append(failed, name), append(errs, err)
+		if !final(err) && !apierrors.IsConflict(err) {
+			break
 		}
 	}
 	for _, name := range failed {

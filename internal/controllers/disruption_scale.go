@@ -157,6 +157,8 @@ func (d *disruption) kindOf(ref *metav1.OwnerReference) (*api.Resource, error) {
 	}
 	if r := d.kinds.ofKind(gv.Group, ref.Kind); r != nil && r.Version == gv.Version {
 		return r, nil
+	} else if r != nil && r.Family != nil && r.Family.In(gv.Version) != nil {
+		return r.Family.In(gv.Version), nil
 	}
 	return nil, &meta.NoKindMatchError{GroupKind: gv.WithKind(ref.Kind).GroupKind(), SearchedVersions: []string{gv.Version}}
 }

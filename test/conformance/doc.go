@@ -16,9 +16,10 @@
 //
 //	covers: NAME        a name of testdata/behaviours.txt that the row shows (may be repeated)
 //	only: http          or process: the behaviour exists on one side only
-//	needs: controllers  a server with the controllers running (see UNTIL)
+//	needs: controllers  a server with the controllers running (see UNTIL); "controllers apart" is another
+//	                    one, for rows that look at everything that is defined
 //	needs: aggregation  a server with another behind it, which serves wares.example.com/v1
-//	needs: own server [services=CIDR] [ports=FROM-TO] [history=DURATION]
+//	needs: own server [controllers] [services=CIDR] [ports=FROM-TO] [history=DURATION] [largest=SIZE]
 //	pending: WHY        it does not hold yet: the row must fail, and does not count
 //	reference: no WHY   a row about custom resources that cannot be played on the reference
 //

@@ -75,12 +75,12 @@ func (p *play) step(ctx context.Context, s *step) error {
 // until asks again and again until the answer is as expected.
 func (p *play) until(ctx context.Context, s *step) error {
 	end := time.Now().Add(p.w.patience())
-	for {
+	for pause := 10 * time.Millisecond; ; pause = min(pause*3/2, 200*time.Millisecond) {
 		err := p.once(ctx, s)
 		if err == nil || time.Now().After(end) {
 			return err
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"golang.org/x/tools/txtar"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
@@ -37,11 +38,13 @@ type row struct {
 // needs is what sort of server a row wants.
 type needs struct {
 	controllers bool
+	apart       bool // with controllers, from all rows that do not say so
 	aggregation bool
 	own         bool
 	services    string
 	ports       [2]int32
 	history     string
+	largest     int64 // body of a request
 }
 
 // A step is one request and what it must be answered with, or a wait for events.
@@ -263,8 +266,8 @@ func setting(r *row, line string) bool {
 }
 
 func (n *needs) parse(value string) bool {
-	if value == "controllers" {
-		n.controllers = true
+	if value == "controllers" || value == "controllers apart" {
+		n.controllers, n.apart = true, value != "controllers"
 		return true
 	}
 	if value == "aggregation" {
@@ -284,6 +287,14 @@ func (n *needs) parse(value string) bool {
 			}
 		case "history":
 			n.history = v
+		case "controllers":
+			n.controllers = true
+		case "largest":
+			q, err := resource.ParseQuantity(v)
+			if err != nil {
+				return false
+			}
+			n.largest = q.Value()
 		default:
 			return false
 		}

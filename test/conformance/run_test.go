@@ -43,13 +43,14 @@ var (
 // worlds are the servers that rows share.
 type worlds struct {
 	plain, driven *world
-	joined        *world // with another server behind it
+	apart, joined *world // with controllers; with another server behind it
 	hook          *webhook
 }
 
 // TestRows plays the whole table.
 func TestRows(t *testing.T) {
-	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), joined: newWorld(t, needs{aggregation: true}), hook: newWebhook(t)}
+	ws := &worlds{plain: newWorld(t, needs{}), driven: newWorld(t, needs{controllers: true}), apart: newWorld(t, needs{controllers: true}),
+		joined: newWorld(t, needs{aggregation: true}), hook: newWebhook(t)}
 	all := readAreas(t)
 	objs := readObjects(t)
 	all = append(all, matrix(t, objs))
@@ -141,6 +142,8 @@ func (ws *worlds) once(t *testing.T, way string, a *area, r *row, objs objects) 
 	switch {
 	case r.needs.own:
 		w = newWorld(t, r.needs)
+	case r.needs.apart:
+		w = ws.apart
 	case r.needs.controllers:
 		w = ws.driven
 	case r.needs.aggregation:

@@ -160,7 +160,7 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 		}
 	}
 	w.local = access.Authorize(w.inner, w.authorizer)
-	if err := w.serve(t, &parts, authn); err != nil {
+	if err := w.serve(t, n, &parts, authn); err != nil {
 		return err
 	}
 	if n.controllers {
@@ -169,7 +169,7 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 	return nil
 }
 
-func (w *world) serve(t *testing.T, parts *sync.WaitGroup, authn *access.Authenticator) error {
+func (w *world) serve(t *testing.T, n needs, parts *sync.WaitGroup, authn *access.Authenticator) error {
 	pair, err := w.ca.Issue(pki.Leaf{User: "kube-apiserver", Server: true, Hosts: []string{"127.0.0.1"}}, time.Now())
 	if err != nil {
 		return err
@@ -185,6 +185,7 @@ func (w *world) serve(t *testing.T, parts *sync.WaitGroup, authn *access.Authent
 	w.url = "https://" + l.Addr().String()
 	registry := prometheus.NewRegistry()
 	handler := httpapi.Serve(w.local, httpapi.Config{
+		MaxBody:      n.largest,
 		Groups:       w.server.Groups,
 		Remote:       w.remote,
 		Authenticate: authn.Authenticate,
