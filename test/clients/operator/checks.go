@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -82,8 +83,15 @@ func (w *world) trust(ctx context.Context, serve *serving) error {
 	probe := func() error {
 		return w.client.Create(ctx, &v1beta1.Website{ObjectMeta: at("probe"), Spec: v1beta1.Spec{Image: w.image}}, client.DryRunAll)
 	}
-	if err := refused(probe(), nil, "conversion webhook for sites.example.com/v1beta1, Kind=Website failed", "certificate"); err != nil {
-		return fmt.Errorf("without the CA: %w", err)
+	err := until(ctx, "the webhook is not trusted", func() (bool, error) {
+		err := probe()
+		if err := refused(err, nil, "conversion webhook for sites.example.com/v1beta1, Kind=Website failed"); err != nil {
+			return false, fmt.Errorf("without the CA: %w", err)
+		}
+		return strings.Contains(err.Error(), "certificate"), nil // else the service does not lead here yet
+	})
+	if err != nil {
+		return err
 	}
 	if err := serve.injectCA(ctx, w.client, w.crd.Name); err != nil {
 		return err

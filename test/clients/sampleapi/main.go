@@ -139,7 +139,7 @@ func run(ctx context.Context) error {
 
 // inTime gives each part its share of the time.
 func inTime(ctx context.Context, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 35*time.Second)
 	defer cancel()
 	return do(ctx)
 }
