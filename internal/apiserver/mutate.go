@@ -183,17 +183,18 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 		return nil, err
 	}
 	w.warnings = append(w.warnings, res.Warn(obj, nil)...)
-	if w.r.Options.DryRun {
-		if w.s.item(w.t, w.key) != nil {
-			return nil, apierrors.NewAlreadyExists(w.r.Resource.GroupResource(), obj.GetName())
-		}
-		return api.NewItem(res, 0, nil, obj), nil
-	}
 	name := obj.GetName()
-	body, obj, err := w.encode(ctx, obj)
+	body, kept, err := w.encode(ctx, obj)
 	if err != nil {
 		return nil, err
 	}
+	if w.r.Options.DryRun {
+		if w.s.item(w.t, w.key) != nil {
+			return nil, apierrors.NewAlreadyExists(w.r.Resource.GroupResource(), name)
+		}
+		return api.NewItem(res, 0, nil, obj), nil
+	}
+	obj = kept
 	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: store.Absent, User: w.r.User.Name}, obj)
 	var lost *store.ConflictError
 	if errors.As(err, &lost) {
@@ -372,7 +373,9 @@ func (w *writing) encode(ctx context.Context, obj api.Object) ([]byte, api.Objec
 		if err != nil {
 			return nil, nil, err
 		}
-		obj = objs[0]
+		if obj = objs[0]; w.t.res != w.res {
+			w.t.res.Default(obj) // likewise; what it shares with the other has the same defaults
+		}
 	}
 	body, err := w.t.res.Codec.Encode(obj)
 	return body, obj, err

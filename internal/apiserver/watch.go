@@ -133,7 +133,8 @@ func (w *watcher) step(ctx context.Context) (bool, error) {
 	s.mu.RLock()
 	list, held := w.t.log.after(w.at)
 	now, failed := s.rev, s.failed
-	if w.t.era != w.era { // the definition has changed: the client begins anew
+	// When the definition has changed the client begins anew; when it is gone, after the last events.
+	if w.t.era != w.era && (!w.t.gone || !held || len(list) == 0) {
 		s.mu.RUnlock()
 		return false, nil
 	}

@@ -142,7 +142,9 @@ func (x *exchange) discovers() bool {
 		http.Error(x, "405: Method Not Allowed", http.StatusMethodNotAllowed)
 		return false
 	}
-	x.media, _ = negotiate(x.req, func(m media) bool { return !m.stream && (m.as == asItself || m.as == asGroups) })
+	x.media, _ = negotiate(x.req, func(m media) bool {
+		return !m.stream && m.typ != api.MediaCBOR && (m.as == asItself || m.as == asGroups)
+	})
 	x.Header().Set("Vary", "Accept")
 	return true
 }

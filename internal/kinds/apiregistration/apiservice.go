@@ -46,7 +46,6 @@ var APIService = &api.Kind[*apiregistrationv1.APIService]{
 	Conditional: true,
 	Status:      true,
 	Ungenerated: true,
-	Types:       types,
 	PrepareStatus: func(a, old *apiregistrationv1.APIService) {
 		metav1.ResetObjectMetaForStatus(a, old)
 	},
