@@ -207,11 +207,9 @@ func (d *definition) mistakes() map[string]any {
 		case len(out) == 3:
 			return out
 		case p.XIntOrString:
-		case p.Type == "string" || p.Type == "array":
-			out["spec."+name] = map[string]any{"wrong": true}
-		case p.Type == "object":
+		case p.Type == "object" || p.Type == "array":
 			out["spec."+name] = "wrong"
-		case p.Type == "boolean" || p.Type == "integer":
+		case p.Type == "string" || p.Type == "boolean" || p.Type == "integer": // in an object, it would be an unknown field
 			out["spec."+name] = []any{"wrong"}
 		}
 	}

@@ -34,7 +34,7 @@ func main() {
 	flag.IntVar(&s.few, "few", 10, "definitions in a small cluster")
 	flag.IntVar(&s.many, "many", 2000, "definitions in a large one")
 	flag.IntVar(&s.used, "used", 100, "how many of them are used, last, to see what that costs")
-	flag.DurationVar(&s.rest, "rest", 20*time.Second, "how long a server is left alone before its memory is looked at")
+	flag.DurationVar(&s.rest, "rest", time.Minute, "how long a server is left alone before its memory is looked at")
 	flag.StringVar(&s.only, "only", "", "measure only this contestant: proa or crd")
 	flag.Parse()
 	if err := run(s); err != nil {
