@@ -80,7 +80,7 @@ func New(h api.Handler, rs []Runner, cfg Config) *Engine {
 			e.join(src, subscriber{cluster: c, keys: s.keys})
 		}
 		if t.sweep != nil {
-			w := &sweeping{cluster: c, sweep: t.sweep}
+			w := &sweeping{cluster: c, sweep: t.sweep, have: map[schema.GroupVersionResource]bool{}}
 			e.sweeps = append(e.sweeps, w)
 			e.refresh(w)
 		}

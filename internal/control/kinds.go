@@ -26,7 +26,19 @@ type sweeping struct {
 	cluster *Cluster
 	sweep   *Sweep
 	changed <-chan struct{}
-	have    map[schema.GroupVersionResource]bool
+	list    []*api.Resource
+	have    map[schema.GroupVersionResource]bool // what is in it
+}
+
+// differing is what two lists hold between what they begin and what they end with alike.
+func differing(a, b []*api.Resource) (inA, inB []*api.Resource) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
 }
 
 // refresh follows the kinds that a sweep has now, and no others. A kind whose
@@ -34,14 +46,13 @@ type sweeping struct {
 func (e *Engine) refresh(w *sweeping) {
 	now, changed := w.sweep.Kinds()
 	w.changed = changed
-	want := make(map[schema.GroupVersionResource]bool, len(now))
+	before, after := differing(w.list, now)
+	w.list = now
+	want := make(map[schema.GroupVersionResource]bool, len(after))
 	var begun, late, ended []*source
 	e.mu.Lock()
-	for _, r := range now {
+	for _, r := range after {
 		id := r.GroupVersionResource
-		if want[id] {
-			continue
-		}
 		want[id] = true
 		s := e.sources[id]
 		switch {
@@ -53,17 +64,22 @@ func (e *Engine) refresh(w *sweeping) {
 		}
 		s.kind.Store(r)
 		if !w.have[id] {
+			w.have[id] = true
 			e.join(s, subscriber{cluster: w.cluster, slim: w.sweep.Slim, comes: changed != nil, keys: func(c *Cluster, old, new api.Object) []Key {
 				return w.sweep.Changed(c, s.kind.Load(), old, new)
 			}})
 		}
 	}
-	for id := range w.have {
-		if s := e.sources[id]; !want[id] && e.leave(s, w.cluster) {
+	for _, r := range before {
+		id := r.GroupVersionResource
+		if want[id] || !w.have[id] {
+			continue
+		}
+		delete(w.have, id)
+		if s := e.sources[id]; e.leave(s, w.cluster) {
 			ended = append(ended, s)
 		}
 	}
-	w.have = want
 	begin := e.begin
 	e.mu.Unlock()
 	for _, s := range ended {

@@ -32,13 +32,24 @@ func (c *catalog) fresh() {
 		}
 	}
 	now, changed := c.kinds()
-	c.read, c.changed, c.list = true, changed, nil
-	c.byKind, c.byName = map[schema.GroupKind]*api.Resource{}, map[schema.GroupResource]*api.Resource{}
-	for _, r := range now {
-		if c.keep != nil && !c.keep(r) {
-			continue
+	c.read, c.changed, c.byKind, c.byName = true, changed, nil, nil
+	if c.list = now; c.keep != nil {
+		c.list = make([]*api.Resource, 0, len(now))
+		for _, r := range now {
+			if c.keep(r) {
+				c.list = append(c.list, r)
+			}
 		}
-		c.list = append(c.list, r)
+	}
+}
+
+// index makes the kinds easy to find. The lock is held.
+func (c *catalog) index() {
+	if c.fresh(); c.byKind != nil {
+		return
+	}
+	c.byKind, c.byName = map[schema.GroupKind]*api.Resource{}, map[schema.GroupResource]*api.Resource{}
+	for _, r := range c.list {
 		if id := r.GroupKind(); c.byKind[id] == nil {
 			c.byKind[id] = r
 		}
@@ -60,7 +71,7 @@ func (c *catalog) all() ([]*api.Resource, <-chan struct{}) {
 func (c *catalog) ofKind(group, kind string) *api.Resource {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fresh()
+	c.index()
 	return c.byKind[schema.GroupKind{Group: group, Kind: kind}]
 }
 
@@ -68,6 +79,6 @@ func (c *catalog) ofKind(group, kind string) *api.Resource {
 func (c *catalog) named(group, resource string) *api.Resource {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fresh()
+	c.index()
 	return c.byName[schema.GroupResource{Group: group, Resource: resource}]
 }

@@ -46,11 +46,11 @@ var APIService = &api.Kind[*apiregistrationv1.APIService]{
 	Conditional: true,
 	Status:      true,
 	Ungenerated: true,
-	Types:       types,
 	PrepareStatus: func(a, old *apiregistrationv1.APIService) {
 		metav1.ResetObjectMetaForStatus(a, old)
 	},
 	ValidateStatus: validateStatus,
+	Types:          types,
 }
 
 // Local is the condition of what the server serves itself.
