@@ -68,6 +68,7 @@ func (w *sweeper) sweep(s *Server) (freed bool) {
 	n := 0
 	snap := s.Snapshot()
 	snap.each(func(item *api.Item) { n += item.Sweep() })
+	n += s.sweepPast(snap)
 	w.gone += n
 	if n > quietSweep || w.gone < worthwhile {
 		return false
@@ -75,6 +76,25 @@ func (w *sweeper) sweep(s *Server) (freed bool) {
 	w.gone = 0
 	debug.FreeOSMemory()
 	return true
+}
+
+// sweepPast lets go of the forms of states that are over, and held by the logs alone.
+func (s *Server) sweepPast(snap *Snapshot) (gone int) {
+	for _, t := range s.all() {
+		s.mu.RLock()
+		list := t.log.list[t.log.dead:]
+		s.mu.RUnlock()
+		v := snap.view(t)
+		for _, e := range list {
+			if now, _ := v.items.Get(e.key); e.item != now {
+				gone += e.item.Sweep()
+			}
+			if e.prev != nil {
+				gone += e.prev.Sweep()
+			}
+		}
+	}
+	return gone
 }
 
 // Verify returns an error for every shared object that somebody has changed
