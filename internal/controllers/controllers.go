@@ -22,6 +22,7 @@ func All(cfg Config) []control.Runner {
 		Disruption(cfg.Kinds),
 		Endpoints,
 		EndpointSlice,
+		FlowSchema,
 		Job,
 		JobOrphans,
 		GarbageCollector(cfg.Kinds),

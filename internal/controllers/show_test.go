@@ -10,6 +10,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -161,6 +162,12 @@ func line(o api.Object) string {
 				s += fmt.Sprintf(" %s/%s", c.Type, c.Reason)
 			}
 		}
+	case *flowcontrolv1.FlowSchema:
+		out := "flowschema " + o.Name
+		for _, c := range o.Status.Conditions {
+			out += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
+		return out
 	case *rbacv1.ClusterRole:
 		s = "clusterrole " + o.Name
 		for _, r := range o.Rules {
