@@ -39,9 +39,9 @@ type customs struct {
 
 // served is what a server serves at one moment.
 type served struct {
-	groups  []*api.Group // by name
-	tables  []*table     // of custom resources, by prefix
-	stored  func() []*api.Resource
+	groups  []*api.Group    // by name
+	tables  []*table        // of custom resources, by prefix
+	stored  []*api.Resource // in the order of the tables, those that are built in first
 	changed chan struct{}
 }
 
@@ -54,24 +54,10 @@ func (c *customs) init(cfg Config, builtin []*table) {
 	}
 	now := &served{changed: make(chan struct{})}
 	now.groups = api.Grouped(slices.Concat(slices.Collect(maps.Values(c.own))...))
-	now.stored = stored(builtin, nil)
+	for _, t := range builtin {
+		now.stored = append(now.stored, t.res)
+	}
 	c.served.Store(now)
-}
-
-// stored lists what the tables hold, once it is asked for.
-func stored(builtin, custom []*table) func() []*api.Resource {
-	return sync.OnceValue(func() []*api.Resource {
-		out := make([]*api.Resource, 0, len(builtin)+len(custom))
-		for _, t := range builtin {
-			out = append(out, t.res)
-		}
-		for _, t := range custom {
-			if len(t.res.Family.Served) > 0 {
-				out = append(out, t.res)
-			}
-		}
-		return out
-	})
 }
 
 func (c *customs) named(gr schema.GroupResource) *table {
@@ -89,7 +75,7 @@ func (s *Server) Groups() []*api.Group { return s.custom.served.Load().groups }
 // that it is stored in, and a channel that is closed when that has changed.
 func (s *Server) Kinds() ([]*api.Resource, <-chan struct{}) {
 	now := s.custom.served.Load()
-	return now.stored(), now.changed
+	return now.stored, now.changed
 }
 
 // all are the tables of a moment, those of custom resources at the end.
@@ -220,7 +206,7 @@ func (c *customs) publish(d redefinition, name string, builtin []*table) {
 	}
 	old := c.served.Load()
 	now := &served{groups: replace(old.groups, name, list), tables: d.in(old.tables), changed: make(chan struct{})}
-	now.stored = stored(builtin, now.tables)
+	now.stored = d.stored(old.stored, len(builtin))
 	c.served.Store(now)
 	close(old.changed)
 }
@@ -252,6 +238,26 @@ func (d redefinition) in(tables []*table) []*table {
 		i++
 	}
 	return append(out, tables[i:]...)
+}
+
+// stored is what the tables hold after a redefinition; the first are built in. A
+// definition whose names are not accepted holds nothing yet.
+func (d redefinition) stored(list []*api.Resource, builtin int) []*api.Resource {
+	t := d.now
+	if t == nil {
+		t = d.was
+	}
+	prefix := func(r *api.Resource) string { return Prefix(r.GroupResource()) }
+	i, found := slices.BinarySearchFunc(list[builtin:], t.prefix, func(r *api.Resource, p string) int { return strings.Compare(prefix(r), p) })
+	i += builtin
+	out := append(make([]*api.Resource, 0, len(list)+1), list[:i]...)
+	if d.now != nil && len(d.now.res.Family.Served) > 0 {
+		out = append(out, d.now.res)
+	}
+	if found {
+		i++
+	}
+	return append(out, list[i:]...)
 }
 
 // adoptDefinitions takes over the definitions, and what their tables hold, that

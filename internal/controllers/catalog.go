@@ -18,6 +18,7 @@ type catalog struct {
 	read    bool
 	changed <-chan struct{}
 	list    []*api.Resource
+	kept    map[*api.Resource]bool // what keep says of those now
 	byKind  map[schema.GroupKind]*api.Resource
 	byName  map[schema.GroupResource]*api.Resource
 }
@@ -33,12 +34,19 @@ func (c *catalog) fresh() {
 	}
 	now, changed := c.kinds()
 	c.read, c.changed, c.byKind, c.byName = true, changed, nil, nil
-	if c.list = now; c.keep != nil {
-		c.list = make([]*api.Resource, 0, len(now))
-		for _, r := range now {
-			if c.keep(r) {
-				c.list = append(c.list, r)
-			}
+	if c.list = now; c.keep == nil {
+		return
+	}
+	// What is known of a kind stays: with thousands, looking at each takes longest.
+	before := c.kept
+	c.list, c.kept = make([]*api.Resource, 0, len(now)), make(map[*api.Resource]bool, len(now))
+	for _, r := range now {
+		keep, known := before[r]
+		if !known {
+			keep = c.keep(r)
+		}
+		if c.kept[r] = keep; keep {
+			c.list = append(c.list, r)
 		}
 	}
 }
