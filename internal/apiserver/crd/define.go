@@ -162,16 +162,6 @@ func (d *Definition) inherit(before *Definition) {
 	}
 }
 
-// version is the version of a name, or nil.
-func (d *Definition) version(name string) *version {
-	for _, v := range d.versions {
-		if v.name == name {
-			return v
-		}
-	}
-	return nil
-}
-
 // props is the version's schema as the definition has it; nil if it has none.
 func (v *version) props() (*apiextensionsv1.JSONSchemaProps, bool) {
 	c := v.def.definition()
