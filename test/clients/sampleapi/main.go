@@ -106,30 +106,38 @@ func run(ctx context.Context) error {
 	defer os.RemoveAll(w.dir)
 	defer w.backend.stop()
 	for _, part := range []struct {
-		name string
-		do   func(context.Context) error
+		name  string
+		do    func(context.Context) error
+		fault string // why it is known to fail; it must, as long as that stands here
 	}{
-		{"local services", w.local},
-		{"a service that is not there", w.absent},
-		{"the server starts with what a cluster gives it", w.start},
-		{"available", w.available},
-		{"discovery", w.discovery},
-		{"schemas", w.schemas},
-		{"objects", w.objects},
-		{"table", w.table},
-		{"versions", w.versions},
-		{"informer", w.informer},
-		{"kubectl", w.kubectl},
-		{"its own admission", w.admission},
-		{"who asks", w.identity},
-		{"who asks the server itself", w.direct},
-		{"a server that is dead", w.dead},
-		{"namespace", w.namespace},
-		{"garbage", w.garbage},
-		{"withdrawn", w.withdrawn},
+		{"local services", w.local, ""},
+		{"a service that is not there", w.absent, ""},
+		{"the server starts with what a cluster gives it", w.start, ""},
+		{"available", w.available, ""},
+		{"discovery", w.discovery, ""},
+		{"schemas", w.schemas, ""},
+		{"objects", w.objects, ""},
+		{"table", w.table, ""},
+		{"versions", w.versions, ""},
+		{"informer", w.informer, ""},
+		{"kubectl", w.kubectl, ""},
+		{"its own admission", w.admission, ""},
+		{"who asks", w.identity, ""},
+		{"who asks the server itself", w.direct, ""},
+		{"a server that is dead", w.dead, ""},
+		{"namespace", w.namespace, "namespaces are not emptied of what other servers hold in them"},
+		{"garbage", w.garbage, "what other servers hold is not collected with its owners"},
+		{"withdrawn", w.withdrawn, ""},
 	} {
 		began := time.Now()
-		if err := inTime(ctx, part.do); err != nil {
+		err := inTime(ctx, part.do)
+		switch {
+		case part.fault != "" && err == nil:
+			return fmt.Errorf("%s: it holds now: it is no longer a known fault", part.name)
+		case part.fault != "":
+			fmt.Printf("KNOWN FAULT %s: %s: %v\n", part.name, part.fault, err)
+			continue
+		case err != nil:
 			return fmt.Errorf("%s: %w\n%s", part.name, err, w.backend.lastWords())
 		}
 		fmt.Printf("ok %s %.2fs\n", part.name, time.Since(began).Seconds())
