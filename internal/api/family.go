@@ -56,9 +56,9 @@ func (f *Family) Serves(r *Resource) bool { return slices.Contains(f.Served, r) 
 
 // Models are OpenAPI definitions of one resource that is not among the published ones.
 type Models struct {
-	Name, List string                     // of the object's definition and its list's
-	V3, V2     map[string]json.RawMessage // the definitions, references in the manner of v3 in both
-	Needs      []string                   // published definitions that they refer to
+	Name, List  string                     // of the object's definition and its list's
+	Definitions map[string]json.RawMessage // references in the manner of v3, in v2 too
+	Needs       []string                   // published definitions that they refer to
 }
 
 // A Group is what is served of one API group at one moment. It never changes.

@@ -67,8 +67,8 @@ type Resource struct {
 	Family *Family
 	// Edition is another text whenever a custom resource's definition is another.
 	Edition string
-	// Models are the definitions of its OpenAPI, by name; the published ones if nil.
-	Models func() (*Models, error)
+	// Models are the definitions of its OpenAPI v3, or v2 if old; the published ones if nil.
+	Models func(old bool) (*Models, error)
 
 	Deprecated string // a warning for everybody who uses this version; empty if it is not deprecated
 

@@ -72,7 +72,7 @@ func (s *Server) loadDefinitions(ctx context.Context, rev int64) (map[string]*ap
 	if t == nil {
 		return nil, nil
 	}
-	records, _, err := s.engine.Range(ctx, t.prefix, t.prefix[:len(t.prefix)-1]+"0", rev, 0)
+	records, _, err := s.engine.Range(ctx, t.prefix, behind(t.prefix), rev, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +189,11 @@ func (s *Server) apply(b store.Batch) {
 		}
 		list = append(list, c)
 		if c.t == s.custom.of && c.e.rev > s.rev { // which only this goroutine changes
-			if d, ok := s.redefinition(&b.Events[i], c.e.key, c.e.item); ok {
+			now := c.e.item
+			if c.e.gone {
+				now = nil
+			}
+			if d, ok := s.define(c.e.key, now, c.e.rev); ok {
 				defined = append(defined, d)
 			}
 		}

@@ -12,7 +12,6 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/apiserver/crd"
-	"proa/internal/store"
 )
 
 // Custom resources. Whatever becomes of a CustomResourceDefinition, the applier
@@ -88,6 +87,14 @@ type redefinition struct {
 	was, now *table // either may be nil
 }
 
+// table is the one that there is now, or else the one there was.
+func (d redefinition) table() *table {
+	if d.now != nil {
+		return d.now
+	}
+	return d.was
+}
+
 // define finds out what a change of a definition makes of its table. It is
 // called by the applier alone, before the change is made: what it returns is
 // settled with [Server.redefine]. Events that follow find the table already.
@@ -133,7 +140,7 @@ func (s *Server) define(name string, item *api.Item, rev int64) (redefinition, b
 // recover reads what the store holds of a resource that was not defined a moment
 // ago: nothing, unless somebody has removed a definition without its objects.
 func (s *Server) recover(t *table, rev int64) {
-	records, _, err := s.engine.Range(context.Background(), t.prefix, t.prefix[:len(t.prefix)-1]+"0", rev, 0)
+	records, _, err := s.engine.Range(context.Background(), t.prefix, behind(t.prefix), rev, 0)
 	if err != nil {
 		s.log.Error("what is left of a custom resource cannot be read", "resource", t.res.GroupResource(), "err", err)
 		return
@@ -150,14 +157,10 @@ func (s *Server) recover(t *table, rev int64) {
 // redefine makes the change. The caller holds the lock; rev is what it will show.
 func (s *Server) redefine(d redefinition, rev int64) {
 	c := &s.custom
-	t := d.now
-	if t == nil {
-		t = d.was
-	}
+	t := d.table()
 	gr := t.res.GroupResource()
 	switch {
 	case d.now == nil:
-		d.was.gone = true
 		c.tables.Delete(gr)
 		s.close(d.was.rows)
 	case d.was == nil:
@@ -214,50 +217,37 @@ func (c *customs) publish(d redefinition, name string, builtin []*table) {
 // replace is the groups with one of them changed, or gone if it serves nothing.
 func replace(groups []*api.Group, name string, list []*api.Resource) []*api.Group {
 	i, found := slices.BinarySearchFunc(groups, name, func(g *api.Group, name string) int { return strings.Compare(g.Name, name) })
-	out := make([]*api.Group, 0, len(groups)+1)
-	out = append(append(out, groups[:i]...), api.Grouped(list)...)
+	return splice(groups, i, found, api.Grouped(list)...)
+}
+
+// splice is a copy of list with put at i, in the place of what is there if found.
+func splice[T any](list []T, i int, found bool, put ...T) []T {
+	rest := list[i:]
 	if found {
-		i++
+		rest = rest[1:]
 	}
-	return append(out, groups[i:]...)
+	return slices.Concat(list[:i], put, rest)
 }
 
 // in is the tables after a redefinition.
 func (d redefinition) in(tables []*table) []*table {
-	t := d.now
-	if t == nil {
-		t = d.was
+	i, found := slices.BinarySearchFunc(tables, d.table().prefix, func(h *table, prefix string) int { return strings.Compare(h.prefix, prefix) })
+	if d.now == nil {
+		return splice(tables, i, found)
 	}
-	i, found := slices.BinarySearchFunc(tables, t.prefix, func(h *table, prefix string) int { return strings.Compare(h.prefix, prefix) })
-	out := make([]*table, 0, len(tables)+1)
-	out = append(out, tables[:i]...)
-	if d.now != nil {
-		out = append(out, d.now)
-	}
-	if found {
-		i++
-	}
-	return append(out, tables[i:]...)
+	return splice(tables, i, found, d.now)
 }
 
 // stored is what the tables hold after a redefinition; the first are built in. A
 // definition whose names are not accepted holds nothing yet.
 func (d redefinition) stored(list []*api.Resource, builtin int) []*api.Resource {
-	t := d.now
-	if t == nil {
-		t = d.was
+	i, found := slices.BinarySearchFunc(list[builtin:], d.table().prefix, func(r *api.Resource, prefix string) int {
+		return strings.Compare(Prefix(r.GroupResource()), prefix)
+	})
+	if d.now == nil || len(d.now.res.Family.Served) == 0 {
+		return splice(list, builtin+i, found)
 	}
-	prefix := func(r *api.Resource) string { return Prefix(r.GroupResource()) }
-	i, found := slices.BinarySearchFunc(list[builtin:], t.prefix, func(r *api.Resource, p string) int { return strings.Compare(prefix(r), p) })
-	i += builtin
-	out := append(make([]*api.Resource, 0, len(list)+1), list[:i]...)
-	if d.now != nil && len(d.now.res.Family.Served) > 0 {
-		out = append(out, d.now.res)
-	}
-	if found {
-		i++
-	}
-	return append(out, list[i:]...)
+	return splice(list, builtin+i, found, d.now.res)
 }
 
 // adoptDefinitions takes over the definitions, and what their tables hold, that
@@ -281,12 +271,4 @@ func (s *Server) adoptDefinitions(fresh *Server) {
 		c.byName[name], s.byPrefix[now.prefix] = now, now
 		s.redefine(redefinition{was, now}, fresh.rev)
 	}
-}
-
-// redefinition is what an event makes of a definition's table.
-func (s *Server) redefinition(ev *store.Event, key string, item *api.Item) (redefinition, bool) {
-	if ev.Deleted {
-		item = nil
-	}
-	return s.define(key, item, ev.Revision)
 }

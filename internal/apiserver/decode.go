@@ -175,8 +175,6 @@ type selfReader interface {
 	ReadJSON(body []byte, check bool) (strict []error, err error)
 	// SetContent takes over the JSON values of an object.
 	SetContent(map[string]any) error
-	// UnstructuredContent is the object as JSON values.
-	UnstructuredContent() map[string]any
 }
 
 func (d *decoder) fromYAML(body []byte) (out []byte, strict []error, err error) {

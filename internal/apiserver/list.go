@@ -199,7 +199,7 @@ func (s *Server) listThen(ctx context.Context, t *table, r *api.Request, at int6
 	if c.ns != "" && t.res.Scope == api.Namespaced {
 		prefix += c.ns + "/"
 	}
-	records, rev, err := s.engine.Range(ctx, max(prefix, t.prefix+from), prefix[:len(prefix)-1]+"0", at, 0)
+	records, rev, err := s.engine.Range(ctx, max(prefix, t.prefix+from), behind(prefix), at, 0)
 	if err != nil {
 		return nil, err
 	}

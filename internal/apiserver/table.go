@@ -71,6 +71,9 @@ func Prefix(gr schema.GroupResource) string {
 	return "/" + group + "/" + gr.Resource + "/"
 }
 
+// behind is the first key behind all that begin with a prefix, which ends in a slash.
+func behind(prefix string) string { return prefix[:len(prefix)-1] + "0" }
+
 // locate finds the table of a store key.
 func (s *Server) locate(key string) (*table, string) {
 	n := 0

@@ -80,8 +80,8 @@ func (c codec) Text(body []byte, revision int64) ([]byte, bool) {
 		return nil, false
 	}
 	text := body[headLength:]
-	at := len(head(c.v.res.GroupVersion().String(), c.v.res.Kind))
-	if len(text) <= at || string(text[:at]) != string(head(c.v.res.GroupVersion().String(), c.v.res.Kind)) {
+	at := len(c.v.head)
+	if len(text) <= at || !bytes.HasPrefix(text, c.v.head) {
 		return nil, false
 	}
 	if revision == 0 {

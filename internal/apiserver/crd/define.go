@@ -42,6 +42,7 @@ type version struct {
 	at   int    // in the definition's versions
 	name string // "v1"
 	res  *api.Resource
+	head []byte // how its objects' JSON begins
 
 	scale  *scale
 	status bool
@@ -138,6 +139,7 @@ func (d *Definition) add(c *apiextensionsv1.CustomResourceDefinition, i int) {
 		}
 	}
 	v.res = v.resource(c, spec)
+	v.head = head(v.res.GroupVersion().String(), v.res.Kind)
 	d.versions = append(d.versions, v)
 	d.Family.Versions = append(d.Family.Versions, v.res)
 	if spec.Storage {

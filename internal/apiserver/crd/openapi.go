@@ -19,7 +19,7 @@ const (
 
 // models are the version's definitions in OpenAPI, made anew on every call: the
 // documents that are made of them are what is kept.
-func (v *version) models() (*api.Models, error) {
+func (v *version) models(old bool) (*api.Models, error) {
 	s, err := v.compiled()
 	if err != nil {
 		return nil, err
@@ -27,9 +27,7 @@ func (v *version) models() (*api.Models, error) {
 	m := &api.Models{Name: modelPrefix(v.res.Group) + v.res.Version + "." + v.res.Kind,
 		Needs: []string{metaModels + "ObjectMeta", metaModels + "ListMeta"}}
 	m.List = modelPrefix(v.res.Group) + v.res.Version + "." + v.res.ListKind
-	if m.V3, err = v.definitions(m, s, false); err == nil {
-		m.V2, err = v.definitions(m, s, true)
-	}
+	m.Definitions, err = v.definitions(m, s, old)
 	return m, err
 }
 

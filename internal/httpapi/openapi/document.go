@@ -172,16 +172,12 @@ func (b *builder) define(r *api.Resource) (name, list string) {
 
 // custom is define for a custom resource, which has its own definitions.
 func (b *builder) custom(r *api.Resource) (name, list string) {
-	m, err := r.Models()
+	m, err := r.Models(b.old)
 	if err != nil {
 		b.errs = append(b.errs, err)
 		return "", ""
 	}
-	models := m.V3
-	if b.old {
-		models = m.V2
-	}
-	maps.Copy(b.extra, models)
+	maps.Copy(b.extra, m.Definitions)
 	for _, n := range m.Needs {
 		b.names[n] = true
 	}
