@@ -79,15 +79,7 @@ func (w *world) extend(ctx context.Context, t *testing.T, parts *sync.WaitGroup,
 	if err != nil {
 		return err
 	}
-	pair, err := w.ca.Issue(pki.Leaf{User: "wares", Server: true, Hosts: []string{"wares.kube-system.svc"}}, time.Now())
-	if err != nil {
-		return err
-	}
-	cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
-	if err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, cert, err := w.listen(pki.Leaf{User: "wares", Server: true, Hosts: []string{"wares.kube-system.svc"}})
 	if err != nil {
 		return err
 	}

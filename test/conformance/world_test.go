@@ -169,16 +169,20 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 	return nil
 }
 
+// listen opens a port, and has the certificate made for who is to answer there.
+func (w *world) listen(who pki.Leaf) (l net.Listener, cert tls.Certificate, err error) {
+	pair, err := w.ca.Issue(who, time.Now())
+	if err == nil {
+		cert, err = tls.X509KeyPair(pair.Cert, pair.Key)
+	}
+	if err == nil {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	return l, cert, err
+}
+
 func (w *world) serve(t *testing.T, n needs, parts *sync.WaitGroup, authn *access.Authenticator) error {
-	pair, err := w.ca.Issue(pki.Leaf{User: "kube-apiserver", Server: true, Hosts: []string{"127.0.0.1"}}, time.Now())
-	if err != nil {
-		return err
-	}
-	cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
-	if err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, cert, err := w.listen(pki.Leaf{User: "kube-apiserver", Server: true, Hosts: []string{"127.0.0.1"}})
 	if err != nil {
 		return err
 	}
