@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -359,14 +361,7 @@ func FuzzPacket(f *testing.F) {
 // upstreamServer answers A questions with ip, big.test. with more than fits, and counts.
 func upstreamServer(t testing.TB, ip string, asked *atomic.Int32) netip.AddrPort {
 	t.Helper()
-	p, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", p.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, l := bothPorts(t)
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		asked.Add(1)
 		m := new(dns.Msg)
@@ -394,6 +389,26 @@ func upstreamServer(t testing.TB, ip string, asked *atomic.Int32) netip.AddrPort
 		t.Cleanup(func() { _ = s.Shutdown() })
 	}
 	return netip.MustParseAddrPort(p.LocalAddr().String())
+}
+
+// bothPorts opens a port for UDP, and the same one for TCP. One that another
+// program has for TCP already is given back, and another tried.
+func bothPorts(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for try := 1; ; try++ {
+		p, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", p.LocalAddr().String())
+		if err == nil {
+			return p, l
+		}
+		p.Close()
+		if try == 20 || !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 func setUpstreams(s *Server, list ...netip.AddrPort) {
