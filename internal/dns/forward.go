@@ -56,13 +56,22 @@ func newForwarder(c *Config, zone string) *forwarder {
 
 // start reads the node's resolvers and keeps following them until ctx ends.
 func (f *forwarder) start(ctx context.Context, all *sync.WaitGroup) error {
+	unnoticed := func(err error) {
+		f.log.Warn("Changes of the node's resolvers will not be noticed", "err", err)
+	}
+	// First the watch, then the read, so that no change falls between the two.
+	w, err := openFileWatch(f.c.ResolvConf, f.c.StubConf)
+	if err != nil {
+		unnoticed(err)
+	}
 	f.reload(ctx)
-	all.Go(func() {
-		err := watchFiles(ctx, []string{f.c.ResolvConf, f.c.StubConf}, func() { f.reload(ctx) })
-		if err != nil {
-			f.log.Warn("Changes of the node's resolvers will not be noticed", "err", err)
-		}
-	})
+	if err == nil {
+		all.Go(func() {
+			if err := w.follow(ctx, func() { f.reload(ctx) }); err != nil {
+				unnoticed(err)
+			}
+		})
+	}
 	return nil
 }
 

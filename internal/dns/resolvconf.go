@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -60,45 +61,59 @@ func (c *Config) readConf(file string) (out []netip.AddrPort, err error) {
 	return out, nil
 }
 
-// watchFiles calls changed after one of the files was written, made, replaced
-// or removed, until ctx ends.
-func watchFiles(ctx context.Context, files []string, changed func()) error {
+// A fileWatch tells when one of some files was written, made, replaced or
+// removed since it was opened.
+type fileWatch struct {
+	f     *os.File // nil if none of the folders is there
+	names map[string]bool
+}
+
+// openFileWatch begins to take note: what is read after it is either the newest
+// or a change of it is told.
+func openFileWatch(files ...string) (*fileWatch, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return fmt.Errorf("watch files: %w", err)
+		return nil, fmt.Errorf("watch files: %w", err)
 	}
-	names := map[string]bool{}
-	watched := 0
+	w := &fileWatch{f: os.NewFile(uintptr(fd), "inotify"), names: map[string]bool{}}
+	watched := false
+	add := func(file string) {
+		w.names[filepath.Base(file)] = true
+		if _, err := unix.InotifyAddWatch(fd, filepath.Dir(file), inotifyEvents); err == nil {
+			watched = true
+		}
+	}
 	for _, file := range files {
 		if target, err := filepath.EvalSymlinks(file); err == nil && target != file {
-			files = append(files[:len(files):len(files)], target)
-			file = filepath.Clean(file)
-			names[filepath.Base(target)] = true
-			if _, err := unix.InotifyAddWatch(fd, filepath.Dir(target), inotifyEvents); err == nil {
-				watched++
-			}
+			add(target)
 		}
-		names[filepath.Base(file)] = true
-		if _, err := unix.InotifyAddWatch(fd, filepath.Dir(file), inotifyEvents); err == nil {
-			watched++
-		}
+		add(filepath.Clean(file))
 	}
-	f := os.NewFile(uintptr(fd), "inotify")
-	if watched == 0 {
-		return f.Close()
+	if !watched {
+		err := w.f.Close()
+		w.f = nil
+		return w, err
 	}
-	stop := context.AfterFunc(ctx, func() { f.Close() })
+	return w, nil
+}
+
+// follow calls changed after each change until ctx ends, and closes w.
+func (w *fileWatch) follow(ctx context.Context, changed func()) error {
+	if w.f == nil {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() { w.f.Close() })
 	defer stop()
 	buf := make([]byte, 16<<10)
 	for {
-		n, err := f.Read(buf)
+		n, err := w.f.Read(buf)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("watch files: %w", err)
+			return fmt.Errorf("watch files: %w", errors.Join(err, w.f.Close()))
 		}
-		if touches(buf[:n], names) {
+		if touches(buf[:n], w.names) {
 			changed()
 		}
 	}
