@@ -1,0 +1,129 @@
+// Package etcdtest runs a real etcd for a test, on loopback ports of its own and
+// a folder that the test throws away, and lets the test kill, stop and start it.
+package etcdtest
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// limit is how long an etcd may take to start or to end, on a busy machine.
+const limit = time.Minute
+
+// Binary is where etcd is, or the test is skipped: $PROA_TEST_BIN/etcd.
+func Binary(t testing.TB) string {
+	t.Helper()
+	bin := filepath.Join(os.Getenv("PROA_TEST_BIN"), "etcd")
+	if _, err := os.Stat(bin); os.Getenv("PROA_TEST_BIN") == "" || err != nil {
+		t.Skip("SKIPPED: NOT TESTED ON ETCD: there is no etcd in the folder PROA_TEST_BIN names; run it by `make test`")
+	}
+	return bin
+}
+
+// A Server is an etcd of one member.
+type Server struct {
+	Endpoint string // host:port for clients
+
+	t      testing.TB
+	bin    string
+	dir    string
+	peer   string
+	args   []string
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	output *bytes.Buffer
+}
+
+// Start runs an etcd until the test ends. It does not sync its disk: a process
+// that is killed loses nothing by that. More arguments are etcd's own.
+func Start(t testing.TB, args ...string) *Server {
+	t.Helper()
+	s := &Server{t: t, bin: Binary(t), dir: t.TempDir(), args: args}
+	s.Endpoint, s.peer = freePort(t), freePort(t)
+	t.Cleanup(s.Kill)
+	s.Run()
+	return s
+}
+
+// Run starts the etcd again, with the data it had, and waits until it answers.
+func (s *Server) Run(more ...string) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd != nil {
+		s.t.Fatal("etcd runs already")
+	}
+	s.output = &bytes.Buffer{}
+	s.cmd = exec.Command(s.bin, append(append([]string{"--name=test", "--data-dir=" + s.dir, "--log-level=warn", "--unsafe-no-fsync",
+		"--listen-client-urls=http://" + s.Endpoint, "--advertise-client-urls=http://" + s.Endpoint,
+		"--listen-peer-urls=http://" + s.peer, "--initial-advertise-peer-urls=http://" + s.peer,
+		"--initial-cluster=test=http://" + s.peer}, s.args...), more...)...)
+	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	for end := time.Now().Add(limit); ; {
+		resp, err := http.Get("http://" + s.Endpoint + "/health")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("etcd does not start: %v\n%s", err, s.output)
+		}
+		<-time.After(10 * time.Millisecond) // its own start is not ours to see
+	}
+}
+
+// Kill ends the etcd at once, as kill -9 does.
+func (s *Server) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	s.cmd = nil
+}
+
+// Pause stops the process, which goes on to hold its connections; Resume lets it
+// go on.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// PID is the process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return fmt.Sprintf("127.0.0.1:%s", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+}
