@@ -211,6 +211,14 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("the data in %s is in use by process %d", e.Dir, e.PID)
 }
 
+// A FullError says why a store takes no writes for lack of room, and what would
+// help. Its kind is ErrReadOnly.
+type FullError struct{ Reason string }
+
+func (e *FullError) Error() string { return "the store is read-only: " + e.Reason }
+
+func (e *FullError) Unwrap() error { return ErrReadOnly }
+
 // A CorruptError says that what was read for a key is not what was written.
 type CorruptError struct {
 	Key      string

@@ -301,7 +301,7 @@ func translate(err error) error {
 	case says(err, saidFuture):
 		return store.ErrFuture
 	case says(err, saidNoSpace):
-		return &FullError{}
+		return errFull
 	case status.Code(err) == codes.Unauthenticated, status.Code(err) == codes.PermissionDenied:
 		return fmt.Errorf("store: etcd lets nobody in with these certificates: %w; see --store-cert and --store-key", plain(err))
 	}
@@ -311,15 +311,8 @@ func translate(err error) error {
 	return err
 }
 
-// A FullError says that etcd has reached its quota. Its kind is store.ErrReadOnly.
-type FullError struct{}
-
-func (*FullError) Error() string {
-	return "the store is read-only: etcd's database has reached its quota and etcd has raised the alarm NOSPACE; " +
-		"raise --quota-backend-bytes, or run 'etcdctl defrag', and then 'etcdctl alarm disarm'"
-}
-
-func (*FullError) Unwrap() error { return store.ErrReadOnly }
+var errFull = &store.FullError{Reason: "etcd's database has reached its quota and etcd has raised the alarm NOSPACE; " +
+	"give it more with --quota-backend-bytes, or run 'etcdctl defrag', and then 'etcdctl alarm disarm'"}
 
 // withLeader asks a member to end a stream when it has lost the leader.
 func withLeader(ctx context.Context) context.Context {

@@ -13,11 +13,13 @@ import (
 // keyspace makes the keys of one store in etcd; docs/formats/etcd.md has them.
 type keyspace struct{ prefix string }
 
-func (k keyspace) all() (from, to []byte)     { return []byte(k.prefix + "/"), []byte(k.prefix + "0") }
-func (k keyspace) meta() []byte               { return []byte(k.prefix + "/meta") }
-func (k keyspace) tombstone() []byte          { return []byte(k.prefix + "/deleted") }
-func (k keyspace) record(key string) []byte   { return []byte(k.prefix + "/k" + key) }
-func (k keyspace) records() (from, to []byte) { return []byte(k.prefix + "/k"), []byte(k.prefix + "/l") }
+func (k keyspace) all() (from, to []byte)   { return []byte(k.prefix + "/"), []byte(k.prefix + "0") }
+func (k keyspace) meta() []byte             { return []byte(k.prefix + "/meta") }
+func (k keyspace) tombstone() []byte        { return []byte(k.prefix + "/deleted") }
+func (k keyspace) record(key string) []byte { return []byte(k.prefix + "/k" + key) }
+func (k keyspace) records() (from, to []byte) {
+	return []byte(k.prefix + "/k"), []byte(k.prefix + "/l")
+}
 func (k keyspace) expiries() (from, to []byte) {
 	return []byte(k.prefix + "/ttl/"), []byte(k.prefix + "/ttl0")
 }

@@ -65,6 +65,7 @@ func (s *Server) Run(more ...string) {
 	}
 	s.output = &bytes.Buffer{}
 	s.cmd = exec.Command(s.bin, append(append([]string{"--name=test", "--data-dir=" + s.dir, "--log-level=warn", "--unsafe-no-fsync",
+		"--heartbeat-interval=10", "--election-timeout=100",
 		"--listen-client-urls=http://" + s.Endpoint, "--advertise-client-urls=http://" + s.Endpoint,
 		"--listen-peer-urls=http://" + s.peer, "--initial-advertise-peer-urls=http://" + s.peer,
 		"--initial-cluster=test=http://" + s.peer}, s.args...), more...)...)
