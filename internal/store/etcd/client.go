@@ -41,7 +41,7 @@ type DownError struct {
 }
 
 func (e *DownError) Error() string {
-	return fmt.Sprintf("%v: no etcd answers at %s (%v); start it or make it reachable: proa goes on by itself once it answers",
+	return fmt.Sprintf("%v: no etcd answers at %s (%v); start it or make it reachable: a server that runs goes on by itself then",
 		store.ErrUnavailable, strings.Join(e.Endpoints, ", "), e.Err)
 }
 
@@ -285,7 +285,7 @@ func plain(err error) error {
 	if s.Code() == codes.DeadlineExceeded {
 		text = fmt.Sprintf("no answer within %v", attempt)
 	}
-	if _, after, ok := strings.Cut(text, `error while dialing: `); ok {
+	if _, after, ok := strings.Cut(text, `rror while dialing: `); ok {
 		text = strings.TrimSuffix(after, `"`)
 	}
 	return errors.New(text)

@@ -33,10 +33,10 @@ func Binary(t testing.TB) string {
 // A Server is an etcd of one member.
 type Server struct {
 	Endpoint string // host:port for clients
+	Dir      string // its data
 
 	t      testing.TB
 	bin    string
-	dir    string
 	peer   string
 	args   []string
 	mu     sync.Mutex
@@ -48,7 +48,7 @@ type Server struct {
 // that is killed loses nothing by that. More arguments are etcd's own.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, bin: Binary(t), dir: t.TempDir(), args: args}
+	s := &Server{t: t, bin: Binary(t), Dir: filepath.Join(t.TempDir(), "data"), args: args}
 	s.Endpoint, s.peer = freePort(t), freePort(t)
 	t.Cleanup(s.Kill)
 	s.Run()
@@ -64,7 +64,7 @@ func (s *Server) Run(more ...string) {
 		s.t.Fatal("etcd runs already")
 	}
 	s.output = &bytes.Buffer{}
-	s.cmd = exec.Command(s.bin, append(append([]string{"--name=test", "--data-dir=" + s.dir, "--log-level=warn", "--unsafe-no-fsync",
+	s.cmd = exec.Command(s.bin, append(append([]string{"--name=test", "--data-dir=" + s.Dir, "--log-level=warn", "--unsafe-no-fsync",
 		"--heartbeat-interval=10", "--election-timeout=100",
 		"--listen-client-urls=http://" + s.Endpoint, "--advertise-client-urls=http://" + s.Endpoint,
 		"--listen-peer-urls=http://" + s.peer, "--initial-advertise-peer-urls=http://" + s.peer,
