@@ -47,6 +47,9 @@ func ParseURL(url string) (Target, error) {
 	default:
 		return bad("the scheme % is none of etcd, etcds, http and https", scheme)
 	}
+	for _, s := range []string{"etcd", "etcds", "http", "https"} { // each host may have its scheme
+		rest = strings.ReplaceAll(rest, ","+s+"://", ",")
+	}
 	hosts, path, _ := strings.Cut(rest, "/")
 	if path = strings.Trim(path, "/"); path != "" {
 		t.Prefix = "/" + path
@@ -55,9 +58,6 @@ func ParseURL(url string) (Target, error) {
 		return bad("only hosts, ports and a prefix belong into it")
 	}
 	for h := range strings.SplitSeq(hosts, ",") {
-		for _, s := range []string{"etcd://", "etcds://", "http://", "https://"} {
-			h = strings.TrimPrefix(h, s) // each host may have its scheme
-		}
 		host, port, err := net.SplitHostPort(h)
 		if err != nil {
 			host, port = strings.Trim(h, "[]"), "2379"

@@ -103,7 +103,7 @@ type writer struct {
 
 func newWriter(w io.Writer) *writer {
 	x := &writer{sum: sha256.New()}
-	x.w = bufio.NewWriterSize(w, 256<<10)
+	x.w = bufio.NewWriterSize(w, 32<<10)
 	x.write([]byte(magic))
 	return x
 }

@@ -107,7 +107,7 @@ func raw[T Header | section | end | trailer](v T) json.RawMessage {
 // nil, with each record in the order of keys. The value is visit's to keep. Until Read has returned
 // without an error nobody knows whether what visit saw is whole.
 func Read(in io.Reader, visit func(store.Record) error) (*Summary, error) {
-	r := &reader{r: bufio.NewReaderSize(in, 256<<10), sum: sha256.New()}
+	r := &reader{r: bufio.NewReaderSize(in, 32<<10), sum: sha256.New()}
 	b, err := r.take(len(magic))
 	if err != nil || string(b) != magic {
 		return nil, &DamageError{0, "it does not begin like a snapshot of proa"}
