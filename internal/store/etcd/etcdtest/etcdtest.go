@@ -13,19 +13,42 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 )
 
 // limit is how long an etcd may take to start or to end, on a busy machine.
 const limit = time.Minute
 
-// Binary is where etcd is, or the test is skipped: $PROA_TEST_BIN/etcd.
-func Binary(t testing.TB) string {
+// T is what is needed of a test.
+type T interface {
+	Helper()
+	TempDir() string
+	Cleanup(func())
+	Skip(...any)
+	Fatal(...any)
+	Fatalf(string, ...any)
+	Error(...any)
+}
+
+// Find returns the etcd that tests run, or "": the program PROA_TEST_ETCD names, or
+// etcd in the folder PROA_TEST_BIN.
+func Find() string {
+	bin := os.Getenv("PROA_TEST_ETCD")
+	if bin == "" && os.Getenv("PROA_TEST_BIN") != "" {
+		bin = filepath.Join(os.Getenv("PROA_TEST_BIN"), "etcd")
+	}
+	if _, err := os.Stat(bin); bin == "" || err != nil {
+		return ""
+	}
+	return bin
+}
+
+// Binary is Find, and skips the test if there is none.
+func Binary(t T) string {
 	t.Helper()
-	bin := filepath.Join(os.Getenv("PROA_TEST_BIN"), "etcd")
-	if _, err := os.Stat(bin); os.Getenv("PROA_TEST_BIN") == "" || err != nil {
-		t.Skip("SKIPPED: NOT TESTED ON ETCD: there is no etcd in the folder PROA_TEST_BIN names; run it by `make test`")
+	bin := Find()
+	if bin == "" {
+		t.Skip("SKIPPED: NOT TESTED ON ETCD: neither PROA_TEST_ETCD nor PROA_TEST_BIN leads to one; run it by `make test`")
 	}
 	return bin
 }
@@ -35,7 +58,7 @@ type Server struct {
 	Endpoint string // host:port for clients
 	Dir      string // its data
 
-	t      testing.TB
+	t      T
 	bin    string
 	peer   string
 	args   []string
@@ -46,7 +69,7 @@ type Server struct {
 
 // Start runs an etcd until the test ends. It does not sync its disk: a process
 // that is killed loses nothing by that. More arguments are etcd's own.
-func Start(t testing.TB, args ...string) *Server {
+func Start(t T, args ...string) *Server {
 	t.Helper()
 	s := &Server{t: t, bin: Binary(t), Dir: filepath.Join(t.TempDir(), "data"), args: args}
 	s.Endpoint, s.peer = freePort(t), freePort(t)
@@ -119,7 +142,7 @@ func (s *Server) signal(sig syscall.Signal) {
 // PID is the process.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
-func freePort(t testing.TB) string {
+func freePort(t T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
