@@ -457,3 +457,45 @@ func TestNextEndpoint(t *testing.T) {
 	defer e.Close()
 	put(t, e, "k", "v", store.Absent)
 }
+
+// Of three members one is killed after the other, and one stops without letting
+// go of its connections: clients go on, and what they see is linearizable.
+func TestMembers(t *testing.T) {
+	members := etcdtest.StartMembers(t, 3)
+	e := open(t, members[0], func(o *etcd.Options) {
+		o.Patience = time.Minute
+		o.Endpoints = nil
+		for _, m := range members {
+			o.Endpoints = append(o.Endpoints, m.Endpoint)
+		}
+	})
+	defer e.Close()
+	seed := storetest.Rand(t)
+	var log storetest.Log
+	var wg sync.WaitGroup
+	for id := range 4 {
+		r := rand.New(rand.NewPCG(seed.Uint64(), seed.Uint64()))
+		wg.Go(func() {
+			if err := log.Client(t.Context(), e, id, r, 400); err != nil {
+				t.Errorf("client %d: %v", id, err)
+			}
+		})
+	}
+	for i, m := range members {
+		until(t, "writes", func() bool { return e.Revision() > store.Revision(40*(i+1)) })
+		if i == 2 {
+			m.Pause()
+			until(t, "writes without it", func() bool { return e.Revision() > 140 })
+			m.Resume()
+			continue
+		}
+		m.Kill()
+		until(t, "writes without it", func() bool { return e.Revision() > store.Revision(40*(i+1)+10) })
+		m.Run()
+	}
+	wg.Wait()
+	if err := log.Check(); err != nil {
+		t.Fatal(err)
+	}
+	events(t, e, 0, e.Revision())
+}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -58,28 +59,55 @@ type Server struct {
 	Endpoint string // host:port for clients
 	Dir      string // its data
 
-	t      T
-	bin    string
-	peer   string
-	args   []string
-	mu     sync.Mutex
-	cmd    *exec.Cmd
-	output *bytes.Buffer
+	t       T
+	bin     string
+	name    string
+	peer    string
+	initial string // all members
+	args    []string
+	mu      sync.Mutex
+	cmd     *exec.Cmd
+	output  *bytes.Buffer
 }
 
 // Start runs an etcd until the test ends. It does not sync its disk: a process
 // that is killed loses nothing by that. More arguments are etcd's own.
 func Start(t T, args ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, bin: Binary(t), Dir: filepath.Join(t.TempDir(), "data"), args: args}
-	s.Endpoint, s.peer = freePort(t), freePort(t)
-	t.Cleanup(s.Kill)
-	s.Run()
-	return s
+	return StartMembers(t, 1, args...)[0]
+}
+
+// StartMembers runs an etcd of n members.
+func StartMembers(t T, n int, args ...string) []*Server {
+	t.Helper()
+	bin := Binary(t)
+	var all []*Server
+	var initial []string
+	for i := range n {
+		s := &Server{t: t, bin: bin, name: fmt.Sprint("m", i), Dir: filepath.Join(t.TempDir(), fmt.Sprint("data", i)), args: args}
+		s.Endpoint, s.peer = freePort(t), freePort(t)
+		initial = append(initial, s.name+"=http://"+s.peer)
+		all = append(all, s)
+		t.Cleanup(s.Kill)
+	}
+	for _, s := range all {
+		s.initial = strings.Join(initial, ",")
+		s.launch()
+	}
+	for _, s := range all {
+		s.await()
+	}
+	return all
 }
 
 // Run starts the etcd again, with the data it had, and waits until it answers.
-func (s *Server) Run(more ...string) {
+func (s *Server) Run() {
+	s.t.Helper()
+	s.launch()
+	s.await()
+}
+
+func (s *Server) launch() {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,16 +115,21 @@ func (s *Server) Run(more ...string) {
 		s.t.Fatal("etcd runs already")
 	}
 	s.output = &bytes.Buffer{}
-	s.cmd = exec.Command(s.bin, append(append([]string{"--name=test", "--data-dir=" + s.Dir, "--log-level=warn", "--unsafe-no-fsync",
-		"--heartbeat-interval=10", "--election-timeout=100",
+	s.cmd = exec.Command(s.bin, append([]string{"--name=" + s.name, "--data-dir=" + s.Dir, "--log-level=warn", "--unsafe-no-fsync",
+		"--heartbeat-interval=20", "--election-timeout=200",
 		"--listen-client-urls=http://" + s.Endpoint, "--advertise-client-urls=http://" + s.Endpoint,
 		"--listen-peer-urls=http://" + s.peer, "--initial-advertise-peer-urls=http://" + s.peer,
-		"--initial-cluster=test=http://" + s.peer}, s.args...), more...)...)
+		"--initial-cluster=" + s.initial}, s.args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// await asks until etcd answers: its start is not ours to see.
+func (s *Server) await() {
+	s.t.Helper()
 	for end := time.Now().Add(limit); ; {
 		resp, err := http.Get("http://" + s.Endpoint + "/health")
 		if err == nil {
@@ -106,9 +139,10 @@ func (s *Server) Run(more ...string) {
 			}
 		}
 		if time.Now().After(end) {
+			s.Kill()
 			s.t.Fatalf("etcd does not start: %v\n%s", err, s.output)
 		}
-		<-time.After(10 * time.Millisecond) // its own start is not ours to see
+		<-time.After(10 * time.Millisecond)
 	}
 }
 
