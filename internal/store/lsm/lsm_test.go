@@ -28,3 +28,18 @@ func TestLSM(t *testing.T) {
 func TestSmallFeed(t *testing.T) {
 	storetest.Run(t, true, func(t *testing.T) storetest.Opener { return opener(t.TempDir(), lsm.Options{FeedEvents: 2}) })
 }
+
+func TestHistory(t *testing.T) {
+	storetest.RunHistory(t, true, func(t *testing.T) storetest.KeepingOpener {
+		dir := t.TempDir()
+		return func(t testing.TB, clock store.Clock, k store.Keeping) store.Engine {
+			return opener(dir, lsm.Options{History: k})(t, clock)
+		}
+	})
+}
+
+// TestWithHistory passes an engine that moves what it compacts through the whole suite.
+func TestWithHistory(t *testing.T) {
+	k := store.Keeping{Keep: func(string) bool { return true }, Full: 2, Light: 1, Bytes: 1 << 12}
+	storetest.Run(t, true, func(t *testing.T) storetest.Opener { return opener(t.TempDir(), lsm.Options{History: k}) })
+}

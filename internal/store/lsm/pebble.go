@@ -129,6 +129,9 @@ func (s *session) load() (loaded, error) {
 	if err == nil {
 		l.expiries, err = s.loadExpiries()
 	}
+	if err == nil {
+		s.past.bytes, err = s.meta(metaPast)
+	}
 	return l, err
 }
 
