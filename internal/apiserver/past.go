@@ -237,11 +237,12 @@ func (f *face) follow(was *face, e *api.State, rev store.Revision) {
 	}
 	known := was != nil && was.fields != nil && f.prev != store.Absent
 	for _, m := range f.managers {
-		if !known || !slices.ContainsFunc(was.managers, func(o metav1.ManagedFieldsEntry) bool { return sameEntry(m, o) }) {
-			if m := (api.Manager{Name: m.Manager, Operation: string(m.Operation), Subresource: m.Subresource}); known || f.latest(m) {
-				e.Managers = append(e.Managers, m)
-			}
+		if known && !slices.ContainsFunc(was.managers, func(o metav1.ManagedFieldsEntry) bool { return idle(&m, &o) }) {
+			e.Managers = append(e.Managers, managerOf(&m))
 		}
+	}
+	if len(e.Managers) == 0 {
+		e.Managers = f.latest()
 	}
 	if !known {
 		return
@@ -262,25 +263,34 @@ func (f *face) follow(was *face, e *api.State, rev store.Revision) {
 	slices.Sort(e.Changed)
 }
 
-// latest says whether nobody wrote after a manager. With the state before unknown,
-// that is as near as one can come to who made a change.
-func (f *face) latest(m api.Manager) bool {
-	var own, last time.Time
-	for _, o := range f.managers {
-		if o.Time == nil {
+// latest returns the managers after whom nobody wrote: as near as one can come to
+// who made a change if the state before is unknown, or was made in the same second.
+func (f *face) latest() (out []api.Manager) {
+	var last time.Time
+	for i := range f.managers {
+		m := &f.managers[i]
+		if m.Time == nil || m.Time.Time.Before(last) {
 			continue
 		}
-		if o.Manager == m.Name && string(o.Operation) == m.Operation && o.Subresource == m.Subresource {
-			own = o.Time.Time
+		if m.Time.After(last) {
+			last, out = m.Time.Time, nil
 		}
-		if o.Time.After(last) {
-			last = o.Time.Time
-		}
+		out = append(out, managerOf(m))
 	}
-	return !own.Before(last)
+	return out
 }
 
-func sameEntry(a, b metav1.ManagedFieldsEntry) bool {
-	return a.Manager == b.Manager && a.Operation == b.Operation && a.Subresource == b.Subresource && a.Time.Equal(b.Time) &&
-		(a.FieldsV1 == nil) == (b.FieldsV1 == nil) && (a.FieldsV1 == nil || a.FieldsV1.Equal(*b.FieldsV1))
+func managerOf(m *metav1.ManagedFieldsEntry) api.Manager {
+	return api.Manager{Name: m.Manager, Operation: string(m.Operation), Subresource: m.Subresource}
+}
+
+// idle says whether a manager's entry has at most lost fields to another one.
+func idle(now, was *metav1.ManagedFieldsEntry) bool {
+	size := func(m *metav1.ManagedFieldsEntry) int {
+		if m.FieldsV1 == nil {
+			return 0
+		}
+		return len(m.FieldsV1.GetRawBytes())
+	}
+	return managerOf(now) == managerOf(was) && now.Time.Equal(was.Time) && size(now) <= size(was)
 }

@@ -39,6 +39,7 @@ type Config struct {
 	Domain       string
 	SANs         []string // further names in the API's certificate
 	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
+	History      History
 
 	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
 	RuntimeEndpoint string
@@ -92,7 +93,7 @@ func (s *system) prepare() error {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
-	engine, err := lsm.Open(s.Places.Store(), lsm.Options{Logger: s.Log})
+	engine, err := lsm.Open(s.Places.Store(), lsm.Options{Logger: s.Log, History: s.History.keeping()})
 	var held *store.HeldError
 	if errors.As(err, &held) {
 		return fmt.Errorf("another proa (process %d) runs the cluster in %s: stop it with 'proa down', or give this one its own --root",
@@ -102,7 +103,11 @@ func (s *system) prepare() error {
 		return fmt.Errorf("open the store: %w", err)
 	}
 	s.engine = engine
-	if err := s.introduce(); err != nil {
+	err = s.History.forget(engine)
+	if err == nil {
+		err = s.introduce()
+	}
+	if err != nil {
 		engine.Close()
 		return err
 	}
