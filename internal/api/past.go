@@ -23,7 +23,7 @@ func (p *Past) List() bool { return p.Revision == 0 && p.At.IsZero() }
 const HistoryPath = "/history"
 
 // A History is what became of one object, newest first. What is missing between
-// two states changed nothing but the status.
+// two states was of minor changes.
 type History struct {
 	Kind       string  `json:"kind"`       // History
 	APIVersion string  `json:"apiVersion"` // proa/v1
@@ -44,8 +44,8 @@ type State struct {
 	// known; of the metadata, what a client can change.
 	Changed []string `json:"changed,omitempty"`
 
-	StatusOnly bool `json:"statusOnly,omitempty"` // of these only few are kept
-	Gap        bool `json:"gap,omitempty"`        // the state before is not kept any more
+	Minor bool `json:"minor,omitempty"` // only the status, or what controllers note, has changed: few of these are kept
+	Gap   bool `json:"gap,omitempty"`   // the state before is not kept any more
 
 	Error  string          `json:"error,omitempty"`  // why the object cannot be shown
 	Object json.RawMessage `json:"object,omitempty"` // as it is served in the version of the path; absent from a deletion

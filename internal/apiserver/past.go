@@ -49,12 +49,16 @@ func Keeps(secrets bool) func(key string) bool {
 }
 
 // weight is what a state is worth to history once it is over. What a controller
-// has made for another object it would make again from that object's own history.
+// has made for another object it would make again from that object's own
+// history. What changes the status, or what the controllers note beside the spec,
+// must not push out what somebody wanted.
 func (w *writing) weight(obj, was api.Object) store.Weight {
 	switch {
 	case metav1.GetControllerOfNoCopy(obj) != nil:
 		return store.Passing
-	case w.r.Sub == "status" && was != nil && maps.Equal(obj.GetLabels(), was.GetLabels()) && maps.Equal(obj.GetAnnotations(), was.GetAnnotations()):
+	case was == nil || !maps.Equal(obj.GetLabels(), was.GetLabels()):
+	case w.r.Sub == "status" && maps.Equal(obj.GetAnnotations(), was.GetAnnotations()),
+		w.r.User.Name == api.UserControllers && w.res.Generation && obj.GetGeneration() == was.GetGeneration():
 		return store.Light
 	}
 	return store.Full
@@ -120,7 +124,7 @@ func (s *Server) was(ctx context.Context, t *table, r *api.Request, versions ite
 		}
 		resp := &api.Response{Item: item}
 		if p.Revision == 0 && newer != nil && newer.Prev != v.Revision && newer.Prev != store.Absent {
-			resp.Warnings = []string{fmt.Sprintf("this is revision %d; changes of the status between it and revision %d are not kept any more", v.Revision, newer.Revision)}
+			resp.Warnings = []string{fmt.Sprintf("this is revision %d; minor changes between it and revision %d are not kept any more", v.Revision, newer.Revision)}
 		}
 		return resp, nil
 	}
@@ -149,7 +153,7 @@ func (s *Server) history(ctx context.Context, t *table, r *api.Request, versions
 		}
 		n := len(h.Items)
 		var now *face
-		e := api.State{Revision: strconv.FormatInt(v.Revision, 10), Time: v.Time, User: v.User, StatusOnly: v.Weight == store.Light && !v.Deleted, Verb: "update"}
+		e := api.State{Revision: strconv.FormatInt(v.Revision, 10), Time: v.Time, User: v.User, Minor: v.Weight == store.Light && !v.Deleted, Verb: "update"}
 		switch {
 		case err != nil:
 			e.Error = err.Error()
@@ -241,8 +245,8 @@ func (f *face) follow(was *face, e *api.State, rev store.Revision) {
 			e.Managers = append(e.Managers, managerOf(&m))
 		}
 	}
-	if len(e.Managers) == 0 {
-		e.Managers = f.latest()
+	if last := f.latest(); len(e.Managers) == 0 && len(last) == 1 {
+		e.Managers = last
 	}
 	if !known {
 		return

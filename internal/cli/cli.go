@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A Command is one word after "proa".
@@ -34,12 +35,18 @@ type Call struct {
 
 	detach, pretend, force, keep, json bool
 	nodes                              int
+
+	kubeconfig, context, namespace, output string
+	all, dry                               bool
+	at                                     time.Time
+	rev                                    int64
 }
 
 // Commands is every command, in the order of the help.
 func Commands() []*Command {
 	return []*Command{
 		Up, Down, Status, Kubectl,
+		History, Show, Undo,
 		ImageLoad, ImageList,
 		Install, Uninstall, Clean, Config,
 		Version, Unpack,
@@ -47,7 +54,7 @@ func Commands() []*Command {
 }
 
 // groups are the headings of the help, in order.
-var groups = []string{"Cluster", "Images", "Machine", "Other"}
+var groups = []string{"Cluster", "Objects", "Images", "Machine", "Other"}
 
 // Main runs the command line and returns the exit status: 2 for a wrong call, 1
 // for a failure, that of kubectl for kubectl.

@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"context"
+	"io"
 	"net"
 	"os"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"sigs.k8s.io/yaml"
 )
 
 func TestMain(m *testing.M) {
@@ -24,10 +27,30 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"listen": listen,
+			"listen":  listen,
+			"request": request,
 		},
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
 	})
+}
+
+// request sends METHOD PATH [FILE] to the cluster in $WORK/c; the file is YAML.
+func request(ts *testscript.TestScript, neg bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs("c/etc/kubeconfig"))
+	ts.Check(err)
+	r, err := parseKubeconfig(b, "", "")
+	ts.Check(err)
+	r.warn = io.Discard
+	var body []byte
+	if len(args) > 2 {
+		body, err = yaml.YAMLToJSON([]byte(ts.ReadFile(args[2])))
+		ts.Check(err)
+	}
+	r.header.Set("User-Agent", "tester/1")
+	_, err = r.do(context.Background(), args[0], args[1], nil, "application/json", body)
+	if neg != (err != nil) {
+		ts.Fatalf("%v: %v", args, err)
+	}
 }
 
 // freePorts returns the first of four ports in a row that nobody uses.
