@@ -139,6 +139,10 @@ func (s *Server) was(ctx context.Context, t *table, r *api.Request, versions ite
 		what, oldest.Time.Format(time.RFC3339), oldest.Revision))
 }
 
+// maxStates bounds the history that one answer holds. What is kept is less; of an
+// object that changes all the time there may be more above the horizon.
+const maxStates = 1000
+
 // history answers with all states.
 func (s *Server) history(ctx context.Context, t *table, r *api.Request, versions iter.Seq2[store.Version, error]) (*api.Response, error) {
 	h := &api.History{Kind: "History", APIVersion: "proa/v1", Items: []api.State{}}
@@ -175,7 +179,7 @@ func (s *Server) history(ctx context.Context, t *table, r *api.Request, versions
 		if n > 0 {
 			newer.follow(now, &h.Items[n-1], v.Revision)
 		}
-		if n > 0 && n == r.Past.Limit {
+		if n > 0 && n == r.Past.Limit || n == maxStates {
 			return &api.Response{History: h}, nil
 		}
 		h.Items = append(h.Items, e)

@@ -24,8 +24,7 @@ type pastSize struct {
 	from  store.Revision // nothing in the order is below
 }
 
-// A mover makes one batch's changes to the history. The methods of one without a
-// batch do nothing.
+// A mover makes one batch's changes to the history.
 type mover struct {
 	s       *session
 	b       *pebble.Batch
@@ -49,7 +48,7 @@ func (s *session) mover(b *pebble.Batch) *mover {
 
 // move takes over the version that a change ended, and the mark of a deletion.
 func (m *mover) move(l *logEntry) error {
-	if !m.keep.Keeps(l.key) {
+	if l.prev == store.Absent && !l.deleted || !m.keep.Keeps(l.key) {
 		return nil
 	}
 	if l.prev != store.Absent && l.ended != store.Passing {
