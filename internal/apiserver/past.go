@@ -269,6 +269,7 @@ func (f *face) follow(was *face, e *api.State, rev store.Revision) {
 		e.Changed = append(e.Changed, "metadata")
 	}
 	slices.Sort(e.Changed)
+	e.Minor = e.Minor || len(e.Changed) == 0 || slices.Equal(e.Changed, []string{"status"})
 }
 
 // latest returns the managers after whom nobody wrote: as near as one can come to

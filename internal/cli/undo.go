@@ -25,8 +25,8 @@ defaults, validation and admission, and it fails if somebody else changes the
 object at the same moment. So it is in the history, too, and can be undone.
 
 Without --to or --at it takes back the last change of these that was not made by
-the cluster's own controllers. A deleted object is made again, as
-a new one: its status, its uid and what was in its volumes do not come back.
+the cluster's own controllers. A deleted object is made again, as a new one: its
+status, its uid and what was in its volumes do not come back.
 
   proa undo deploy/web
   proa undo deploy/web --to 1234 --dry-run
