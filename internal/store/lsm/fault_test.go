@@ -201,7 +201,11 @@ func crash(t *testing.T, unsynced int) {
 		}
 		return nil
 	})
-	e, err := Open("d", Options{FS: errorfs.Wrap(mem, camera), Reserve: -1, History: lossless, tune: tiny})
+	keep := lossless
+	if unsynced == 30 { // and the caps
+		keep.Full, keep.Light, keep.Bytes = 3, 1, 16<<10
+	}
+	e, err := Open("d", Options{FS: errorfs.Wrap(mem, camera), Reserve: -1, History: keep, tune: tiny})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +226,7 @@ func crash(t *testing.T, unsynced int) {
 		t.Fatal("too few crash points to mean anything")
 	}
 	for i, p := range pictures {
-		e, err := Open("d", Options{FS: p.fs, Reserve: -1, History: lossless, tune: tiny})
+		e, err := Open("d", Options{FS: p.fs, Reserve: -1, History: keep, tune: tiny})
 		if err != nil {
 			t.Fatalf("crash %d before %s: %v", i, p.op, err)
 		}

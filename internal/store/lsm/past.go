@@ -29,6 +29,7 @@ type mover struct {
 	s       *session
 	b       *pebble.Batch
 	keep    *store.Keeping
+	full    bool // the disk is: nothing more is kept
 	keys    map[string]*shelf
 	pending int64 // bytes of what has been put on shelves
 	bytes   int64 // by how much the history grows
@@ -43,13 +44,17 @@ type shelf struct {
 }
 
 func (s *session) mover(b *pebble.Batch) *mover {
-	return &mover{s: s, b: b, keep: &s.e.opts.History, keys: map[string]*shelf{}}
+	return &mover{s: s, b: b, keep: &s.e.opts.History, full: s.space.low(), keys: map[string]*shelf{}}
 }
 
-// move takes over the version that a change ended, and the mark of a deletion.
+// move takes over the version that a change ended, and the mark of a deletion. On
+// a disk that is nearly full the history of what changes ends instead.
 func (m *mover) move(l *logEntry) error {
 	if l.prev == store.Absent && !l.deleted || !m.keep.Keeps(l.key) {
 		return nil
+	}
+	if m.full {
+		return m.end(l.key, func(past.Entry) bool { return true })
 	}
 	if l.prev != store.Absent && l.ended != store.Passing {
 		if err := m.put(l, l.prev, l.ended); err != nil {

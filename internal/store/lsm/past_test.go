@@ -24,8 +24,11 @@ var lossless = store.Keeping{Keep: func(string) bool { return true }, Full: 1 <<
 // each of the changes, and nothing that contradicts them. The changes whose
 // revisions nobody was told may be there.
 func verifyPast(e *Engine, byRev map[store.Revision]store.Event) error {
-	if e.opts.History.Keep == nil {
+	switch {
+	case e.opts.History.Keep == nil:
 		return nil
+	case e.opts.History.Bytes < lossless.Bytes:
+		return scan(e)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -249,6 +252,50 @@ func TestDamagedPast(t *testing.T) {
 	}
 	if got != " 6 5 4 3 !2 1" {
 		t.Errorf("the history is%s", got)
+	}
+}
+
+// TestPastOfFullDisk checks that a history gives way when there is no room for it.
+func TestPastOfFullDisk(t *testing.T) {
+	mem := vfs.NewMem()
+	free := func(n uint64) { mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: 1 << 40}) }
+	free(1 << 30)
+	e, err := Open("d", Options{FS: mem, History: lossless})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	states := func(key string) (n int) {
+		t.Helper()
+		seq, err := e.History(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range seq {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n
+	}
+	for i := range 10 {
+		if _, err := e.Write(t.Context(), store.Op{Key: fmt.Sprint("k", i%2), Value: []byte("v"), Expect: store.Any}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Compact(t.Context(), 9); err != nil {
+		t.Fatal(err)
+	}
+	free(DefaultReserve - 1)
+	if err := e.Compact(t.Context(), 10); err != nil { // to where k1 has changed
+		t.Fatal(err)
+	}
+	if a, b := states("k0"), states("k1"); a != 5 || b != 1 {
+		t.Errorf("%d and %d states", a, b)
+	}
+	if err := scan(e); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -146,6 +146,12 @@ func everythingIsKept(s *suite) {
 			}
 		}
 	})
+	if err := s.Close(); err != nil {
+		s.Fatal(err)
+	}
+	_, err := s.Engine.(store.Historian).History(context.Background(), "a/0")
+	s.fails("history of what is closed", err, store.ErrClosed)
+	s.fails("forget what is closed", s.Engine.(store.Historian).Forget(context.Background(), ""), store.ErrClosed)
 }
 
 func capsPerKey(s *suite) {
