@@ -46,7 +46,15 @@ type Options struct {
 	// for watchers. 0 means feed.DefaultEvents and feed.DefaultBytes.
 	FeedEvents, FeedBytes int
 
-	tune func(*pebble.Options) // for tests
+	// ScrubEvery is the time between two passes of the scrub, which reads the
+	// whole store and verifies its checksums, and ScrubRate how many bytes a second
+	// it reads at most. 0 means DefaultScrubEvery and DefaultScrubRate; a negative
+	// ScrubEvery means no scrub.
+	ScrubEvery time.Duration
+	ScrubRate  int64
+
+	// Tune changes how Pebble is set up, for tests: small files, say.
+	Tune func(*pebble.Options)
 }
 
 // An Engine is a store.Engine, store.Advancer and store.Reopener on Pebble.
@@ -64,6 +72,9 @@ type Engine struct {
 	horizon   atomic.Int64
 	syncs     atomic.Int64
 	compactMu sync.Mutex
+	scrub     scrubber
+	scrubEnd  context.CancelFunc
+	scrubbing sync.WaitGroup
 
 	mu     sync.RWMutex // guards ses and closed; read-locked while the database is used
 	ses    *session
@@ -119,6 +130,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.feed = feed.New(l.newest, o.FeedEvents, o.FeedBytes, e.older)
 	go ses.run()
 	e.ttl.Add(l.expiries...)
+	e.startScrub()
 	return e, nil
 }
 
@@ -146,7 +158,7 @@ func (e *Engine) open() (*session, loaded, error) {
 	s := &session{e: e, guard: newGuard(e.fs, &e.syncs), done: make(chan struct{})}
 	s.arrived.L = &s.mu
 	dir := e.fs.PathJoin(e.dir, "db")
-	db, err := openPebble(dir, s.guard, e.logger, e.opts.tune)
+	db, err := openPebble(dir, s.guard, e.logger, e.opts.Tune)
 	if err != nil {
 		s.guard.trip(err)
 		return nil, loaded{}, fmt.Errorf("store: open %s: %w", dir, err)
@@ -224,6 +236,8 @@ func (e *Engine) Close() error {
 	if closed {
 		return store.ErrClosed
 	}
+	e.scrubEnd()
+	e.scrubbing.Wait()
 	ses.stop()
 	e.ttl.Close()
 	e.compactMu.Lock()
