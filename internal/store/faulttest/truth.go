@@ -270,7 +270,7 @@ func (t *Truth) checkBase(base state, horizon store.Revision, m Mark) error {
 		switch r, ok := base[key]; {
 		case ok && (r.Revision < a.rev || op.Delete && r.Revision == a.rev):
 			return fmt.Errorf("%s is %s at the horizon %d; %s changed it at %d", key, show(r), horizon, a.user, a.rev)
-		case !ok && !op.Delete && op.TTL == 0 && !t.doubtfulDelete(key):
+		case !ok && !op.Delete && op.TTL == 0 && !t.mayBeDeleted(key, a.rev, horizon):
 			return fmt.Errorf("%s is gone at the horizon %d; %s wrote it at %d", key, horizon, a.user, a.rev)
 		}
 	}
@@ -286,12 +286,15 @@ func (t *Truth) checkBase(base state, horizon store.Revision, m Mark) error {
 	return nil
 }
 
-// doubtfulDelete says whether a deletion of key, or a write that ends by itself, was
-// asked for of which nobody knows what became.
-func (t *Truth) doubtfulDelete(key string) bool {
+// mayBeDeleted says whether a deletion of key, or a write that ends by itself, was
+// asked for that was made between two revisions, or of which nobody knows what
+// became. (What is acknowledged after a mark may have been made before it.)
+func (t *Truth) mayBeDeleted(key string, after, upTo store.Revision) bool {
 	for user, op := range t.sent {
-		if op.Key == key && (op.Delete || op.TTL > 0) && t.revision[user] == 0 && !t.refused[user] {
-			return true
+		if op.Key == key && (op.Delete || op.TTL > 0) && !t.refused[user] {
+			if rev := t.revision[user]; rev == 0 || rev > after && rev <= upTo {
+				return true
+			}
 		}
 	}
 	return false

@@ -201,7 +201,12 @@ func (s *session) commit(group []*request) {
 // publish makes the group durable and then visible.
 func (g *pending) publish() bool {
 	s := g.s
-	if err := s.apply(g.batch); err != nil {
+	last := g.first + int64(len(g.events)) - 1
+	err := s.apply(g.batch)
+	if err == nil {
+		err = s.reach.write(last)
+	}
+	if err != nil {
 		s.guard.trip(err)
 		return false
 	}
@@ -210,7 +215,6 @@ func (g *pending) publish() bool {
 	if s.guard.tripped() != nil {
 		return false
 	}
-	last := g.first + int64(len(g.events)) - 1
 	s.e.newest.Store(last)
 	s.e.feed.Publish(store.Batch{Events: g.events, Revision: last})
 	s.e.ttl.Add(g.expiries...)

@@ -124,7 +124,11 @@ func (s *session) advance(to store.Revision) (store.Revision, error) {
 	b := s.db.NewBatch()
 	_ = b.Set(metaNewest, appendRevision(nil, to), nil)
 	_ = b.Set(metaHorizon, appendRevision(nil, to), nil)
-	if err := s.apply(b); err != nil {
+	err := s.apply(b)
+	if err == nil {
+		err = s.reach.write(to)
+	}
+	if err != nil {
 		s.guard.trip(err)
 		return 0, s.poisoned()
 	}

@@ -1,6 +1,10 @@
 package lsm
 
 import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -32,14 +36,105 @@ func openOn(d *faulttest.Disk, clock store.Clock) (faulttest.Engine, error) {
 func TestCrash(t *testing.T) {
 	r := storetest.Rand(t)
 	f, err := faulttest.Crashes{
-		Open: openOn, Seed: r.Uint64(), Load: faulttest.Load{Writers: 4, Writes: 40, Value: 1500, Jumps: true},
-		Sessions: 3, Every: 1, Nested: 4,
+		Open: openOn, Seed: r.Uint64(), Load: faulttest.Load{Writers: 3, Writes: 25, Value: 1500, Jumps: true},
+		Sessions: 2, Every: 1, Nested: 4,
 	}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d crash points, %d of them in recoveries, in %d writes: %v", f.Points, f.Nested, f.Writes, f.Kinds)
-	if f.Points < 300 || f.Nested < 20 {
+	if f.Points < 200 || f.Nested < 20 {
 		t.Error("too few crash points to mean anything")
+	}
+}
+
+// TestFailure fails operations on the disk, one a run: with EIO any, with ENOSPC
+// those that take room.
+func TestFailure(t *testing.T) {
+	r := storetest.Rand(t)
+	hit := 0
+	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+		for _, lasting := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v/lasting=%v", errno, lasting), func(t *testing.T) {
+				for range failures {
+					f := faulttest.Failure{Open: openOn, Seed: r.Uint64(), Errno: errno, Lasting: lasting, At: 1 + r.Int64N(250),
+						Load: faulttest.Load{Writers: 3, Writes: 30, Value: 1500}}
+					was, err := f.Run(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if was {
+						hit++
+					}
+				}
+			})
+		}
+	}
+	t.Logf("%d failures", hit)
+	if hit < failures {
+		t.Error("too few failures to mean anything")
+	}
+}
+
+const failures = 10 // of each sort
+
+// TestFlips turns over bits of every file that there is.
+func TestFlips(t *testing.T) {
+	r := storetest.Rand(t)
+	for _, crash := range []bool{false, true} {
+		f, err := faulttest.Flips{Open: openOn, Seed: r.Uint64(), Each: 25, Crash: crash,
+			Load: faulttest.Load{Writers: 2, Writes: 60, Value: 600, Jumps: true}}.Run(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		t.Logf("%d flips, %d told of by reads, %d by a refusal to open", f.Flips, f.Told, f.Refused)
+		if f.Told == 0 || f.Refused == 0 {
+			t.Error("no flip was noticed")
+		}
+	}
+}
+
+// A deletion whose last value cannot be read just now is not made: its event
+// would have to lie. One whose value is damaged is made, and its event is empty.
+func TestDeleteUnreadable(t *testing.T) {
+	disk := faulttest.NewDisk()
+	var fail atomic.Bool
+	disk.Before = func(op faulttest.Op) error {
+		if fail.Load() && op.Kind == faulttest.Read {
+			return syscall.EIO
+		}
+		return nil
+	}
+	open := func() *Engine {
+		e, err := Open("d", Options{FS: disk, Reserve: -1, ScrubEvery: -1, Tune: func(o *pebble.Options) { tiny(o); o.CacheSize = 1 }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	e := open()
+	for i := range 60 {
+		if _, err := e.Write(t.Context(), store.Op{Key: fmt.Sprint("k", i), Value: make([]byte, 1000), Expect: store.Absent}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.ses.db.Compact(t.Context(), []byte{0}, []byte{255}, false); err != nil {
+		t.Fatal(err)
+	}
+	fail.Store(true)
+	_, err := e.Write(t.Context(), store.Op{Key: "k7", Delete: true, Expect: 8})
+	if !errors.Is(err, syscall.EIO) || errors.As(err, new(*store.CorruptError)) {
+		t.Fatalf("deleted without its value: %v", err)
+	}
+	fail.Store(false)
+	rev, err := e.Write(t.Context(), store.Op{Key: "k7", Delete: true, Expect: 8})
+	if err != nil || rev != 61 {
+		t.Fatalf("revision %d, %v", rev, err)
+	}
+	if err := e.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
 	}
 }

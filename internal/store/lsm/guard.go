@@ -121,12 +121,10 @@ func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := g.enter(); err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(g.FS.PathBase(name), "marker.") {
-		// The marker names another file of the folder, whose entry must not come
-		// later to the disk than the marker's own.
-		if err := syncDir(g.FS, g.FS.PathDir(name)); err != nil {
-			return nil, g.leave("sync", g.FS.PathDir(name), err)
-		}
+	// A marker names another file of the folder, whose entry must not come later
+	// to the disk than the marker's own.
+	if err := g.settle(name); err != nil {
+		return nil, err
 	}
 	f, err := g.FS.Create(name, c)
 	return g.file(f, name, g.leave("create", name, err))
@@ -170,7 +168,21 @@ func (g *guard) Remove(name string) error {
 	if g.tripped() != nil {
 		return errFrozen
 	}
+	// Nor may the marker before be gone sooner than the new one is there.
+	if err := g.settle(name); err != nil {
+		return err
+	}
 	return g.FS.Remove(name)
+}
+
+// settle makes the folder durable as it is if name is that of a marker.
+func (g *guard) settle(name string) error {
+	if !strings.HasPrefix(g.FS.PathBase(name), "marker.") {
+		return nil
+	}
+	g.syncs.Add(1)
+	dir := g.FS.PathDir(name)
+	return g.leave("sync", dir, syncDir(g.FS, dir))
 }
 
 func (g *guard) RemoveAll(name string) error {

@@ -102,6 +102,7 @@ type session struct {
 
 	heads heads
 	space space
+	reach reach
 	ended bool // guarded by e.mu
 }
 
@@ -168,7 +169,10 @@ func (e *Engine) open() (*session, loaded, error) {
 	if s.space.reserve == 0 {
 		s.space.reserve = DefaultReserve
 	}
-	l, err := s.load()
+	l, err := loaded{}, s.reach.open(s.guard, e.fs.PathJoin(e.dir, "reached"))
+	if err == nil {
+		l, err = s.load()
+	}
 	if err == nil {
 		err = s.guard.tripped()
 	}
@@ -219,7 +223,7 @@ func (e *Engine) Reopen(context.Context) error {
 	}
 	e.ses = ses
 	e.newest.Store(l.newest)
-	e.horizon.Store(l.horizon)
+	e.horizon.Store(max(l.horizon, e.horizon.Load())) // a broken-off compaction may have announced more
 	e.feed.Skip(l.newest)
 	go ses.run()
 	e.ttl.Add(l.expiries...)
@@ -286,6 +290,7 @@ func (s *session) end() error {
 	s.ending = true
 	s.arrived.Signal()
 	s.mu.Unlock()
+	defer s.reach.close()
 	if !failed {
 		return s.db.Close()
 	}

@@ -2,9 +2,11 @@ package lsm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -19,8 +21,12 @@ const (
 	logChunk    = 1024    // log entries that a watch reads at a time
 )
 
-// damaged wraps an error of Pebble's with the key that it was met at.
+// damaged makes of an error met at a key's record a *store.CorruptError, unless
+// it is the disk's: what cannot be read now need not be damaged.
 func damaged(key string, rev store.Revision, err error) error {
+	if errors.As(err, new(syscall.Errno)) {
+		return fmt.Errorf("store: read the record of %s at revision %d: %w", key, rev, err)
+	}
 	return &store.CorruptError{Key: key, Revision: rev, Err: err}
 }
 
@@ -277,6 +283,9 @@ func readVersion(r pebble.Reader, d *decoder, key string, rev store.Revision) (v
 	if err != nil {
 		return version{}, damaged(key, rev, err)
 	}
-	defer c.Close()
-	return d.record(k, rec)
+	v, err := d.record(k, rec)
+	if bad := c.Close(); bad != nil { // Get says nothing of a value that could not be read
+		return version{}, damaged(key, rev, bad)
+	}
+	return v, err
 }

@@ -94,8 +94,8 @@ func (s *scrubber) pass(ctx context.Context) error {
 		return err
 	}
 	p := &pace{ctx: ctx, rate: s.rate, next: time.Now()}
-	for name := range tables {
-		if err := s.table(p, name); err != nil {
+	for name, first := range tables {
+		if err := s.table(p, name, first); err != nil {
 			return err
 		}
 	}
@@ -119,14 +119,15 @@ func (s *scrubber) damage(err error) {
 	}
 }
 
-// tables are the files that the database consists of now.
-func (e *Engine) tables() (map[string]bool, error) {
-	names := map[string]bool{}
+// tables are the files that the database consists of now, with the first key
+// of each.
+func (e *Engine) tables() (map[string]string, error) {
+	names := map[string]string{}
 	err := e.use(func(s *session) error {
 		levels, err := s.db.SSTables()
 		for _, l := range levels {
 			for _, t := range l {
-				names[t.BackingSSTNum.String()+".sst"] = true
+				names[t.BackingSSTNum.String()+".sst"] = readable(t.Smallest.UserKey)
 			}
 		}
 		return err
@@ -134,22 +135,31 @@ func (e *Engine) tables() (map[string]bool, error) {
 	return names, err
 }
 
+// readable names the record that a key of the database belongs to.
+func readable(dbKey []byte) string {
+	if key, _, ok := parseVersionKey(dbKey); ok {
+		return string(key)
+	}
+	return fmt.Sprintf("%q", dbKey)
+}
+
 // table reads one file.
-func (s *scrubber) table(p *pace, name string) error {
+func (s *scrubber) table(p *pace, name, first string) error {
 	path := s.e.fs.PathJoin(s.e.dir, "db", name)
 	f, err := s.e.fs.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // compacted away
 	}
-	var last string
+	last := first
 	if err == nil {
-		last, err = s.read(p, f)
+		err = s.read(p, f, &last)
 	}
 	if err == nil || p.ctx.Err() != nil {
 		return p.ctx.Err()
 	}
-	if now, e := s.e.tables(); e != nil || !now[name] {
-		return e // it is not part of the database any more
+	now, bad := s.e.tables()
+	if _, ok := now[name]; bad != nil || !ok {
+		return bad // it is not part of the database any more
 	}
 	if c := (*store.CorruptError)(nil); !errors.As(err, &c) {
 		err = damaged(last, 0, fmt.Errorf("at or after this key, in %s: %w", path, err))
@@ -158,9 +168,9 @@ func (s *scrubber) table(p *pace, name string) error {
 	return nil
 }
 
-// read verifies the checksums of all blocks and records of a table. It returns
-// the last key that was well.
-func (s *scrubber) read(p *pace, f vfs.File) (last string, err error) {
+// read verifies the checksums of all blocks and records of a table. It leaves
+// in last the last key that was well.
+func (s *scrubber) read(p *pace, f vfs.File, last *string) (err error) {
 	defer func() {
 		if r := recover(); r != nil { // as Pebble may do over a damaged file
 			err = fmt.Errorf("panic: %v", r)
@@ -168,27 +178,27 @@ func (s *scrubber) read(p *pace, f vfs.File) (last string, err error) {
 	}()
 	readable, err := sstable.NewSimpleReadable(&pacedFile{f, p, s})
 	if err != nil {
-		return "", errors.Join(err, f.Close())
+		return errors.Join(err, f.Close())
 	}
 	policy := bloom.FilterPolicy(10)
 	o := pebble.Options{Comparer: comparer, Filters: map[string]pebble.FilterPolicy{policy.Name(): policy}}
 	o.EnsureDefaults()
 	r, err := sstable.NewReader(p.ctx, readable, o.MakeReaderOptions()) // without a cache
 	if err != nil {
-		return "", errors.Join(err, readable.Close())
+		return errors.Join(err, readable.Close())
 	}
 	defer r.Close()
-	if last, err = s.records(r); err != nil {
-		return last, err
+	if err := s.records(r, last); err != nil {
+		return err
 	}
-	return last, r.ValidateBlockChecksums()
+	return r.ValidateBlockChecksums()
 }
 
 // records verifies what a table's keys say of versions and log entries.
-func (s *scrubber) records(r *sstable.Reader) (last string, err error) {
+func (s *scrubber) records(r *sstable.Reader, last *string) error {
 	it, err := r.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer it.Close()
 	var d decoder
@@ -199,30 +209,29 @@ func (s *scrubber) records(r *sstable.Reader) (last string, err error) {
 		}
 		v, _, err := kv.Value(nil)
 		if err != nil {
-			return last, err
+			return err
 		}
-		if last, err = d.verify(kv.K.UserKey, v); err != nil {
-			return last, err
+		if err := d.verify(kv.K.UserKey, v); err != nil {
+			return err
 		}
+		*last = readable(kv.K.UserKey)
 		n++
 	}
 	s.mu.Lock()
 	s.now.Records += n
 	s.mu.Unlock()
-	return last, it.Error()
+	return it.Error()
 }
 
-// verify checks one pair of the database, whatever its keyspace, and names it.
-func (d *decoder) verify(dbKey, value []byte) (name string, err error) {
+// verify checks one pair of the database, whatever its keyspace.
+func (d *decoder) verify(dbKey, value []byte) (err error) {
 	switch {
 	case len(dbKey) > 0 && dbKey[0] == spaceVersion:
-		v, err := d.record(dbKey, value)
-		return v.Key, err
+		_, err = d.record(dbKey, value)
 	case len(dbKey) > 0 && dbKey[0] == spaceLog:
-		l, err := decodeLogEntry(dbKey, value)
-		return l.key, err
+		_, err = decodeLogEntry(dbKey, value)
 	}
-	return fmt.Sprintf("%q", dbKey), nil
+	return err
 }
 
 // A pace lets so many bytes a second through, in portions of a second.
