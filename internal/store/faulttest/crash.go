@@ -248,4 +248,3 @@ func (x *crashing) goOn(ctx context.Context, e Engine, disk *Disk, clock *storet
 	}
 	return again, err
 }
-

@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"proa/internal/store"
+	"proa/internal/store/planted"
 )
 
 // Compact is store.Engine's. Its cost goes by the number of changes between the
@@ -62,7 +63,10 @@ func (s *session) compactChunk(after, upTo store.Revision) error {
 			it.Close()
 			return err
 		}
-		if l.prev != store.Absent {
+		if planted.Is("compaction-deletes-live") && !l.deleted {
+			l.prev = l.rev
+		}
+		if l.prev != store.Absent && !(planted.Is("compaction-resurrects") && l.deleted) {
 			key = appendVersionKey(key[:0], l.key, l.prev)
 			_ = b.Delete(key, nil) // fails only for an indexed batch
 		}
@@ -73,6 +77,9 @@ func (s *session) compactChunk(after, upTo store.Revision) error {
 	}
 	if err := it.Close(); err != nil {
 		return err
+	}
+	if planted.Is("compaction-skips-event") {
+		hi = appendLogKey(nil, upTo+2)
 	}
 	_ = b.DeleteRange(lo, hi, nil)
 	_ = b.Set(metaHorizon, appendRevision(nil, upTo), nil)
@@ -124,8 +131,11 @@ func (s *session) advance(to store.Revision) (store.Revision, error) {
 	b := s.db.NewBatch()
 	_ = b.Set(metaNewest, appendRevision(nil, to), nil)
 	_ = b.Set(metaHorizon, appendRevision(nil, to), nil)
+	if planted.Is("jump-not-durable") {
+		b.Reset()
+	}
 	err := s.apply(b)
-	if err == nil {
+	if err == nil && !planted.Is("jump-not-durable") {
 		err = s.reach.write(to)
 	}
 	if err != nil {

@@ -1,11 +1,14 @@
 package lsm
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -136,5 +139,102 @@ func TestDeleteUnreadable(t *testing.T) {
 	}
 	if err := e.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLogTail damages the end of the log, which holds the last acknowledged
+// changes: the engine does not open as if they had never been.
+func TestLogTail(t *testing.T) {
+	disk := faulttest.NewDisk()
+	e, err := openOn(disk, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		if _, err := e.Write(t.Context(), store.Op{Key: fmt.Sprint("k", i), Value: []byte("v"), Expect: store.Absent}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := disk.Clone() // as kill -9 leaves it
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range left.Files() {
+		if strings.HasSuffix(name, ".log") {
+			left.Flip(name, left.Size(name)*8-100)
+		}
+	}
+	_, err = openOn(left, nil)
+	if c := (*store.CorruptError)(nil); !errors.As(err, &c) || !strings.Contains(err.Error(), "d/reached") {
+		t.Fatalf("opened with a damaged end of the log: %v", err)
+	}
+	if err := left.Remove("d/reached"); err != nil {
+		t.Fatal(err)
+	}
+	if e, err = openOn(left, nil); err != nil || e.Revision() != 4 {
+		t.Fatalf("without the file, as the error says: %v", err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReopenTells fails the sync of a write, so that nobody knows whether it was
+// made. After the reopening it is there, and a watch from before tells of it.
+func TestReopenTells(t *testing.T) {
+	disk := faulttest.NewDisk()
+	var fail atomic.Bool
+	disk.Before = func(op faulttest.Op) error {
+		if op.Kind == faulttest.Sync && fail.Load() {
+			return syscall.EIO
+		}
+		return nil
+	}
+	e, err := openOn(disk, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	write := func(key string) error {
+		_, err := e.Write(t.Context(), store.Op{Key: key, Value: []byte("v"), Expect: store.Absent})
+		return err
+	}
+	if err := write("before"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	seq, err := e.Watch(ctx, "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fail.Store(true)
+	if err := write("doubtful"); !errors.Is(err, store.ErrPoisoned) || e.Revision() != 1 {
+		t.Fatalf("written without a sync: %v, revision %d", err, e.Revision())
+	}
+	fail.Store(false)
+	if err := e.Reopen(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if e.Revision() != 2 {
+		t.Fatalf("the write is not there, as on this disk it should be: revision %d", e.Revision())
+	}
+	if err := write("after"); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for b, err := range seq {
+		if err != nil {
+			t.Fatalf("after %q: %v", got, err)
+		}
+		for _, ev := range b.Events {
+			got = append(got, ev.Key)
+		}
+		if b.Revision == 3 {
+			break
+		}
+	}
+	if strings.Join(got, " ") != "before doubtful after" {
+		t.Errorf("the watch tells of %q", got)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"proa/internal/store"
 	"proa/internal/store/expiry"
 	"proa/internal/store/feed"
+	"proa/internal/store/planted"
 )
 
 // DefaultReserve is how much free disk space the engine leaves alone.
@@ -130,7 +131,9 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.horizon.Store(l.horizon)
 	e.feed = feed.New(l.newest, o.FeedEvents, o.FeedBytes, e.older)
 	go ses.run()
-	e.ttl.Add(l.expiries...)
+	if !planted.Is("expiry-forgotten") {
+		e.ttl.Add(l.expiries...)
+	}
 	e.startScrub()
 	return e, nil
 }
@@ -224,7 +227,9 @@ func (e *Engine) Reopen(context.Context) error {
 	e.ses = ses
 	e.newest.Store(l.newest)
 	e.horizon.Store(max(l.horizon, e.horizon.Load())) // a broken-off compaction may have announced more
-	e.feed.Skip(l.newest)
+	if !planted.Is("reopen-loses-watch") {
+		e.feed.Skip(l.newest)
+	}
 	go ses.run()
 	e.ttl.Add(l.expiries...)
 	return nil

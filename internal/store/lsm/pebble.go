@@ -15,6 +15,7 @@ import (
 
 	"proa/internal/store"
 	"proa/internal/store/expiry"
+	"proa/internal/store/planted"
 )
 
 // openPebble opens the database with what suits a server that shares its
@@ -152,6 +153,12 @@ func (s *session) load() (loaded, error) {
 	if err == nil {
 		l.newest, err = s.lastLogged(max(l.newest, l.horizon))
 	}
+	if planted.Is("revision-goes-back") && l.newest > 1 {
+		l.newest, s.reach.at = l.newest-1, 0
+	}
+	if planted.Is("horizon-forgotten") {
+		l.horizon = 0
+	}
 	if err == nil {
 		err = s.reached(l.newest)
 	}
@@ -250,6 +257,9 @@ func (s *space) check() (writes, deletes bool) {
 	u, err := s.fs.GetDiskUsage(s.dir)
 	if err != nil {
 		return true, true // a file system that does not tell
+	}
+	if planted.Is("full-disk-unnoticed") {
+		u.AvailBytes = 1 << 40
 	}
 	low := u.AvailBytes < uint64(s.reserve)
 	if low != s.readOnly {

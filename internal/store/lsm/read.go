@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"proa/internal/store"
+	"proa/internal/store/planted"
 )
 
 const (
@@ -63,6 +64,9 @@ func (e *Engine) Get(ctx context.Context, key string) (*store.Record, store.Revi
 	at := store.Revision(0)
 	err := e.use(func(s *session) error {
 		at = e.newest.Load()
+		if planted.Is("stale-read") {
+			at = max(at-1, 0)
+		}
 		v, ok, err := s.newestVersion(key, at)
 		if err == nil && ok && !v.deleted {
 			out = &v.Record
@@ -129,6 +133,9 @@ func (c *chunker) read() (more bool, err error) {
 		o := &pebble.IterOptions{LowerBound: bound(c.next), UpperBound: []byte{spaceVersion + 1}}
 		if c.to != "" {
 			o.UpperBound = bound(c.to)
+			if planted.Is("bound-included") {
+				o.UpperBound = append(o.UpperBound, 0, 255)
+			}
 		}
 		it, err := s.db.NewIter(o)
 		if err != nil {
@@ -152,7 +159,7 @@ func (c *chunker) scan(it *pebble.Iterator) (more bool, err error) {
 		if !valid {
 			return false, damaged(string(it.Key()), 0, errFormat)
 		}
-		if rev > c.at {
+		if rev > c.at && !planted.Is("old-range-shows-newer") {
 			ok = it.Next()
 			continue
 		}
@@ -168,7 +175,7 @@ func (c *chunker) scan(it *pebble.Iterator) (more bool, err error) {
 			c.out = append(c.out, v.Record)
 			bytes += len(v.Value)
 			if c.left > 0 {
-				if c.left--; c.left == 0 {
+				if c.left--; c.left == 0 && !planted.Is("limit-one-too-many") || c.left < 0 {
 					return false, nil
 				}
 			}
@@ -196,7 +203,7 @@ func (c *chunker) lastKey() string {
 func (e *Engine) Watch(ctx context.Context, prefix string, after store.Revision) (iter.Seq2[store.Batch, error], error) {
 	err := e.use(func(*session) error {
 		switch {
-		case after < e.horizon.Load():
+		case after < e.horizon.Load() && !planted.Is("compacted-unsaid"):
 			return store.ErrCompacted
 		case after > e.newest.Load():
 			return store.ErrFuture
@@ -241,9 +248,15 @@ func (e *Engine) older(ctx context.Context, prefix string, after store.Revision)
 				if err != nil {
 					return err
 				}
+				if planted.Is("watch-resumes-late") && l.rev == after+1 {
+					continue
+				}
 				b.Events = append(b.Events, ev)
 				if bytes += len(ev.Value); bytes >= chunkBytes {
 					b.Revision = l.rev
+					if planted.Is("progress-ahead") {
+						b.Revision++
+					}
 					return ctx.Err()
 				}
 			}
