@@ -38,7 +38,7 @@ func (c *catcher) build(ctx context.Context, pkg string) (string, error) {
 		return bin, nil
 	}
 	bin := filepath.Join(c.dir, strings.ReplaceAll(pkg, "/", "-")+".test")
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "planted", "-o", bin, "./internal/"+pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "planted", "-ldflags", "-s -w", "-o", bin, "./internal/"+pkg)
 	cmd.Dir = c.root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the tests of %s: %w\n%s", pkg, err, out)

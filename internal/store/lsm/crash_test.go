@@ -238,3 +238,27 @@ func TestReopenTells(t *testing.T) {
 		t.Errorf("the watch tells of %q", got)
 	}
 }
+
+// TestLinear races clients through power cuts, kills, failures and restarts.
+func TestLinear(t *testing.T) {
+	r := storetest.Rand(t)
+	for range 30 {
+		f, err := faulttest.Linear{Open: openOn, Seed: r.Uint64(), Clients: 5, Ops: 20, Lives: 4}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d operations, %d failures", f.Writes, f.Failures)
+	}
+}
+
+// TestWatching follows writers through compactions and restarts.
+func TestWatching(t *testing.T) {
+	f, err := faulttest.Watching{Open: openOn, Seed: storetest.Rand(t).Uint64(), Writers: 4, Writes: 500, Watchers: 16, Lives: 3}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d events of %d writes", f.Events, f.Writes)
+	if f.Events < 10_000 {
+		t.Error("too few events to mean anything")
+	}
+}
