@@ -3,6 +3,7 @@ package lsm
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"strings"
@@ -33,6 +34,10 @@ type guard struct {
 	trippedC chan struct{} // closed by trip
 	left     atomic.Bool   // set by leaveBehind
 	syncs    *atomic.Int64 // of files and folders, counted for the engine
+
+	// manifest, if set, is told before a MANIFEST is made, with size 0, and after
+	// each sync of it: its size, and the CRC-32C of it all.
+	manifest func(name string, size int64, sum uint32) error
 
 	once sync.Once
 	err  error // why; set before trippedC is closed
@@ -128,8 +133,17 @@ func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := g.settle(name); err != nil {
 		return nil, err
 	}
+	manifest := strings.HasPrefix(g.FS.PathBase(name), "MANIFEST-")
+	if manifest && g.manifest != nil {
+		if err := g.manifest(g.FS.PathBase(name), 0, 0); err != nil {
+			return nil, err
+		}
+	}
 	f, err := g.FS.Create(name, c)
-	return g.file(f, name, g.leave("create", name, err))
+	if err := g.leave("create", name, err); err != nil {
+		return nil, err
+	}
+	return &guardedFile{File: f, g: g, name: name, manifest: manifest}, nil
 }
 
 func (g *guard) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
@@ -239,6 +253,10 @@ type guardedFile struct {
 	g    *guard
 	name string
 	mute bool
+
+	manifest bool // made by this process; one goroutine at a time writes it
+	size     int64
+	sum      uint32
 }
 
 // do makes a change unless the guard has tripped.
@@ -259,6 +277,9 @@ func (f *guardedFile) do(op string, change func() error) error {
 func (f *guardedFile) Write(p []byte) (n int, err error) {
 	err = f.do("write", func() (err error) {
 		n, err = f.File.Write(p)
+		if f.manifest {
+			f.size, f.sum = f.size+int64(n), crc32.Update(f.sum, castagnoli, p[:n])
+		}
 		return err
 	})
 	if err == nil {
@@ -280,7 +301,12 @@ func (f *guardedFile) WriteAt(p []byte, off int64) (n int, err error) {
 
 func (f *guardedFile) Sync() error {
 	f.g.syncs.Add(1)
-	return f.do("sync", f.File.Sync)
+	return f.do("sync", func() error {
+		if err := f.File.Sync(); err != nil || !f.manifest || f.g.manifest == nil {
+			return err
+		}
+		return f.g.manifest(f.g.PathBase(f.name), f.size, f.sum)
+	})
 }
 
 func (f *guardedFile) SyncData() error {

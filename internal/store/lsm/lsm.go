@@ -162,20 +162,23 @@ func (e *Engine) open() (*session, loaded, error) {
 	s := &session{e: e, guard: newGuard(e.fs, &e.syncs), done: make(chan struct{})}
 	s.arrived.L = &s.mu
 	dir := e.fs.PathJoin(e.dir, "db")
-	db, err := openPebble(dir, s.guard, e.logger, e.opts.Tune)
+	err := s.reach.open(s.guard, e.fs.PathJoin(e.dir, "reached"))
+	if err == nil {
+		err = s.reach.checkManifest(e.fs, dir)
+	}
+	if err == nil {
+		s.db, err = openPebble(dir, s.guard, e.logger, e.opts.Tune)
+	}
 	if err != nil {
 		s.guard.trip(err)
+		s.reach.close()
 		return nil, loaded{}, fmt.Errorf("store: open %s: %w", dir, err)
 	}
-	s.db = db
 	s.space = space{fs: e.fs, dir: dir, reserve: e.opts.Reserve, logger: e.logger}
 	if s.space.reserve == 0 {
 		s.space.reserve = DefaultReserve
 	}
-	l, err := loaded{}, s.reach.open(s.guard, e.fs.PathJoin(e.dir, "reached"))
-	if err == nil {
-		l, err = s.load()
-	}
+	l, err := s.load()
 	if err == nil {
 		err = s.guard.tripped()
 	}

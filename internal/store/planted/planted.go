@@ -31,6 +31,7 @@ var All = []Bug{
 	{"expiry-forgotten", "store/lsm", "records outlive their time if the engine was reopened", "TestLSM/ExpiryOverReopen", ""},
 	{"full-disk-unnoticed", "store/lsm", "the reserve of the disk is written to", "TestReserve$", ""},
 	{"reach-ignored", "store/lsm", "damage to the end of the log is taken for a crash", "TestLogTail$", ""},
+	{"manifest-unchecked", "store/lsm", "damage to the end of the MANIFEST is taken for a crash", "TestManifestTail$", ""},
 	{"checksum-ignored", "store/lsm", "records are not verified", "TestEveryFlipInARecord$", ""},
 	{"scrub-blind", "store/lsm", "the scrub keeps what it finds to itself", "TestScrub$", ""},
 
