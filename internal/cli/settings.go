@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
@@ -44,6 +45,8 @@ var settingList = []Setting{
 	{"container-runtime-endpoint", "SOCKET", "use a runtime of the machine (containerd, CRI-O) instead of starting one", "", nil},
 	{"tls-san", "NAME,…", "more names and addresses that the API's certificate is to be good for", "", nil},
 	{"max-object-size", "SIZE", "largest object that is taken, as the body of a request (1Mi to 12Mi)", "3Mi", objectSize},
+	{"scrub-every", "TIME", "how often the whole store is read and its checksums are verified (never if 0)", "24h", duration},
+	{"scrub-rate", "SIZE", "how many bytes a second that reads at most", "1Mi", positiveSize},
 	{"log-level", "LEVEL", "debug, info, warn or error", "info", oneOf("debug", "info", "warn", "error")},
 }
 
@@ -218,4 +221,25 @@ func parseObjectSize(v string) (int64, error) {
 		return n, nil
 	}
 	return 0, fmt.Errorf("must be from 1Mi to 12Mi, not %s", v)
+}
+
+func duration(v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		return fmt.Errorf("must be a time such as 24h, or 0, not %q", v)
+	}
+	return nil
+}
+
+func positiveSize(v string) error {
+	_, err := parseSize(v)
+	return err
+}
+
+func parseSize(v string) (int64, error) {
+	q, err := resource.ParseQuantity(v)
+	if err != nil || q.Value() <= 0 {
+		return 0, fmt.Errorf("must be a size such as 1Mi, not %q", v)
+	}
+	return q.Value(), nil
 }

@@ -40,6 +40,10 @@ type Config struct {
 	SANs         []string // further names in the API's certificate
 	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
 
+	// ScrubEvery and ScrubRate are lsm.Options'.
+	ScrubEvery time.Duration
+	ScrubRate  int64
+
 	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
 	RuntimeEndpoint string
 
@@ -92,7 +96,7 @@ func (s *system) prepare() error {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
-	engine, err := lsm.Open(s.Places.Store(), lsm.Options{Logger: s.Log})
+	engine, err := lsm.Open(s.Places.Store(), lsm.Options{Logger: s.Log, ScrubEvery: s.ScrubEvery, ScrubRate: s.ScrubRate})
 	var held *store.HeldError
 	if errors.As(err, &held) {
 		return fmt.Errorf("another proa (process %d) runs the cluster in %s: stop it with 'proa down', or give this one its own --root",
