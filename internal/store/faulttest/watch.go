@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,8 +34,9 @@ type watching struct {
 	events atomic.Int64
 	cuts   atomic.Int64 // watches that a compaction has ended
 
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	moved chan struct{} // closed, and replaced, after some writes
 }
 
 // A seen is how far one watch has come, over all lives.
@@ -53,7 +53,7 @@ type number struct{ n, cuts int }
 
 // Run returns what it did, and the first violation.
 func (w Watching) Run(ctx context.Context) (Found, error) {
-	x := &watching{Watching: w}
+	x := &watching{Watching: w, moved: make(chan struct{})}
 	disk, clock := NewDisk(), storetest.NewClock()
 	watches := make([]*seen, w.Watchers)
 	for i := range watches {
@@ -100,6 +100,20 @@ func (x *watching) failed() error {
 	return x.err
 }
 
+// move wakes those that wait for a distance.
+func (x *watching) move() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	close(x.moved)
+	x.moved = make(chan struct{})
+}
+
+func (x *watching) next() <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.moved
+}
+
 func (x *watching) live(ctx context.Context, e Engine, watches []*seen, life int) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -116,6 +130,7 @@ func (x *watching) live(ctx context.Context, e Engine, watches []*seen, life int
 	writers.Wait()
 	over()
 	end.Store(e.Revision())
+	x.move()
 	// One more change wakes those that wait for company.
 	_, err := e.Write(ctx, store.Op{Key: "end", User: fmt.Sprintf("end %d", life), Expect: store.Any})
 	x.fail(err)
@@ -135,6 +150,9 @@ func (x *watching) write(ctx context.Context, e Engine, id, life int) error {
 		if _, err := e.Write(ctx, op); err != nil {
 			return fmt.Errorf("%s: %w", op.User, err)
 		}
+		if i%32 == 0 {
+			x.move()
+		}
 	}
 	return nil
 }
@@ -143,12 +161,12 @@ func (x *watching) write(ctx context.Context, e Engine, id, life int) error {
 func (x *watching) compact(ctx context.Context, e Engine, life int) error {
 	r := rand.New(rand.NewPCG(x.Seed, uint64(1000*life+999)))
 	for last := e.Revision(); ctx.Err() == nil; {
+		moved := x.next()
 		now := e.Revision()
 		if now-last < 500 {
-			runtime.Gosched()
 			select {
 			case <-ctx.Done():
-			case <-time.After(time.Millisecond):
+			case <-moved:
 			}
 			continue
 		}
@@ -215,8 +233,12 @@ func (x *watching) read(e Engine, s *seen, seq func(func(store.Batch, error) boo
 		if last := end.Load(); last > 0 && s.at >= last {
 			return nil
 		}
-		for s.lag > 0 && e.Revision()-s.at < s.lag && end.Load() == 0 && x.failed() == nil {
-			time.Sleep(100 * time.Microsecond) // it is slow
+		for s.lag > 0 { // it is slow
+			moved := x.next()
+			if e.Revision()-s.at >= s.lag || end.Load() > 0 || x.failed() != nil {
+				break
+			}
+			<-moved
 		}
 	}
 	return nil
