@@ -31,12 +31,6 @@ func (a *acks) add(e store.Event) {
 	a.list = append(a.list, e)
 }
 
-func (a *acks) first(n int) []store.Event {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.list[:n:n]
-}
-
 func (a *acks) len() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
