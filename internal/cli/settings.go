@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
@@ -51,6 +52,8 @@ var settingList = []Setting{
 	{"history", "N", "earlier states of each object that are kept (0 to 1000; none if 0)", "20", states},
 	{"history-size", "SIZE", "disk space that the earlier states of all objects may take together", "256Mi", historySize},
 	{"history-secrets", "BOOL", "whether earlier states of Secrets are kept, too", "false", oneOf("true", "false")},
+	{"scrub-every", "TIME", "how often the whole store is read and its checksums are verified (never if 0)", "24h", duration},
+	{"scrub-rate", "SIZE", "how many bytes a second that reads at most", "1Mi", positiveSize},
 	{"log-level", "LEVEL", "debug, info, warn or error", "info", oneOf("debug", "info", "warn", "error")},
 }
 
@@ -235,6 +238,14 @@ func states(v string) error {
 	return nil
 }
 
+func duration(v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		return fmt.Errorf("must be a time such as 24h, or 0, not %q", v)
+	}
+	return nil
+}
+
 func historySize(v string) error {
 	_, err := parseHistorySize(v)
 	return err
@@ -249,4 +260,17 @@ func parseHistorySize(v string) (int64, error) {
 		return n, nil
 	}
 	return 0, fmt.Errorf("must be at least 1Mi, not %s", v)
+}
+
+func positiveSize(v string) error {
+	_, err := parseSize(v)
+	return err
+}
+
+func parseSize(v string) (int64, error) {
+	q, err := resource.ParseQuantity(v)
+	if err != nil || q.Value() <= 0 {
+		return 0, fmt.Errorf("must be a size such as 1Mi, not %q", v)
+	}
+	return q.Value(), nil
 }
