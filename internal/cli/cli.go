@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A Command is one word after "proa".
@@ -35,12 +36,18 @@ type Call struct {
 	detach, pretend, force, keep, json bool
 	nodes                              int
 	above                              int64
+
+	kubeconfig, context, namespace, output string
+	all, dry                               bool
+	at                                     time.Time
+	rev                                    int64
 }
 
 // Commands is every command, in the order of the help.
 func Commands() []*Command {
 	return []*Command{
 		Up, Down, Status, Kubectl,
+		History, Show, Undo,
 		SnapshotSave, SnapshotInspect, SnapshotRestore,
 		ImageLoad, ImageList,
 		Install, Uninstall, Clean, Config,
@@ -49,7 +56,7 @@ func Commands() []*Command {
 }
 
 // groups are the headings of the help, in order.
-var groups = []string{"Cluster", "Data", "Images", "Machine", "Other"}
+var groups = []string{"Cluster", "Objects", "Data", "Images", "Machine", "Other"}
 
 // Main runs the command line and returns the exit status: 2 for a wrong call, 1
 // for a failure, that of kubectl for kubectl.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"sigs.k8s.io/yaml"
 
 	"proa/internal/pki"
 	"proa/internal/store/etcd/etcdtest"
@@ -34,9 +36,10 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"listen": listen,
-			"etcd":   startEtcd,
-			"raw":    raw,
+			"listen":  listen,
+			"etcd":    startEtcd,
+			"raw":     raw,
+			"request": request,
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
@@ -48,6 +51,25 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("no condition is called %q", cond)
 		},
 	})
+}
+
+// request sends METHOD PATH [FILE] to the cluster in $WORK/c; the file is YAML.
+func request(ts *testscript.TestScript, neg bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs("c/etc/kubeconfig"))
+	ts.Check(err)
+	r, err := parseKubeconfig(b, "", "")
+	ts.Check(err)
+	r.warn = io.Discard
+	var body []byte
+	if len(args) > 2 {
+		body, err = yaml.YAMLToJSON([]byte(ts.ReadFile(args[2])))
+		ts.Check(err)
+	}
+	r.header.Set("User-Agent", "tester/1")
+	_, err = r.do(context.Background(), args[0], args[1], nil, "application/json", body)
+	if neg != (err != nil) {
+		ts.Fatalf("%v: %v", args, err)
+	}
 }
 
 // freePorts returns the first of four ports in a row that nobody uses.

@@ -127,6 +127,9 @@ func systemConfig(c *Call) (system.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
+	if cfg.History, err = history(s); err != nil {
+		return cfg, err
+	}
 	cfg.MaxObject, err = parseObjectSize(s.Get("max-object-size"))
 	for name := range strings.SplitSeq(s.Get("tls-san"), ",") {
 		if name != "" {
@@ -134,6 +137,16 @@ func systemConfig(c *Call) (system.Config, error) {
 		}
 	}
 	return cfg, err
+}
+
+// history is what the settings say about earlier states; their checks have passed.
+func history(s *Settings) (h system.History, err error) {
+	h.Secrets = s.Get("history-secrets") == "true"
+	if h.Versions, err = strconv.Atoi(s.Get("history")); err != nil {
+		return h, err
+	}
+	h.Bytes, err = parseHistorySize(s.Get("history-size"))
+	return h, err
 }
 
 func prefix(v string) netip.Prefix {

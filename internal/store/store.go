@@ -41,6 +41,7 @@ type Op struct {
 	User   string        // who asked; kept in the record, at most MaxKey long
 	Codec  uint16        // generation of the codec that made Value
 	TTL    time.Duration // if positive, the engine deletes the record once it is that old
+	Weight Weight        // what the change is worth to history (see [Historian])
 }
 
 // A Record is one key's state.
@@ -190,6 +191,8 @@ func (o *Op) Check() error {
 		return &InvalidError{fmt.Sprintf("%s: the user name has %d bytes, more than %d", o.Key, len(o.User), MaxKey)}
 	case !o.Delete && len(o.Value) > MaxValue:
 		return &InvalidError{fmt.Sprintf("%s: the value has %d bytes, more than %d", o.Key, len(o.Value), MaxValue)}
+	case o.Weight > Passing:
+		return &InvalidError{fmt.Sprintf("%s: %d is no weight", o.Key, o.Weight)}
 	case o.Expect < Any:
 		return &InvalidError{fmt.Sprintf("%s: %d is no revision to expect", o.Key, o.Expect)}
 	case o.Delete && o.Expect == Absent:

@@ -31,10 +31,11 @@ const (
 
 // A StoreConfig says where the cluster's data is kept.
 type StoreConfig struct {
-	URL            string // StoreLSM, StoreMemory or an etcd's URL; empty: StoreLSM
-	CA, Cert, Key  string // PEM files, for an etcd with TLS: its authority, and what to show to it
-	AnyUnfinished  bool   // opens also what a restore has left unfinished
-	AnyOfThisPlace bool   // opens also another store than the cluster was started with
+	URL            string  // StoreLSM, StoreMemory or an etcd's URL; empty: StoreLSM
+	History        History // of objects' earlier states
+	CA, Cert, Key  string  // PEM files, for an etcd with TLS: its authority, and what to show to it
+	AnyUnfinished  bool    // opens also what a restore has left unfinished
+	AnyOfThisPlace bool    // opens also another store than the cluster was started with
 }
 
 // CheckStore returns an error if a URL names no store.
@@ -96,7 +97,7 @@ func openStorage(ctx context.Context, p Places, c StoreConfig, log *slog.Logger)
 		if err := c.settled(p); err != nil {
 			return nil, err
 		}
-		s.Engine, err = lsm.Open(p.Store(), lsm.Options{Logger: log})
+		s.Engine, err = lsm.Open(p.Store(), lsm.Options{Logger: log, History: c.History.keeping()})
 		return s, err
 	}
 	if err := os.MkdirAll(p.Store(), 0o700); err != nil {
@@ -108,7 +109,7 @@ func openStorage(ctx context.Context, p Places, c StoreConfig, log *slog.Logger)
 	if err = c.settled(p); err == nil {
 		switch s.place {
 		case StoreMemory:
-			s.Engine = memory.New(nil)
+			s.Engine = memory.Keeping(nil, c.History.keeping())
 		default:
 			s.Engine, err = c.openEtcd(ctx, p, log)
 		}

@@ -38,6 +38,7 @@ type Config struct {
 	Domain       string
 	SANs         []string // further names in the API's certificate
 	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
+	History      History
 
 	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
 	RuntimeEndpoint string
@@ -91,12 +92,17 @@ func (s *system) prepare() error {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
+	s.Store.History = s.History
 	engine, err := OpenStorage(context.Background(), s.Places, s.Store, s.Log)
 	if err != nil {
 		return err
 	}
 	s.engine = engine
-	if err := s.introduce(); err != nil {
+	err = s.History.forget(engine.Engine)
+	if err == nil {
+		err = s.introduce()
+	}
+	if err != nil {
 		engine.Close()
 		return err
 	}
