@@ -20,6 +20,8 @@ import (
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/core"
 	"proa/internal/store"
+	"proa/internal/store/etcd"
+	"proa/internal/store/etcd/etcdtest"
 	"proa/internal/store/lsm"
 	"proa/internal/store/memory"
 )
@@ -27,6 +29,14 @@ import (
 // engines are what every behaviour is tested on.
 var engines = map[string]func(testing.TB) store.Engine{
 	"memory": func(testing.TB) store.Engine { return memory.New(nil) },
+	"etcd": func(t testing.TB) store.Engine {
+		e, err := etcd.Open(t.Context(), etcd.Options{Endpoints: []string{etcdtest.Start(t).Endpoint}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { e.Close() })
+		return e
+	},
 	"lsm": func(t testing.TB) store.Engine {
 		e, err := lsm.Open(t.TempDir(), lsm.Options{})
 		if err != nil {

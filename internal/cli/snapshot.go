@@ -118,7 +118,11 @@ func snapshotRequest(c *Call) (system.SnapshotRequest, error) {
 	if err != nil {
 		return system.SnapshotRequest{}, err
 	}
-	return system.SnapshotRequest{Places: places, Store: storeConfig(c), File: file, NodeName: c.Settings.Get("node-name"),
+	at := storeConfig(c)
+	if at.History, err = history(c.Settings); err != nil {
+		return system.SnapshotRequest{}, err
+	}
+	return system.SnapshotRequest{Places: places, Store: at, File: file, NodeName: c.Settings.Get("node-name"),
 		Replace: c.force, Above: c.above, Log: logger(c, os.Stderr), Say: progress(c.Out, nil)}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -285,8 +286,17 @@ func plain(err error) error {
 	if s.Code() == codes.DeadlineExceeded {
 		text = fmt.Sprintf("no answer within %v", attempt)
 	}
-	if _, after, ok := strings.Cut(text, `rror while dialing: `); ok {
-		text = strings.TrimSuffix(after, `"`)
+	if _, quoted, ok := strings.Cut(text, "connection error: desc = "); ok {
+		if inner, err := strconv.Unquote(quoted); err == nil {
+			text = strings.TrimPrefix(inner, "transport: ")
+		}
+	}
+	text = strings.TrimPrefix(text, "Error while dialing: ")
+	switch {
+	case strings.Contains(text, "failed to verify certificate"):
+		text += "; --store-ca names the authority to trust"
+	case strings.Contains(text, "error reading server preface"):
+		text += "; if it wants TLS, write etcds://"
 	}
 	return errors.New(text)
 }
