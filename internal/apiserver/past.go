@@ -68,7 +68,7 @@ func (w *writing) weight(obj, was api.Object) store.Weight {
 func (s *Server) past(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
 	h, ok := s.engine.(store.Historian)
 	if !ok {
-		return nil, noHistory(r)
+		return nil, pastError(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, r, "the store of this cluster keeps no history")
 	}
 	versions, err := h.History(ctx, t.prefix+t.key(r.Namespace, r.Name))
 	if errors.Is(err, store.ErrNoHistory) {

@@ -47,6 +47,10 @@ var settingList = []Setting{
 	{"history", "N", "earlier states of each object that are kept (0 to 1000; none if 0)", "20", states},
 	{"history-size", "SIZE", "disk space that the earlier states of all objects may take together", "256Mi", historySize},
 	{"history-secrets", "BOOL", "whether earlier states of Secrets are kept, too", "false", oneOf("true", "false")},
+	{"store", "URL", "where the cluster's data is kept: lsm (this machine's disk), an etcd as etcd://HOST:PORT,…/PREFIX (etcds:// with TLS), or memory (nowhere: all is lost when proa ends)", system.StoreLSM, system.CheckStore},
+	{"store-ca", "FILE", "authority of an etcd's certificates, in PEM (the machine's own if empty)", "", nil},
+	{"store-cert", "FILE", "certificate to show to an etcd, in PEM", "", nil},
+	{"store-key", "FILE", "key of that certificate, in PEM", "", nil},
 	{"log-level", "LEVEL", "debug, info, warn or error", "info", oneOf("debug", "info", "warn", "error")},
 }
 

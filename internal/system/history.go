@@ -25,7 +25,11 @@ func (h History) keeping() store.Keeping {
 }
 
 // forget drops what an earlier run has kept that this one is not to keep.
-func (h History) forget(e store.Historian) error {
+func (h History) forget(engine store.Engine) error {
+	e, ok := engine.(store.Historian)
+	if !ok {
+		return nil
+	}
 	prefix := ""
 	switch {
 	case h.Versions > 0 && h.Secrets:

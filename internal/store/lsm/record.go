@@ -129,6 +129,7 @@ func (d *decoder) fill(v *version, dbKey, rec []byte) error {
 	v.Codec = uint16(p.uvarint())
 	if flags&flagExpires != 0 {
 		v.expires = p.varint()
+		v.Expires = time.Unix(0, v.expires).UTC()
 	}
 	if flags&flagUntil != 0 {
 		v.until = store.Revision(p.uvarint())
