@@ -1,6 +1,7 @@
 # Everything that is done with this repository, as `make` prints it.
 # Settings: ROOT=DIR (where a cluster's data is, as --root), RELEASE=1 (small
-# instead of quick), CMD=… (for host), KIND=… (for coverage-api), GO=…
+# instead of quick), CMD=… (for host), KIND=… (for coverage-api), SECONDS=… and
+# SEED=… (for fault), GO=…
 
 GO      ?= go
 BUILD   := build
@@ -21,7 +22,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_TEST_ETCD=$(abspath $(ETCD))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
+.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +77,9 @@ check: ## formatting, vet, staticcheck and the rules of the house
 
 fuzz: ## fuzz every decoder, patch and parser (FUZZTIME=1m each; FUZZ=part of a name)
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' FUZZ='$(FUZZ)' test/fuzz.sh
+
+fault: ## crashes, failing disks, bit flips, races, watches and planted bugs (SECONDS=600 SEED=…)
+	@$(GO) run ./test/fault -time $(or $(SECONDS),600)s -seed $(or $(SEED),0)
 
 images: needs ## build the images of examples and tests into build/images
 	@$(GO) run ./test/images -o $(BUILD)/images

@@ -10,6 +10,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/store"
+	"proa/internal/store/planted"
 )
 
 var errClosed = errors.New("the server is closed")
@@ -257,7 +258,9 @@ func (s *Server) change(ev *store.Event, now time.Time) (change, bool) {
 // advance says that everything up to rev is in the tables.
 func (s *Server) advance(rev int64) {
 	s.rev = rev
-	s.snap.Store(nil)
+	if !planted.Is("api-stale-snapshot") {
+		s.snap.Store(nil)
+	}
 	left := s.waiting[:0]
 	for _, w := range s.waiting {
 		if w.rev <= rev {
@@ -457,7 +460,9 @@ func (s *Server) write(ctx context.Context, t *table, key string, op store.Op, o
 		}
 		return nil, err
 	}
-	err = s.reach(ctx, rev)
+	if !planted.Is("api-read-before-write") {
+		err = s.reach(ctx, rev)
+	}
 	if obj != nil {
 		s.pending.drop(op.Key, obj) // a reload may have passed it over
 	}

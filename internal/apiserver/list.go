@@ -19,6 +19,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/store"
+	"proa/internal/store/planted"
 )
 
 func (s *Server) get(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
@@ -144,6 +145,9 @@ func (s *Server) listState(ctx context.Context, r *api.Request) (at int64, from 
 	}
 	if err := s.fresh(ctx, rev); err != nil {
 		return 0, "", err
+	}
+	if planted.Is("api-exact-shows-newest") {
+		return 0, "", nil
 	}
 	if r.At.Match == metav1.ResourceVersionMatchExact || r.At.Match == "" && r.At.Limit > 0 {
 		return rev, "", nil
@@ -287,6 +291,9 @@ func (p *page) add(key string, item *api.Item) bool {
 	}
 	if p.r.At.Limit > 0 && int64(len(p.list.Items)) == p.r.At.Limit {
 		p.more, p.next = true, p.last+"\x00"
+		if planted.Is("api-continue-skips") {
+			p.next = key + "\x00"
+		}
 		return false
 	}
 	p.last = key

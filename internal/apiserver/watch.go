@@ -11,6 +11,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/store"
+	"proa/internal/store/planted"
 )
 
 const (
@@ -207,7 +208,11 @@ func (w *watcher) tick(now time.Time) bool {
 	over := !w.end.IsZero() && !now.Before(w.end)
 	if !w.next.IsZero() && (over || !now.Before(w.next)) {
 		w.next = now.Add(bookmarkEvery - rand.N(bookmarkEvery/10))
-		if !w.yield(api.Event{Type: apiwatch.Bookmark, Revision: w.at}, nil) {
+		at := w.at
+		if planted.Is("api-bookmark-ahead") {
+			at += 100
+		}
+		if !w.yield(api.Event{Type: apiwatch.Bookmark, Revision: at}, nil) {
 			return false
 		}
 	}
@@ -216,6 +221,9 @@ func (w *watcher) tick(now time.Time) bool {
 
 // deliver yields an event if the watch is about it.
 func (w *watcher) deliver(ctx context.Context, e *event) (more bool, err error) {
+	if planted.Is("api-event-skipped") && e.rev%7 == 0 {
+		return true, nil
+	}
 	switch {
 	case e.rev <= w.at || w.scope.nothing:
 		return true, nil
@@ -241,6 +249,8 @@ func (w *watcher) deliver(ctx context.Context, e *event) (more bool, err error) 
 		return true, nil
 	case !was:
 		ev.Type = apiwatch.Added
+	case !is && planted.Is("api-leaving-untold") && !e.gone:
+		return true, nil
 	case !is:
 		ev.Type, ev.Item = apiwatch.Deleted, e.leaving()
 	}
@@ -315,6 +325,9 @@ func (w *watcher) older(ctx context.Context) (bool, error) {
 }
 
 func (w *watcher) gone(err error, asked int64) error {
+	if errors.Is(err, store.ErrCompacted) && planted.Is("api-gone-untold") {
+		return nil
+	}
 	if errors.Is(err, store.ErrCompacted) {
 		return tooOld(asked, w.s.engine.Horizon())
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
@@ -44,13 +45,15 @@ var settingList = []Setting{
 	{"container-runtime-endpoint", "SOCKET", "use a runtime of the machine (containerd, CRI-O) instead of starting one", "", nil},
 	{"tls-san", "NAME,…", "more names and addresses that the API's certificate is to be good for", "", nil},
 	{"max-object-size", "SIZE", "largest object that is taken, as the body of a request (1Mi to 12Mi)", "3Mi", objectSize},
-	{"history", "N", "earlier states of each object that are kept (0 to 1000; none if 0)", "20", states},
-	{"history-size", "SIZE", "disk space that the earlier states of all objects may take together", "256Mi", historySize},
-	{"history-secrets", "BOOL", "whether earlier states of Secrets are kept, too", "false", oneOf("true", "false")},
 	{"store", "URL", "where the cluster's data is kept: lsm (this machine's disk), an etcd as etcd://HOST:PORT,…/PREFIX (etcds:// with TLS), or memory (nowhere: all is lost when proa ends)", system.StoreLSM, system.CheckStore},
 	{"store-ca", "FILE", "authority of an etcd's certificates, in PEM (the machine's own if empty)", "", nil},
 	{"store-cert", "FILE", "certificate to show to an etcd, in PEM", "", nil},
 	{"store-key", "FILE", "key of that certificate, in PEM", "", nil},
+	{"history", "N", "earlier states of each object that are kept (0 to 1000; none if 0)", "20", states},
+	{"history-size", "SIZE", "disk space that the earlier states of all objects may take together", "256Mi", historySize},
+	{"history-secrets", "BOOL", "whether earlier states of Secrets are kept, too", "false", oneOf("true", "false")},
+	{"scrub-every", "TIME", "how often the whole store is read and its checksums are verified (never if 0)", "24h", duration},
+	{"scrub-rate", "SIZE", "how many bytes a second that reads at most", "1Mi", positiveSize},
 	{"log-level", "LEVEL", "debug, info, warn or error", "info", oneOf("debug", "info", "warn", "error")},
 }
 
@@ -235,6 +238,14 @@ func states(v string) error {
 	return nil
 }
 
+func duration(v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		return fmt.Errorf("must be a time such as 24h, or 0, not %q", v)
+	}
+	return nil
+}
+
 func historySize(v string) error {
 	_, err := parseHistorySize(v)
 	return err
@@ -249,4 +260,17 @@ func parseHistorySize(v string) (int64, error) {
 		return n, nil
 	}
 	return 0, fmt.Errorf("must be at least 1Mi, not %s", v)
+}
+
+func positiveSize(v string) error {
+	_, err := parseSize(v)
+	return err
+}
+
+func parseSize(v string) (int64, error) {
+	q, err := resource.ParseQuantity(v)
+	if err != nil || q.Value() <= 0 {
+		return 0, fmt.Errorf("must be a size such as 1Mi, not %q", v)
+	}
+	return q.Value(), nil
 }

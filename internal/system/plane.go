@@ -134,9 +134,8 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 		Impersonate:  access.Impersonate(p.authorizer),
 		Version:      Version(),
 		Log:          s.Log,
-		Checks: []httpapi.Check{
-			{Name: "store", Probe: func(context.Context) error { return s.engine.Err() }},
-		},
+		Checks: append(s.scrubChecks(),
+			httpapi.Check{Name: "store", Probe: func(context.Context) error { return s.engine.Err() }}),
 		Register: p.metrics,
 		Metrics:  promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),
 		Paths:    s.withSnapshot(p, withProfiles(access.IdentityPaths(s.issuer(), authn.Signer))),
@@ -159,6 +158,7 @@ func (s *system) measure(p *plane) {
 		ConstLabels: prometheus.Labels{"major": v.Major, "minor": v.Minor, "git_version": v.GitVersion, "git_commit": v.GitCommit,
 			"git_tree_state": v.GitTreeState, "build_date": v.BuildDate, "go_version": v.GoVersion, "compiler": v.Compiler, "platform": v.Platform}})
 	build.Set(1)
+	p.metrics.MustRegister(s.scrubMetrics()...)
 	p.metrics.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"proa/internal/host"
 	"proa/internal/store"
@@ -31,11 +32,13 @@ const (
 
 // A StoreConfig says where the cluster's data is kept.
 type StoreConfig struct {
-	URL            string // StoreLSM, StoreMemory or an etcd's URL; empty: StoreLSM
+	URL            string        // StoreLSM, StoreMemory or an etcd's URL; empty: StoreLSM
+	History        History       // of objects' earlier states
+	ScrubEvery     time.Duration // as lsm.Options'
+	ScrubRate      int64
 	CA, Cert, Key  string // PEM files, for an etcd with TLS: its authority, and what to show to it
 	AnyUnfinished  bool   // opens also what a restore has left unfinished
 	AnyOfThisPlace bool   // opens also another store than the cluster was started with
-	History        History
 }
 
 // CheckStore returns an error if a URL names no store.
@@ -97,7 +100,7 @@ func openStorage(ctx context.Context, p Places, c StoreConfig, log *slog.Logger)
 		if err := c.settled(p); err != nil {
 			return nil, err
 		}
-		s.Engine, err = lsm.Open(p.Store(), lsm.Options{Logger: log, History: c.History.keeping()})
+		s.Engine, err = lsm.Open(p.Store(), lsm.Options{Logger: log, History: c.History.keeping(), ScrubEvery: c.ScrubEvery, ScrubRate: c.ScrubRate})
 		return s, err
 	}
 	if err := os.MkdirAll(p.Store(), 0o700); err != nil {

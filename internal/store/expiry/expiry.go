@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"proa/internal/store"
+	"proa/internal/store/planted"
 )
 
 // An Item is a record that ends at a time. It is due only if the record still
@@ -96,6 +97,9 @@ func (q *Queue) arm() {
 	}
 	q.disarm()
 	q.next = at
+	if planted.Is("expiry-early") {
+		at = at.Add(-time.Second)
+	}
 	q.stop = q.clock.AfterFunc(max(at.Sub(q.clock.Now()), 0), q.run)
 }
 
@@ -118,11 +122,16 @@ func (q *Queue) run() {
 		q.mu.Lock()
 	}
 	q.firing = false
-	q.arm()
+	if !planted.Is("expiry-stops") {
+		q.arm()
+	}
 }
 
 func (q *Queue) due() []Item {
 	now := q.clock.Now()
+	if planted.Is("expiry-early") {
+		now = now.Add(time.Second)
+	}
 	var due []Item
 	for len(q.items) > 0 && len(due) < Batch && !q.items[0].At.After(now) {
 		due = append(due, heap.Pop(&q.items).(Item))

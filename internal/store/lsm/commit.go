@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"proa/internal/store"
 	"proa/internal/store/expiry"
+	"proa/internal/store/planted"
 )
 
 // Bounds of one group.
@@ -201,7 +203,15 @@ func (s *session) commit(group []*request) {
 // publish makes the group durable and then visible.
 func (g *pending) publish() bool {
 	s := g.s
-	if err := s.apply(g.batch); err != nil {
+	last := g.first + int64(len(g.events)) - 1
+	if planted.Is("visible-before-sync") {
+		s.e.newest.Store(last)
+	}
+	err := s.apply(g.batch)
+	if err == nil {
+		err = s.reach.write(last)
+	}
+	if err != nil {
 		s.guard.trip(err)
 		return false
 	}
@@ -210,7 +220,9 @@ func (g *pending) publish() bool {
 	if s.guard.tripped() != nil {
 		return false
 	}
-	last := g.first + int64(len(g.events)) - 1
+	if planted.Is("events-swapped") && len(g.events) > 1 {
+		g.events[0], g.events[1] = g.events[1], g.events[0]
+	}
 	s.e.newest.Store(last)
 	s.e.feed.Publish(store.Batch{Events: g.events, Revision: last})
 	s.e.ttl.Add(g.expiries...)
@@ -223,6 +235,9 @@ func (g *pending) publish() bool {
 // apply writes a batch and waits for its sync. Pebble may report success after
 // a failure, so the guard has the last word.
 func (s *session) apply(b *pebble.Batch) error {
+	if planted.Is("ack-before-sync") {
+		return s.db.Apply(b, pebble.NoSync)
+	}
 	if err := s.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
 		return err
 	}
@@ -275,6 +290,9 @@ func (g *pending) build(group []*request) {
 			r.err = err
 			continue
 		}
+		if planted.Is("lost-update") && h.rev >= g.first {
+			r.op.Expect = store.Any
+		}
 		if (r.op.Expect != store.Any && r.op.Expect != h.rev) || (r.op.Delete && h.rev == store.Absent) {
 			g.conflicts = append(g.conflicts, conflict{r, h.rev})
 			continue
@@ -293,15 +311,18 @@ func (g *pending) add(r *request, h head) error {
 		Key: op.Key, Value: op.Value, Revision: rev, Created: rev,
 		Time: g.s.e.clock.Now().Round(0).UTC(), User: op.User, Codec: op.Codec,
 	}}
-	if h.rev != store.Absent {
+	if h.rev != store.Absent && !planted.Is("created-reset") {
 		v.Created = h.created
+	}
+	if planted.Is("time-lost") {
+		v.Time = v.Time.Truncate(24 * time.Hour)
 	}
 	if op.Delete {
 		last, err := g.record(op.Key, h.rev)
 		if err != nil && !errors.As(err, new(*store.CorruptError)) {
 			return err
 		}
-		if err == nil { // a damaged record can still be deleted
+		if err == nil && !planted.Is("delete-without-value") { // a damaged record can still be deleted
 			v.Value, v.Codec = last.Value, last.Codec
 		}
 	} else if op.TTL > 0 {
@@ -325,7 +346,9 @@ func (g *pending) add(r *request, h head) error {
 func (g *pending) encode(v *version, h head) error {
 	g.key = appendVersionKey(g.key[:0], v.Key, v.Revision)
 	g.rec = appendRecord(g.rec[:0], g.key, v)
-	if err := g.batch.Set(g.key, g.rec, nil); err != nil {
+	if planted.Is("torn-group") {
+		_ = g.s.db.Set(g.key, g.rec, pebble.NoSync)
+	} else if err := g.batch.Set(g.key, g.rec, nil); err != nil {
 		return err
 	}
 	g.key = appendLogKey(g.key[:0], v.Revision)
@@ -379,6 +402,11 @@ func (e *Engine) expire(due []expiry.Item) {
 	for i, it := range due {
 		rs[i] = &request{expiry: true, done: make(chan struct{}),
 			op: store.Op{Key: it.Key, Delete: true, Expect: it.Revision, User: store.Expired}}
+	}
+	if planted.Is("renewed-expires") {
+		for _, r := range rs {
+			r.op.Expect = store.Any
+		}
 	}
 	if err := e.submit(context.Background(), rs...); err != nil {
 		return // closed or poisoned: the next opening finds them again

@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"proa/internal/store"
+	"proa/internal/store/planted"
 )
 
 // Compact is store.Engine's. Its cost goes by the number of changes between the
@@ -77,7 +78,10 @@ func (s *session) compactChunk(after, upTo store.Revision) (store.Revision, erro
 			it.Close()
 			return upTo, err
 		}
-		if l.prev != store.Absent {
+		if planted.Is("compaction-deletes-live") && !l.deleted {
+			l.prev = l.rev
+		}
+		if l.prev != store.Absent && !(planted.Is("compaction-resurrects") && l.deleted) {
 			key = appendVersionKey(key[:0], l.key, l.prev)
 			_ = b.Delete(key, nil) // fails only for an indexed batch
 		}
@@ -93,6 +97,9 @@ func (s *session) compactChunk(after, upTo store.Revision) (store.Revision, erro
 	}
 	if err := it.Close(); err != nil {
 		return upTo, err
+	}
+	if planted.Is("compaction-skips-event") {
+		hi = appendLogKey(nil, upTo+2)
 	}
 	_ = b.DeleteRange(lo, hi, nil)
 	_ = b.Set(metaHorizon, appendRevision(nil, upTo), nil)
@@ -150,7 +157,14 @@ func (s *session) advance(to store.Revision) (store.Revision, error) {
 	b := s.db.NewBatch()
 	_ = b.Set(metaNewest, appendRevision(nil, to), nil)
 	_ = b.Set(metaHorizon, appendRevision(nil, to), nil)
-	if err := s.apply(b); err != nil {
+	if planted.Is("jump-not-durable") {
+		b.Reset()
+	}
+	err := s.apply(b)
+	if err == nil && !planted.Is("jump-not-durable") {
+		err = s.reach.write(to)
+	}
+	if err != nil {
 		s.guard.trip(err)
 		return 0, s.poisoned()
 	}

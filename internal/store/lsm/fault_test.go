@@ -12,23 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"proa/internal/store"
 	"proa/internal/store/storetest"
 )
-
-// tiny makes Pebble flush, compact and rotate all the time.
-func tiny(o *pebble.Options) {
-	o.MemTableSize = 32 << 10
-	o.MaxManifestFileSize = 1 << 10
-	o.L0CompactionThreshold = 2
-	for i := range o.TargetFileSizes {
-		o.TargetFileSizes[i] = 16 << 10
-	}
-}
 
 // acks is what the clients of an engine were told.
 type acks struct {
@@ -40,12 +29,6 @@ func (a *acks) add(e store.Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.list = append(a.list, e)
-}
-
-func (a *acks) first(n int) []store.Event {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.list[:n:n]
 }
 
 func (a *acks) len() int {
@@ -162,84 +145,6 @@ func verifyState(ctx context.Context, e *Engine, byRev map[store.Revision]store.
 	return nil
 }
 
-// TestCrash takes a picture of the disk before many of the operations on it, as
-// a crash would leave it, and opens each: unattended, with all that was
-// acknowledged by then.
-func TestCrash(t *testing.T) {
-	for _, unsynced := range []int{0, 30, 100} {
-		t.Run(fmt.Sprintf("%d%% of unsynced", unsynced), func(t *testing.T) {
-			t.Parallel()
-			crash(t, unsynced)
-		})
-	}
-}
-
-func crash(t *testing.T, unsynced int) {
-	type picture struct {
-		fs    *vfs.MemFS
-		acked int
-		op    string
-	}
-	r := storetest.Rand(t)
-	seed := r.Uint64()
-	var (
-		mem      = vfs.NewCrashableMem()
-		log      acks
-		mu       sync.Mutex
-		pictures []picture
-	)
-	camera := errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
-			return nil
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if r.IntN(10) == 0 {
-			acked := log.len() // first: what is acknowledged during the cloning need not be in it
-			cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: r}
-			pictures = append(pictures, picture{mem.CrashClone(cfg), acked, fmt.Sprintf("%v %s", op.Kind, op.Path)})
-		}
-		return nil
-	})
-	keep := lossless
-	if unsynced == 30 { // and the caps
-		keep.Full, keep.Light, keep.Bytes = 3, 1, 16<<10
-	}
-	e, err := Open("d", Options{FS: errorfs.Wrap(mem, camera), Reserve: -1, History: keep, tune: tiny})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	for id := range 4 {
-		wg.Go(func() {
-			if err := log.client(e, id, rand.New(rand.NewPCG(seed, uint64(id))), 200); err != nil {
-				t.Errorf("client: %v", err)
-			}
-		})
-	}
-	wg.Wait()
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d crash points, %d writes", len(pictures), log.len())
-	if len(pictures) < 20 {
-		t.Fatal("too few crash points to mean anything")
-	}
-	for i, p := range pictures {
-		e, err := Open("d", Options{FS: p.fs, Reserve: -1, History: keep, tune: tiny})
-		if err != nil {
-			t.Fatalf("crash %d before %s: %v", i, p.op, err)
-		}
-		if err := verify(e, log.first(p.acked), log.first(log.len())); err != nil {
-			t.Fatalf("crash %d before %s: %v", i, p.op, err)
-		}
-		if _, err := e.Write(context.Background(), store.Op{Key: "after", Expect: store.Any}); err != nil {
-			t.Fatalf("crash %d before %s: then %v", i, p.op, err)
-		}
-		e.Close()
-	}
-}
-
 // TestIOError fails one kind of operation, once or for good, at a random
 // moment: from then on nothing is acknowledged, reads serve what was, and a
 // Reopen brings everything back while a watch goes on.
@@ -274,7 +179,7 @@ func ioError(t *testing.T, kind errorfs.OpKind, errno syscall.Errno, once bool) 
 		}
 		return nil
 	})
-	e, err := Open("d", Options{FS: errorfs.Wrap(vfs.NewMem(), inject), Reserve: -1, tune: tiny, FeedEvents: 50, History: lossless})
+	e, err := Open("d", Options{FS: errorfs.Wrap(vfs.NewMem(), inject), Reserve: -1, Tune: tiny, FeedEvents: 50, History: lossless})
 	if err != nil {
 		t.Fatal(err)
 	}

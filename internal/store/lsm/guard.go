@@ -3,6 +3,7 @@ package lsm
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"proa/internal/store/planted"
 )
 
 // A guard stands between Pebble and the disk. The first write, sync, create or
@@ -31,6 +34,10 @@ type guard struct {
 	trippedC chan struct{} // closed by trip
 	left     atomic.Bool   // set by leaveBehind
 	syncs    *atomic.Int64 // of files and folders, counted for the engine
+
+	// manifest, if set, is told before a MANIFEST is made, with size 0, and after
+	// each sync of it: its size, and the CRC-32C of it all.
+	manifest func(name string, size int64, sum uint32) error
 
 	once sync.Once
 	err  error // why; set before trippedC is closed
@@ -87,7 +94,7 @@ func (g *guard) enter() error {
 }
 
 func (g *guard) leave(op, name string, err error) error {
-	if err != nil {
+	if err != nil && !planted.Is("failure-unnoticed") {
 		g.trip(fmt.Errorf("%s %s: %w", op, name, err))
 	}
 	return err
@@ -121,15 +128,22 @@ func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := g.enter(); err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(g.FS.PathBase(name), "marker.") {
-		// The marker names another file of the folder, whose entry must not come
-		// later to the disk than the marker's own.
-		if err := syncDir(g.FS, g.FS.PathDir(name)); err != nil {
-			return nil, g.leave("sync", g.FS.PathDir(name), err)
+	// A marker names another file of the folder, whose entry must not come later
+	// to the disk than the marker's own.
+	if err := g.settle(name); err != nil {
+		return nil, err
+	}
+	manifest := strings.HasPrefix(g.FS.PathBase(name), "MANIFEST-")
+	if manifest && g.manifest != nil {
+		if err := g.manifest(g.FS.PathBase(name), 0, 0); err != nil {
+			return nil, err
 		}
 	}
 	f, err := g.FS.Create(name, c)
-	return g.file(f, name, g.leave("create", name, err))
+	if err := g.leave("create", name, err); err != nil {
+		return nil, err
+	}
+	return &guardedFile{File: f, g: g, name: name, manifest: manifest}, nil
 }
 
 func (g *guard) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
@@ -170,7 +184,21 @@ func (g *guard) Remove(name string) error {
 	if g.tripped() != nil {
 		return errFrozen
 	}
+	// Nor may the marker before be gone sooner than the new one is there.
+	if err := g.settle(name); err != nil {
+		return err
+	}
 	return g.FS.Remove(name)
+}
+
+// settle makes the folder durable as it is if name is that of a marker.
+func (g *guard) settle(name string) error {
+	if !strings.HasPrefix(g.FS.PathBase(name), "marker.") {
+		return nil
+	}
+	g.syncs.Add(1)
+	dir := g.FS.PathDir(name)
+	return g.leave("sync", dir, syncDir(g.FS, dir))
 }
 
 func (g *guard) RemoveAll(name string) error {
@@ -225,6 +253,10 @@ type guardedFile struct {
 	g    *guard
 	name string
 	mute bool
+
+	manifest bool // made by this process; one goroutine at a time writes it
+	size     int64
+	sum      uint32
 }
 
 // do makes a change unless the guard has tripped.
@@ -245,6 +277,9 @@ func (f *guardedFile) do(op string, change func() error) error {
 func (f *guardedFile) Write(p []byte) (n int, err error) {
 	err = f.do("write", func() (err error) {
 		n, err = f.File.Write(p)
+		if f.manifest {
+			f.size, f.sum = f.size+int64(n), crc32.Update(f.sum, castagnoli, p[:n])
+		}
 		return err
 	})
 	if err == nil {
@@ -266,7 +301,12 @@ func (f *guardedFile) WriteAt(p []byte, off int64) (n int, err error) {
 
 func (f *guardedFile) Sync() error {
 	f.g.syncs.Add(1)
-	return f.do("sync", f.File.Sync)
+	return f.do("sync", func() error {
+		if err := f.File.Sync(); err != nil || !f.manifest || f.g.manifest == nil {
+			return err
+		}
+		return f.g.manifest(f.g.PathBase(f.name), f.size, f.sum)
+	})
 }
 
 func (f *guardedFile) SyncData() error {

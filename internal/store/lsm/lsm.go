@@ -22,6 +22,7 @@ import (
 	"proa/internal/store"
 	"proa/internal/store/expiry"
 	"proa/internal/store/feed"
+	"proa/internal/store/planted"
 )
 
 // DefaultReserve is how much free disk space the engine leaves alone.
@@ -48,7 +49,15 @@ type Options struct {
 
 	History store.Keeping // none if zero
 
-	tune func(*pebble.Options) // for tests
+	// ScrubEvery is the time between two passes of the scrub, which reads the
+	// whole store and verifies its checksums, and ScrubRate how many bytes a second
+	// it reads at most. 0 means DefaultScrubEvery and DefaultScrubRate; a negative
+	// ScrubEvery means no scrub.
+	ScrubEvery time.Duration
+	ScrubRate  int64
+
+	// Tune changes how Pebble is set up, for tests: small files, say.
+	Tune func(*pebble.Options)
 }
 
 // An Engine is a store.Engine, store.Advancer, store.Reopener and
@@ -67,6 +76,9 @@ type Engine struct {
 	horizon   atomic.Int64
 	syncs     atomic.Int64
 	compactMu sync.Mutex
+	scrub     scrubber
+	scrubEnd  context.CancelFunc
+	scrubbing sync.WaitGroup
 
 	mu     sync.RWMutex // guards ses and closed; read-locked while the database is used
 	ses    *session
@@ -95,6 +107,7 @@ type session struct {
 
 	heads heads
 	space space
+	reach reach
 	ended bool // guarded by e.mu
 
 	past pastSize // guarded by e.compactMu
@@ -124,7 +137,10 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.horizon.Store(l.horizon)
 	e.feed = feed.New(l.newest, o.FeedEvents, o.FeedBytes, e.older)
 	go ses.run()
-	e.ttl.Add(l.expiries...)
+	if !planted.Is("expiry-forgotten") {
+		e.ttl.Add(l.expiries...)
+	}
+	e.startScrub()
 	return e, nil
 }
 
@@ -152,12 +168,18 @@ func (e *Engine) open() (*session, loaded, error) {
 	s := &session{e: e, guard: newGuard(e.fs, &e.syncs), done: make(chan struct{})}
 	s.arrived.L = &s.mu
 	dir := e.fs.PathJoin(e.dir, "db")
-	db, err := openPebble(dir, s.guard, e.logger, e.opts.tune)
+	err := s.reach.open(s.guard, e.fs.PathJoin(e.dir, "reached"))
+	if err == nil {
+		err = s.reach.checkManifest(e.fs, dir)
+	}
+	if err == nil {
+		s.db, err = openPebble(dir, s.guard, e.logger, e.opts.Tune)
+	}
 	if err != nil {
 		s.guard.trip(err)
+		s.reach.close()
 		return nil, loaded{}, fmt.Errorf("store: open %s: %w", dir, err)
 	}
-	s.db = db
 	s.space = space{fs: e.fs, dir: dir, reserve: e.opts.Reserve, logger: e.logger}
 	if s.space.reserve == 0 {
 		s.space.reserve = DefaultReserve
@@ -213,8 +235,10 @@ func (e *Engine) Reopen(context.Context) error {
 	}
 	e.ses = ses
 	e.newest.Store(l.newest)
-	e.horizon.Store(l.horizon)
-	e.feed.Skip(l.newest)
+	e.horizon.Store(max(l.horizon, e.horizon.Load())) // a broken-off compaction may have announced more
+	if !planted.Is("reopen-loses-watch") {
+		e.feed.Skip(l.newest)
+	}
 	go ses.run()
 	e.ttl.Add(l.expiries...)
 	return nil
@@ -230,6 +254,8 @@ func (e *Engine) Close() error {
 	if closed {
 		return store.ErrClosed
 	}
+	e.scrubEnd()
+	e.scrubbing.Wait()
 	ses.stop()
 	e.ttl.Close()
 	e.compactMu.Lock()
@@ -278,6 +304,7 @@ func (s *session) end() error {
 	s.ending = true
 	s.arrived.Signal()
 	s.mu.Unlock()
+	defer s.reach.close()
 	if !failed {
 		return s.db.Close()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -14,6 +15,7 @@ import (
 
 	"proa/internal/store"
 	"proa/internal/store/expiry"
+	"proa/internal/store/planted"
 )
 
 // openPebble opens the database with what suits a server that shares its
@@ -52,6 +54,9 @@ func openPebble(dir string, g *guard, logger *slog.Logger, tune func(*pebble.Opt
 	if tune != nil {
 		tune(o)
 	}
+	if err := checkMarker(dir, g); err != nil {
+		return nil, err
+	}
 	turn := &turns{}
 	turn.over.L = &turn.mu
 	o.Experimental.CompactionScheduler = turn
@@ -60,6 +65,28 @@ func openPebble(dir string, g *guard, logger *slog.Logger, tune func(*pebble.Opt
 		turn.start()
 	}
 	return db, err
+}
+
+// checkMarker returns an error if there is data and nothing says in which
+// state: Pebble would take the folder for a new database.
+func checkMarker(dir string, g *guard) error {
+	names, err := g.List(dir)
+	if err != nil {
+		return err
+	}
+	data := ""
+	for _, n := range names {
+		switch {
+		case strings.HasPrefix(n, "marker.manifest."):
+			return nil
+		case strings.HasSuffix(n, ".sst"), isLog(n):
+			data = n
+		}
+	}
+	if data != "" {
+		return fmt.Errorf("there is %s, but no marker.manifest file that says which MANIFEST is valid: the folder is damaged", data)
+	}
+	return nil
 }
 
 // openOrLeave opens the database. Pebble tries a flush that fails while it
@@ -125,6 +152,15 @@ func (s *session) load() (loaded, error) {
 	}
 	if err == nil {
 		l.newest, err = s.lastLogged(max(l.newest, l.horizon))
+	}
+	if planted.Is("revision-goes-back") && l.newest > 1 {
+		l.newest, s.reach.at = l.newest-1, 0
+	}
+	if planted.Is("horizon-forgotten") {
+		l.horizon = 0
+	}
+	if err == nil {
+		err = s.reached(l.newest)
 	}
 	if err == nil {
 		l.expiries, err = s.loadExpiries()
@@ -224,6 +260,9 @@ func (s *space) check() (writes, deletes bool) {
 	u, err := s.fs.GetDiskUsage(s.dir)
 	if err != nil {
 		return true, true // a file system that does not tell
+	}
+	if planted.Is("full-disk-unnoticed") {
+		u.AvailBytes = 1 << 40
 	}
 	low := u.AvailBytes < uint64(s.reserve)
 	if low != s.readOnly {

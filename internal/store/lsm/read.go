@@ -2,14 +2,17 @@ package lsm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"proa/internal/store"
+	"proa/internal/store/planted"
 )
 
 const (
@@ -19,8 +22,12 @@ const (
 	logChunk    = 1024    // log entries that a watch reads at a time
 )
 
-// damaged wraps an error of Pebble's with the key that it was met at.
+// damaged makes of an error met at a key's record a *store.CorruptError, unless
+// it is the disk's: what cannot be read now need not be damaged.
 func damaged(key string, rev store.Revision, err error) error {
+	if errors.As(err, new(syscall.Errno)) {
+		return fmt.Errorf("store: read the record of %s at revision %d: %w", key, rev, err)
+	}
 	return &store.CorruptError{Key: key, Revision: rev, Err: err}
 }
 
@@ -57,6 +64,9 @@ func (e *Engine) Get(ctx context.Context, key string) (*store.Record, store.Revi
 	at := store.Revision(0)
 	err := e.use(func(s *session) error {
 		at = e.newest.Load()
+		if planted.Is("stale-read") {
+			at = max(at-1, 0)
+		}
 		v, ok, err := s.newestVersion(key, at)
 		if err == nil && ok && !v.deleted {
 			out = &v.Record
@@ -123,6 +133,9 @@ func (c *chunker) read() (more bool, err error) {
 		o := &pebble.IterOptions{LowerBound: bound(c.next), UpperBound: []byte{spaceVersion + 1}}
 		if c.to != "" {
 			o.UpperBound = bound(c.to)
+			if planted.Is("bound-included") {
+				o.UpperBound = append(o.UpperBound, 0, 255)
+			}
 		}
 		it, err := s.db.NewIter(o)
 		if err != nil {
@@ -146,7 +159,7 @@ func (c *chunker) scan(it *pebble.Iterator) (more bool, err error) {
 		if !valid {
 			return false, damaged(string(it.Key()), 0, errFormat)
 		}
-		if rev > c.at {
+		if rev > c.at && !planted.Is("old-range-shows-newer") {
 			ok = it.Next()
 			continue
 		}
@@ -162,7 +175,7 @@ func (c *chunker) scan(it *pebble.Iterator) (more bool, err error) {
 			c.out = append(c.out, v.Record)
 			bytes += len(v.Value)
 			if c.left > 0 {
-				if c.left--; c.left == 0 {
+				if c.left--; c.left == 0 && !planted.Is("limit-one-too-many") || c.left < 0 {
 					return false, nil
 				}
 			}
@@ -190,7 +203,7 @@ func (c *chunker) lastKey() string {
 func (e *Engine) Watch(ctx context.Context, prefix string, after store.Revision) (iter.Seq2[store.Batch, error], error) {
 	err := e.use(func(*session) error {
 		switch {
-		case after < e.horizon.Load():
+		case after < e.horizon.Load() && !planted.Is("compacted-unsaid"):
 			return store.ErrCompacted
 		case after > e.newest.Load():
 			return store.ErrFuture
@@ -235,9 +248,15 @@ func (e *Engine) older(ctx context.Context, prefix string, after store.Revision)
 				if err != nil {
 					return err
 				}
+				if planted.Is("watch-resumes-late") && l.rev == after+1 {
+					continue
+				}
 				b.Events = append(b.Events, ev)
 				if bytes += len(ev.Value); bytes >= chunkBytes {
 					b.Revision = l.rev
+					if planted.Is("progress-ahead") {
+						b.Revision++
+					}
 					return ctx.Err()
 				}
 			}
@@ -277,6 +296,9 @@ func readVersion(r pebble.Reader, d *decoder, key string, rev store.Revision) (v
 	if err != nil {
 		return version{}, damaged(key, rev, err)
 	}
-	defer c.Close()
-	return d.record(k, rec)
+	v, err := d.record(k, rec)
+	if bad := c.Close(); bad != nil { // Get says nothing of a value that could not be read
+		return version{}, damaged(key, rev, bad)
+	}
+	return v, err
 }

@@ -15,6 +15,7 @@ import (
 	"proa/internal/store"
 	"proa/internal/store/expiry"
 	"proa/internal/store/feed"
+	"proa/internal/store/planted"
 )
 
 // An Engine is a store.Engine, store.Advancer and store.Historian in memory.
@@ -78,6 +79,9 @@ func (e *Engine) Write(ctx context.Context, op store.Op) (store.Revision, error)
 	if old != nil {
 		now = old.Revision
 	}
+	if planted.Is("memory-lost-update") && op.Expect > 0 && old != nil {
+		op.Expect = store.Any
+	}
 	if (op.Expect != store.Any && op.Expect != now) || (op.Delete && old == nil) {
 		c := &store.ConflictError{Key: op.Key, Expect: op.Expect}
 		if old != nil {
@@ -122,6 +126,9 @@ func (e *Engine) at(key string, rev store.Revision) *version {
 
 func valid(vs []version, rev store.Revision) *version {
 	i := sort.Search(len(vs), func(i int) bool { return vs[i].Revision > rev }) - 1
+	if planted.Is("memory-old-range-shows-newer") {
+		i = len(vs) - 1
+	}
 	if i < 0 || vs[i].deleted {
 		return nil
 	}
@@ -264,7 +271,7 @@ func (e *Engine) Compact(_ context.Context, rev store.Revision) error {
 	for _, ev := range e.log[:n] {
 		vs, _ := e.keys.Get(ev.Key)
 		i := sort.Search(len(vs), func(i int) bool { return vs[i].Revision > rev }) - 1
-		if i >= 0 && vs[i].deleted {
+		if i >= 0 && (vs[i].deleted || planted.Is("memory-compaction-deletes-live")) {
 			i++
 		}
 		switch {

@@ -69,13 +69,20 @@ func step(s state, in input, out output) (bool, state) {
 type Log struct {
 	mu    sync.Mutex
 	ops   []porcupine.Operation
+	doubt []doubtful
+	sent  int
 	start time.Time
+}
+
+// A doubtful write is one whose client was not told what became of it.
+type doubtful struct {
+	op   porcupine.Operation
+	user string
 }
 
 // Client does n random operations on a few keys and logs those that were
 // answered. It stops at the first error that is no conflict and returns it. A
-// write that failed so may have been made: Check cannot judge what follows on
-// the same key, so it must be the last.
+// write that failed so may have been made: Resolve must say before Check.
 func (l *Log) Client(ctx context.Context, e store.Engine, id int, r *rand.Rand, n int) error {
 	l.mu.Lock()
 	if l.start.IsZero() {
@@ -124,7 +131,8 @@ func (l *Log) do(ctx context.Context, e store.Engine, id int, in input, known ma
 	case 'r':
 		return l.list(ctx, e, id, call)
 	default:
-		rev, err := e.Write(ctx, store.Op{Key: in.key, Value: []byte("v"), Delete: in.kind == 'd', Expect: in.expect})
+		user := l.user(id)
+		rev, err := e.Write(ctx, store.Op{Key: in.key, Value: []byte("v"), Delete: in.kind == 'd', Expect: in.expect, User: user})
 		out := output{rev: rev}
 		if c := conflict(err); c != nil {
 			out = output{conflict: true}
@@ -132,6 +140,9 @@ func (l *Log) do(ctx context.Context, e store.Engine, id int, in input, known ma
 				out.rev = c.Current.Revision
 			}
 		} else if err != nil {
+			l.mu.Lock()
+			l.doubt = append(l.doubt, doubtful{porcupine.Operation{ClientId: id, Call: call, Input: in}, user})
+			l.mu.Unlock()
 			return err
 		}
 		known[in.key] = out.rev
@@ -166,6 +177,35 @@ func (l *Log) add(id int, call int64, in input, out output) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ops = append(l.ops, porcupine.Operation{ClientId: id, Call: call, Return: time.Since(l.start).Nanoseconds(), Input: in, Output: out})
+}
+
+func (l *Log) user(id int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent++
+	return fmt.Sprintf("%d.%d", id, l.sent)
+}
+
+// Len is the number of operations that were answered.
+func (l *Log) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.ops)
+}
+
+// Resolve settles the writes that got no answer, once no more can become of
+// them: made are the changes of the engine, by user. Those that were not made
+// are forgotten.
+func (l *Log) Resolve(made map[string]store.Revision) {
+	l.mu.Lock()
+	doubt := l.doubt
+	l.doubt = nil
+	l.mu.Unlock()
+	for _, d := range doubt {
+		if rev := made[d.user]; rev > 0 {
+			l.add(d.op.ClientId, d.op.Call, d.op.Input.(input), output{rev: rev})
+		}
+	}
 }
 
 // Check says whether the log is linearizable.
