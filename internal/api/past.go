@@ -40,8 +40,8 @@ type State struct {
 
 	// Managers are who says, in the object's managedFields, that they made the change.
 	Managers []Manager `json:"managers,omitempty"`
-	// Changed is which top-level fields differ from the state before, if that is
-	// known; of the metadata, what a client can change.
+	// Changed is which top-level fields differ from the state before it here; of the
+	// metadata, what a client can change. Over a gap the status is left out.
 	Changed []string `json:"changed,omitempty"`
 
 	Minor bool `json:"minor,omitempty"` // only the status, or what controllers note, has changed: few of these are kept

@@ -68,7 +68,7 @@ func (w *writing) weight(obj, was api.Object) store.Weight {
 func (s *Server) past(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
 	h, ok := s.engine.(store.Historian)
 	if !ok {
-		return nil, noHistory(r)
+		return nil, pastError(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, r, "the store of this cluster keeps no history")
 	}
 	versions, err := h.History(ctx, t.prefix+t.key(r.Namespace, r.Name))
 	if errors.Is(err, store.ErrNoHistory) {
@@ -199,6 +199,7 @@ func (s *Server) history(ctx context.Context, t *table, r *api.Request, versions
 // A face is a state as a client sees it, as far as history looks at it.
 type face struct {
 	body     []byte
+	at       time.Time
 	prev     store.Revision
 	fields   map[string]json.RawMessage
 	metadata map[string]json.RawMessage
@@ -233,7 +234,30 @@ func (s *Server) face(ctx context.Context, t *table, r *api.Request, v *store.Ve
 	for _, own := range []string{"managedFields", "resourceVersion", "generation"} {
 		delete(f.metadata, own)
 	}
-	return f, err
+	f.at = v.Time
+	return f, errors.Join(err, f.unnote())
+}
+
+// controllersOwn begins the annotations that controllers keep about an object.
+const controllersOwn = "deployment.kubernetes.io/"
+
+// unnote takes out what is no client's.
+func (f *face) unnote() error {
+	if f.metadata["annotations"] == nil {
+		return nil
+	}
+	var notes map[string]string
+	if err := json.Unmarshal(f.metadata["annotations"], &notes); err != nil {
+		return err
+	}
+	maps.DeleteFunc(notes, func(k, _ string) bool { return strings.HasPrefix(k, controllersOwn) })
+	delete(f.metadata, "annotations")
+	if len(notes) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(notes)
+	f.metadata["annotations"] = b
+	return err
 }
 
 // follow fills in what an entry says about the state before it; was is nil if
@@ -245,6 +269,9 @@ func (f *face) follow(was *face, e *api.State, rev store.Revision) {
 	}
 	known := was != nil && was.fields != nil && f.prev != store.Absent
 	for _, m := range f.managers {
+		if e.Gap && (m.Time == nil || !m.Time.Time.Equal(f.at.Truncate(time.Second))) {
+			continue // it may have written in between
+		}
 		if known && !slices.ContainsFunc(was.managers, func(o metav1.ManagedFieldsEntry) bool { return idle(&m, &o) }) {
 			e.Managers = append(e.Managers, managerOf(&m))
 		}
@@ -256,12 +283,12 @@ func (f *face) follow(was *face, e *api.State, rev store.Revision) {
 		return
 	}
 	for name := range maps.Keys(f.fields) {
-		if name != "metadata" && !bytes.Equal(f.fields[name], was.fields[name]) {
+		if name != "metadata" && !(name == "status" && e.Gap) && !bytes.Equal(f.fields[name], was.fields[name]) {
 			e.Changed = append(e.Changed, name)
 		}
 	}
 	for name := range was.fields {
-		if f.fields[name] == nil {
+		if f.fields[name] == nil && !(name == "status" && e.Gap) {
 			e.Changed = append(e.Changed, name)
 		}
 	}

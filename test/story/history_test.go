@@ -28,7 +28,7 @@ spec:
 // TestHistory rolls out the wrong image, looks at who did that and at what was
 // before, takes it back, and brings back what was deleted.
 func TestHistory(t *testing.T) {
-	h := newHost(t, false)
+	h := newHost(t, true)
 	c := newCluster(t, h, "--pretend", "--nodes", "1")
 	c.up()
 	c.apply(webDeployment)
