@@ -230,7 +230,7 @@ func (s *system) clientTLS(roots *x509.CertPool, name string, l pki.Leaf) (*tls.
 func serveUntil(ctx context.Context, server *http.Server, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { shutdown(server) })
 	defer stop()
-	err := server.ServeTLS(l, "", "")
+	err := server.ServeTLS(httpapi.Gather(l), "", "")
 	if ctx.Err() != nil {
 		shutdown(server)
 	}
