@@ -44,6 +44,10 @@ var settingList = []Setting{
 	{"container-runtime-endpoint", "SOCKET", "use a runtime of the machine (containerd, CRI-O) instead of starting one", "", nil},
 	{"tls-san", "NAME,…", "more names and addresses that the API's certificate is to be good for", "", nil},
 	{"max-object-size", "SIZE", "largest object that is taken, as the body of a request (1Mi to 12Mi)", "3Mi", objectSize},
+	{"store", "URL", "where the cluster's data is kept: lsm (this machine's disk), an etcd as etcd://HOST:PORT,…/PREFIX (etcds:// with TLS), or memory (nowhere: all is lost when proa ends)", system.StoreLSM, system.CheckStore},
+	{"store-ca", "FILE", "authority of an etcd's certificates, in PEM (the machine's own if empty)", "", nil},
+	{"store-cert", "FILE", "certificate to show to an etcd, in PEM", "", nil},
+	{"store-key", "FILE", "key of that certificate, in PEM", "", nil},
 	{"log-level", "LEVEL", "debug, info, warn or error", "info", oneOf("debug", "info", "warn", "error")},
 }
 

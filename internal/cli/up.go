@@ -118,7 +118,7 @@ func systemConfig(c *Call) (system.Config, error) {
 		Bind: s.Get("bind"), Advertise: s.Get("advertise"), Domain: s.Get("cluster-domain"),
 		RuntimeEndpoint: s.Get("container-runtime-endpoint"),
 		PodCIDR:         prefix(s.Get("pod-cidr")), ServiceCIDR: prefix(s.Get("service-cidr")),
-		Ports: system.DefaultPorts,
+		Ports: system.DefaultPorts, Store: storeConfig(c),
 	}
 	if base, _ := strconv.Atoi(s.Get("ports")); base > 0 {
 		cfg.Ports = system.PortsFrom(base)

@@ -82,7 +82,7 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 		apiserver.Component{Name: "controller-manager", Probe: p.controllers.probe},
 		apiserver.Component{Name: "etcd-0", Probe: func(context.Context) error { return s.engine.Err() }})
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
-		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
+		Engine: s.engine.Engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
 		Webhook: crd.Through(&p.net),
 	})
 	if err != nil {
@@ -139,7 +139,7 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 		},
 		Register: p.metrics,
 		Metrics:  promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),
-		Paths:    withProfiles(access.IdentityPaths(s.issuer(), authn.Signer)),
+		Paths:    s.withSnapshot(p, withProfiles(access.IdentityPaths(s.issuer(), authn.Signer))),
 	})
 	server := httpapi.Server("", &tls.Config{GetCertificate: cert.Server, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, handler)
 	s.part(ctx, "the API's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })
