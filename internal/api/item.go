@@ -225,7 +225,7 @@ func (i *Item) JSON() ([]byte, error) {
 		return *b, nil
 	}
 	// A change wakes many watchers at once: one of them makes it, the others wait.
-	turn := &encoding[uint64(i.Revision)%uint64(len(encoding))]
+	turn := &making[uint64(i.Revision)%uint64(len(making))]
 	turn.Lock()
 	defer turn.Unlock()
 	if b := i.json.Load(); b != nil {
@@ -239,8 +239,8 @@ func (i *Item) JSON() ([]byte, error) {
 	return b, nil
 }
 
-// encoding keeps items from being encoded twice; by their revisions.
-var encoding [64]sync.Mutex
+// making keeps items from being encoded twice; by their revisions.
+var making [64]sync.Mutex
 
 // text makes the JSON, from the stored form where that is JSON already.
 func (i *Item) text() ([]byte, error) {
