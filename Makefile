@@ -114,8 +114,8 @@ test-clients: build clients ## helm, an older kubectl, operators on client-go an
 	PROA_TEST_CLIENTS=$(abspath $(BUILD))/clients $(TESTENV) test/host.sh --name proa-clients-$$$$ -- \
 	  $(GO) test -tags $(TAGS) -count 1 -timeout 15m -run 'TestClients|TestOperatorInside|TestCorpusDefinitions|TestHelm|TestKubectl|TestOldKubectl' -v ./test/story
 
-bench-%: FORCE ## start, podstart, create, size, crd: one measurement, one line last
-	@$(if $(filter bench-start bench-podstart bench-size bench-crd,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
+bench-%: FORCE ## start, podstart, create, get, list, watch, size, crd: one measurement, one line last
+	@$(if $(filter-out bench-store,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
 
 test-vm: ## boot a QEMU guest with cgroup v2 and run a pod there (slow)
 	@$(TESTENV) $(GO) run ./test/vm

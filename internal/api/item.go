@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -223,6 +224,13 @@ func (i *Item) JSON() ([]byte, error) {
 	if b := i.json.Load(); b != nil {
 		return *b, nil
 	}
+	// A change wakes many watchers at once: one of them makes it, the others wait.
+	turn := &making[uint64(i.Revision)%uint64(len(making))]
+	turn.Lock()
+	defer turn.Unlock()
+	if b := i.json.Load(); b != nil {
+		return *b, nil
+	}
 	b, err := i.text()
 	if err != nil {
 		return nil, err
@@ -230,6 +238,9 @@ func (i *Item) JSON() ([]byte, error) {
 	i.json.Store(&b)
 	return b, nil
 }
+
+// making keeps items from being encoded twice; by their revisions.
+var making [64]sync.Mutex
 
 // text makes the JSON, from the stored form where that is JSON already.
 func (i *Item) text() ([]byte, error) {

@@ -46,13 +46,18 @@ func benchServer(b *testing.B, engine string) *apiserver.Server {
 
 func fill(b *testing.B, s *apiserver.Server, n int) {
 	b.Helper()
+	fillWith(b, s, n, func(i int64, p *corev1.Pod) { p.Spec.NodeName = fmt.Sprint("node-", i%100) })
+}
+
+func fillWith(b *testing.B, s *apiserver.Server, n int, change func(i int64, p *corev1.Pod)) {
+	b.Helper()
 	var wg sync.WaitGroup
 	var next atomic.Int64
 	for range 64 {
 		wg.Go(func() {
 			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
 				p := bigPod(fmt.Sprint("pod-", i))
-				p.Spec.NodeName = fmt.Sprint("node-", i%100)
+				change(i, p)
 				if _, err := core.Pod.Create(b.Context(), s, p); err != nil {
 					b.Error(err)
 					return
@@ -143,6 +148,43 @@ func BenchmarkList(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkSelect lists the hundred pods of a node and of a label out of
+// 150,000, and tells what the index that the first of the lists has made weighs.
+func BenchmarkSelect(b *testing.B) {
+	s := benchServer(b, "memory")
+	const pods, each = 150_000, 100
+	fillWith(b, s, pods, func(i int64, p *corev1.Pod) {
+		p.Spec.NodeName = fmt.Sprint("node-", i%(pods/each))
+		p.Labels["shard"] = fmt.Sprint("shard-", i%(pods/each))
+	})
+	for _, x := range []struct {
+		name string
+		sel  api.Selectors
+		want int
+	}{
+		{"field", api.WithField("spec.nodeName", "node-7"), each},
+		{"label", api.WithLabels(map[string]string{"shard": "shard-7"}), each},
+		{"nothing", api.WithLabels(map[string]string{"shard": "none"}), 0},
+	} {
+		b.Run(x.name, func(b *testing.B) {
+			list := func() {
+				l, err := core.Pod.List(b.Context(), s, "", x.sel)
+				if err != nil || len(l) != x.want {
+					b.Fatal(len(l), err)
+				}
+			}
+			before := heap()
+			list()
+			weight := heap() - before
+			b.ReportAllocs()
+			for b.Loop() {
+				list()
+			}
+			b.ReportMetric(float64(max(0, weight))/pods, "index-B/object")
+		})
+	}
 }
 
 func BenchmarkStatusUpdate(b *testing.B) {

@@ -171,6 +171,7 @@ func (s *Server) listNow(ctx context.Context, t *table, r *api.Request, snap *Sn
 			p.add(key, item)
 		}
 	default:
+		p.expect(v, c.ns)
 		field, value, ok := t.exact(v, r.Select)
 		if ok && v.fields[field] == nil {
 			if snap.rev == s.Revision() {
@@ -258,6 +259,20 @@ func (s *Server) page(ctx context.Context, t *table, r *api.Request, rev int64) 
 		return s.seen(ctx, t, r, item)
 	}
 	return p
+}
+
+// expect makes room for all that a list without selectors will hold.
+func (p *page) expect(v *view, ns string) {
+	if !p.r.Select.Empty() {
+		return
+	}
+	n := v.items.Len()
+	if limit := p.r.At.Limit; limit > 0 && limit < int64(n) {
+		n = int(limit)
+	} else if ns != "" && n > 1024 {
+		return // most of them may be elsewhere
+	}
+	p.list.Items = make([]*api.Item, 0, n)
 }
 
 // prepare converts at once what selectors will have to look at, if that takes a webhook.

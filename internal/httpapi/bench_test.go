@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -88,13 +89,20 @@ func BenchmarkList10k(b *testing.B) {
 // BenchmarkGetTLS is a GET over HTTP/2 and TLS on loopback, client included, on
 // connections as they are and on those that gather.
 func BenchmarkGetTLS(b *testing.B) {
-	h := benchServer(b, 1)
+	benchTLS(b, benchServer(b, 1), "/api/v1/namespaces/default/pods/pod-00000")
+}
+
+// BenchmarkListTLS is the same of a LIST of 10,000.
+func BenchmarkListTLS(b *testing.B) { benchTLS(b, benchServer(b, 10_000), "/api/v1/pods") }
+
+func benchTLS(b *testing.B, h http.Handler, path string) {
 	for name, listen := range map[string]func(net.Listener) net.Listener{"plain": func(l net.Listener) net.Listener { return l }, "gathered": Gather} {
 		b.Run(name, func(b *testing.B) {
 			s := httptest.NewUnstartedServer(nil)
 			s.Config = Server("", nil, h)
 			s.EnableHTTP2 = true
-			s.Listener = listen(s.Listener)
+			var writes atomic.Int64
+			s.Listener = listen(tally{s.Listener, &writes})
 			s.StartTLS()
 			defer s.Close()
 			c := s.Client()
@@ -102,8 +110,9 @@ func BenchmarkGetTLS(b *testing.B) {
 			before := processorTime(b)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					req, _ := http.NewRequest("GET", s.URL+"/api/v1/namespaces/default/pods/pod-00000", nil)
+					req, _ := http.NewRequest("GET", s.URL+path, nil)
 					req.Header.Set("X-Test-User", "u")
+					req.Header.Set("Accept-Encoding", "identity")
 					resp, err := c.Do(req)
 					if err != nil {
 						b.Error(err)
@@ -114,8 +123,30 @@ func BenchmarkGetTLS(b *testing.B) {
 				}
 			})
 			b.ReportMetric(float64((processorTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+			b.ReportMetric(float64(writes.Load())/float64(b.N), "writes/op")
 		})
 	}
+}
+
+// tally is a listener that counts the writes to its connections.
+type tally struct {
+	net.Listener
+	writes *atomic.Int64
+}
+
+type tallied struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (l tally) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return tallied{c, l.writes}, err
+}
+
+func (c tallied) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(b)
 }
 
 // processorTime is what this process has used, user and system.

@@ -7,100 +7,158 @@ import (
 	"time"
 )
 
-// Gather returns l with connections that put what is written to them shortly
-// after one another into one packet. An answer over HTTP/2 is two or three
-// frames, each of which net/http hands to TLS, and TLS to the connection, by
-// itself: that is three system calls, and wakes the other side three times. So
-// is an event for each of the many watches of one client.
+// Gather returns a listener whose connections send what is written to them in
+// few large pieces. Go's HTTP/2 server writes the head and the body of an answer
+// one after the other, a long body in pieces of 4 and 12 KB, and the events of
+// each watch for itself: every one is a system call, and a system call is most
+// of what an answer costs. A connection of Gather sends as soon as everybody
+// else who can run has run once, which is at once on an idle machine, and then
+// all that has come together in the meantime.
 //
-// Nothing waits for a timer: what was written is sent as soon as the goroutines
-// that are ready to run have had their turn. An error of the connection is told
-// to the next Write. At most gatherMost bytes wait; then Write does.
-func Gather(l net.Listener) net.Listener { return gathering{l} }
+// A write may return before its bytes have been sent, at most gatherMost of
+// them; what goes wrong with them is told by the next. Close, and a write
+// deadline that is over, let them go first.
+func Gather(l net.Listener) net.Listener { return gatherer{l} }
 
-type gathering struct{ net.Listener }
+type gatherer struct{ net.Listener }
 
-func (l gathering) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
+func (g gatherer) Accept() (net.Conn, error) {
+	c, err := g.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	g := &gathered{Conn: c}
-	g.idle.L = &g.mu
-	return g, nil
+	out := &gathered{Conn: c}
+	out.room.L = &out.mu
+	return out, nil
 }
 
-const (
-	gatherMost = 256 << 10
-	gatherKeep = 32 << 10        // a larger buffer is not kept for later
-	lastWords  = 1 * time.Second // for what waits when the connection is closed
-)
+// gatherMost is how many bytes may wait in a connection while others are on
+// their way.
+const gatherMost = 64 << 10
+
+// closing is how long a Close waits for a client that does not read.
+const closing = 5 * time.Second
 
 type gathered struct {
 	net.Conn
+
 	mu      sync.Mutex
-	idle    sync.Cond // signalled when sending ends, and when there is room
-	waits   []byte
-	spare   []byte
-	sending bool
-	err     error
+	room    sync.Cond // when sending has got on
+	waiting *[]byte   // nil: nothing
+	sending bool      // a goroutine is there that will send what waits
+	blocked int       // writers that wait for room
+	over    bool      // the write deadline is in the past
+	err     error     // of a write that had returned
 }
 
-func (g *gathered) Write(p []byte) (int, error) {
-	g.mu.Lock()
-	for len(g.waits)+len(p) > gatherMost && g.sending && g.err == nil {
-		g.idle.Wait()
+// The buffers of connections that have something to send: many connections send
+// little at a time, each one event, and few send much.
+var (
+	littles = sync.Pool{New: func() any { b := make([]byte, 0, gatherLittle); return &b }}
+	muches  = sync.Pool{New: func() any { b := make([]byte, 0, gatherMost); return &b }}
+)
+
+const gatherLittle = 8 << 10
+
+// free gives a buffer back.
+func free(b *[]byte) {
+	*b = (*b)[:0]
+	if cap(*b) == gatherLittle {
+		littles.Put(b)
+	} else {
+		muches.Put(b)
 	}
-	if g.err != nil {
-		g.mu.Unlock()
-		return 0, g.err
-	}
-	g.waits = append(g.waits, p...)
-	start := !g.sending
-	g.sending = true
-	g.mu.Unlock()
-	if start {
-		go g.send()
-	}
-	return len(p), nil
 }
 
-// send writes until nothing waits.
-func (g *gathered) send() {
+// fit makes room for n more bytes that wait, as far as it may.
+func (c *gathered) fit(n int) {
+	switch b := c.waiting; {
+	case b == nil && n <= gatherLittle:
+		c.waiting = littles.Get().(*[]byte)
+	case b == nil:
+		c.waiting = muches.Get().(*[]byte)
+	case len(*b)+n > gatherLittle && cap(*b) == gatherLittle:
+		c.waiting = muches.Get().(*[]byte)
+		*c.waiting = append(*c.waiting, *b...)
+		free(b)
+	}
+}
+
+func (c *gathered) Write(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.err == nil {
+		c.fit(len(p))
+		part := min(len(p), gatherMost-len(*c.waiting))
+		*c.waiting = append(*c.waiting, p[:part]...)
+		n, p = n+part, p[part:]
+		if !c.sending && len(*c.waiting) > 0 {
+			c.sending = true
+			go c.send()
+		}
+		if len(p) == 0 {
+			return n, nil
+		}
+		c.blocked++
+		c.room.Wait()
+		c.blocked--
+	}
+	return n, c.err
+}
+
+// send sends until nothing is left.
+func (c *gathered) send() {
 	runtime.Gosched()
-	g.mu.Lock()
-	for len(g.waits) > 0 && g.err == nil {
-		b := g.waits
-		g.waits, g.spare = g.spare[:0], nil
-		g.idle.Broadcast() // there is room
-		g.mu.Unlock()
-		_, err := g.Conn.Write(b)
-		g.mu.Lock()
-		g.err = err
-		if cap(b) <= gatherKeep {
-			g.spare = b[:0]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.waiting != nil && c.err == nil {
+		b := c.waiting
+		c.waiting = nil
+		c.mu.Unlock()
+		_, err := c.Conn.Write(*b)
+		free(b)
+		c.mu.Lock()
+		c.err = err
+		c.room.Broadcast()
+	}
+	c.sending = false
+	c.room.Broadcast()
+}
+
+// idle waits until nothing is left to send, or nothing can be sent.
+func (c *gathered) idle() {
+	for c.sending && c.err == nil {
+		c.room.Wait()
+	}
+}
+
+// SetWriteDeadline is for what waits too: with a time that is over it returns
+// when that has been sent, or could not be by the deadline before.
+func (c *gathered) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over = !t.IsZero() && !t.After(time.Now()); c.over {
+		c.idle()
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline is SetWriteDeadline, and for reads.
+func (c *gathered) SetDeadline(t time.Time) error {
+	if err := c.Conn.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// Close sends what waits, unless somebody is stuck in a Write, and closes.
+func (c *gathered) Close() error {
+	c.mu.Lock()
+	if c.sending && c.err == nil && c.blocked == 0 && !c.over {
+		if err := c.Conn.SetWriteDeadline(time.Now().Add(closing)); err == nil {
+			c.idle()
 		}
 	}
-	g.sending = false
-	if cap(g.waits) > gatherKeep {
-		g.waits = nil
-	}
-	g.idle.Broadcast()
-	g.mu.Unlock()
-}
-
-// Close sends what waits, if the other side takes it.
-func (g *gathered) Close() error {
-	g.mu.Lock()
-	if g.sending {
-		_ = g.Conn.SetWriteDeadline(time.Now().Add(lastWords))
-	}
-	for g.sending {
-		g.idle.Wait()
-	}
-	if g.err == nil {
-		g.err = net.ErrClosed
-	}
-	g.mu.Unlock()
-	return g.Conn.Close()
+	c.mu.Unlock()
+	return c.Conn.Close()
 }

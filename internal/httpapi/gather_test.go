@@ -2,120 +2,167 @@ package httpapi
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net"
+	"runtime"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// counted counts the writes to a connection.
-type counted struct {
+// counting counts the writes that reach a connection, and fails them when told to.
+type counting struct {
 	net.Conn
-	writes int
-	hold   chan struct{} // each write takes one, if there is a channel
+	writes atomic.Int64
+	fail   atomic.Bool
 }
 
-func (c *counted) Write(p []byte) (int, error) {
-	c.writes++
-	if c.hold != nil {
-		<-c.hold
+func (c *counting) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	if c.fail.Load() {
+		return 0, io.ErrClosedPipe
 	}
-	return c.Conn.Write(p)
+	return c.Conn.Write(b)
 }
 
-func pair(t *testing.T, hold chan struct{}) (*gathered, *counted, net.Conn) {
+// one is a listener with one connection.
+type one struct {
+	net.Listener
+	conn net.Conn
+}
+
+func (l one) Accept() (net.Conn, error) { return l.conn, nil }
+
+func gatheredPipe(t *testing.T) (server net.Conn, inner *counting, client net.Conn) {
 	t.Helper()
 	a, b := net.Pipe()
-	c := &counted{Conn: a, hold: hold}
-	g := &gathered{Conn: c}
-	g.idle.L = &g.mu
-	t.Cleanup(func() { b.Close(); g.Close() })
-	return g, c, b
+	inner = &counting{Conn: a}
+	server, err := Gather(one{conn: inner}).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, inner, b
 }
 
-func TestGather(t *testing.T) {
-	hold := make(chan struct{})
-	g, c, far := pair(t, hold)
+func TestGatherSendsAllInOrder(t *testing.T) {
+	server, inner, client := gatheredPipe(t)
 	var want []byte
-	write := func(n int) {
-		p := bytes.Repeat([]byte{byte(n)}, n)
-		want = append(want, p...)
-		if k, err := g.Write(p); k != n || err != nil {
-			t.Fatal(k, err)
-		}
-	}
-	for n := 1; n < 100; n++ {
-		write(n)
-	}
-	got := make([]byte, len(want))
-	read := make(chan error, 1)
-	go func() { _, err := io.ReadFull(far, got); read <- err }()
-	close(hold)
-	if err := <-read; err != nil || !bytes.Equal(got, want) {
-		t.Fatalf("%v, %d bytes", err, len(got))
-	}
-	if c.writes > 2 {
-		t.Errorf("%d writes of the connection for what was ready before the first went out", c.writes)
-	}
-}
-
-// TestGatherBound: a reader who does not read makes the writer wait.
-func TestGatherBound(t *testing.T) {
-	g, _, far := pair(t, nil)
-	done := make(chan int, 1)
+	const writes = 3000
+	got := make(chan []byte)
 	go func() {
-		n := 0
-		for range 100 {
-			if _, err := g.Write(make([]byte, 16<<10)); err != nil {
-				break
-			}
-			n++
-		}
-		done <- n
+		b, _ := io.ReadAll(client)
+		got <- b
 	}()
-	g.mu.Lock()
-	for len(g.waits)+16<<10 <= gatherMost {
-		g.mu.Unlock()
-		time.Sleep(time.Millisecond)
-		g.mu.Lock()
+	for i := range writes {
+		piece := bytes.Repeat([]byte{byte(i)}, 1+i%997)
+		want = append(want, piece...)
+		if n, err := server.Write(piece); n != len(piece) || err != nil {
+			t.Fatalf("wrote %d of %d: %v", n, len(piece), err)
+		}
 	}
-	if len(g.waits) > gatherMost {
-		t.Errorf("%d bytes wait", len(g.waits))
+	large := bytes.Repeat([]byte("x"), 5*gatherMost+1)
+	want = append(want, large...)
+	if n, err := server.Write(large); n != len(large) || err != nil {
+		t.Fatalf("wrote %d of %d: %v", n, len(large), err)
 	}
-	g.mu.Unlock()
-	if n, err := io.CopyN(io.Discard, far, 100*16<<10); err != nil || <-done != 100 {
-		t.Fatal(n, err)
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b := <-got; !bytes.Equal(b, want) {
+		t.Fatalf("%d bytes arrived, or in another order; %d were written", len(b), len(want))
+	}
+	if n := inner.writes.Load(); n > writes/2 {
+		t.Errorf("%d writes were sent in %d pieces", writes, n)
 	}
 }
 
-func TestGatherErrorAndClose(t *testing.T) {
-	g, _, far := pair(t, nil)
-	far.Close()
-	if _, err := g.Write([]byte("x")); err != nil {
+// What is written while nobody else can run goes in one piece.
+func TestGatherOnePiece(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	server, inner, client := gatheredPipe(t)
+	for range 10 {
+		if _, err := server.Write([]byte("0123456789")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := make([]byte, 100)
+	if _, err := io.ReadFull(client, b); err != nil {
+		t.Fatal(err)
+	}
+	// The runtime may have let the sender run in between.
+	if n := inner.writes.Load(); n > 3 {
+		t.Errorf("ten writes were sent in %d pieces", n)
+	}
+	server.Close()
+}
+
+func TestGatherTellsErrors(t *testing.T) {
+	server, inner, client := gatheredPipe(t)
+	defer client.Close()
+	inner.fail.Store(true)
+	if _, err := server.Write([]byte("lost")); err != nil {
 		t.Fatal(err)
 	}
 	for {
-		if _, err := g.Write([]byte("x")); err != nil {
-			break // the first one's
+		if _, err := server.Write([]byte("x")); err != nil {
+			break // after at most what has room; the test's own time limit is for one that never tells
 		}
+		runtime.Gosched()
 	}
-	g, _, far = pair(t, nil)
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A client that does not read keeps neither a writer nor a Close for good.
+func TestGatherClientThatDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, _, client := gatheredPipe(t)
+		defer client.Close()
+		ended := make(chan error)
+		go func() {
+			_, err := server.Write(make([]byte, 4*gatherMost))
+			ended <- err
+		}()
+		synctest.Wait()
+		server.Close()
+		if err := <-ended; err == nil {
+			t.Error("a write to a closed connection that was never read went well")
+		}
+
+		server, _, client = gatheredPipe(t)
+		defer client.Close()
+		if _, err := server.Write([]byte("never read")); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		server.Close()
+		if took := time.Since(began); took != closing {
+			t.Errorf("Close took %v", took)
+		}
+	})
+}
+
+// As crypto/tls closes: a last record under a deadline, then a deadline that is
+// over, then the connection.
+func TestGatherDeadlineLetsGo(t *testing.T) {
+	server, _, client := gatheredPipe(t)
+	got := make(chan []byte)
 	go func() {
-		g.Write([]byte("last"))
-		g.Close()
+		b, _ := io.ReadAll(client)
+		got <- b
 	}()
-	if b, err := io.ReadAll(far); string(b) != "last" || err != nil {
-		t.Errorf("%q %v", b, err)
+	server.SetWriteDeadline(time.Now().Add(time.Minute))
+	if _, err := server.Write([]byte("the last words")); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := g.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-		t.Error(err)
+	server.SetWriteDeadline(time.Now())
+	if _, err := server.Write([]byte("too late")); err != nil {
+		t.Fatal(err)
 	}
-	g, _, _ = pair(t, nil)
-	g.Write([]byte("nobody reads this"))
-	start := time.Now()
-	g.Close()
-	if time.Since(start) < lastWords/2 {
-		t.Error("the last words had no time")
+	server.Close()
+	if b := <-got; string(b) != "the last words" {
+		t.Errorf("%q arrived", b)
 	}
 }

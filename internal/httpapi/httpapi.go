@@ -147,6 +147,9 @@ type exchange struct {
 	cascades            bool // a delete with orphanDependents=false
 	size                int64
 	series              *series // nil without metrics
+	t                   target
+	r                   api.Request // that the Handler gets
+	id, length          [1]string   // values of headers
 }
 
 // WriteHeader remembers the code.
@@ -175,12 +178,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	req = withProtocolToken(req)
 	x := &exchange{ResponseWriter: w, s: s, req: req, cat: s.now(), ctx: req.Context()}
 	h := w.Header()
-	h["Audit-Id"] = []string{auditID(req)}
+	x.id[0] = auditID(req)
+	h["Audit-Id"] = x.id[:]
 	h["Cache-Control"] = noCache
-	t := x.cat.route(req.URL.Path)
-	verb := x.verb(&t)
+	x.t = x.cat.route(req.URL.Path)
+	t := &x.t
+	verb := x.verb(t)
 	if s.metrics != nil {
-		defer s.metrics.begin(x, &t, verb).end(x, start)
+		defer s.metrics.begin(x, t, verb).end(x, start)
 	}
 	defer x.recover()
 	switch {
@@ -189,9 +194,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case t.res == nil:
 		x.path()
 	case t.far:
-		x.passOn(&t, verb)
+		x.passOn(t, verb)
 	default:
-		x.resource(&t, verb)
+		x.resource(t, verb)
 	}
 }
 

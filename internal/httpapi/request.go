@@ -29,7 +29,8 @@ func (x *exchange) resource(t *target, verb api.Verb) {
 		x.fail(apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false))
 		return
 	}
-	r := &api.Request{Verb: verb, Resource: t.res.Resource, Namespace: t.ns, Name: t.name, Sub: t.sub, User: x.user, HTTP: x.req}
+	r := &x.r
+	*r = api.Request{Verb: verb, Resource: t.res.Resource, Namespace: t.ns, Name: t.name, Sub: t.sub, User: x.user, HTTP: x.req}
 	if t.res.connects(t.sub) {
 		x.connect(r)
 		return
@@ -125,7 +126,8 @@ func (x *exchange) deadline(r *api.Request) (context.Context, context.CancelFunc
 			limit = d
 		}
 	}
-	return context.WithTimeout(x.ctx, limit)
+	d := &deadline{Context: x.ctx, at: time.Now().Add(limit)}
+	return d, d.end
 }
 
 const watchGrace = 500 * time.Millisecond
@@ -231,7 +233,8 @@ type shutdown struct{}
 // Server returns a server for h on addr, with limits that suit an API server:
 // slow or idle clients do not hold it, bodies and streams may take their time,
 // HTTP/2 carries many watches on one connection, and HTTP/1.1 stays available
-// on the same port for upgrades (so start it with ServeTLS, which offers both).
+// on the same port for upgrades (so start it with ServeTLS, which offers both, on
+// a listener of [Gather]).
 // Shutdown ends the watches that run through
 // [Serve], so that it can wait for the rest.
 func Server(addr string, t *tls.Config, h http.Handler) *http.Server {
@@ -239,6 +242,10 @@ func Server(addr string, t *tls.Config, h http.Handler) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
+	if t != nil {
+		t = t.Clone()
+		t.DynamicRecordSizingDisabled = true // it would cut the first 128 KB of a connection into records of a packet each
+	}
 	s := &http.Server{
 		Addr: addr, TLSConfig: t, Protocols: &protocols, Handler: h,
 		BaseContext:       func(net.Listener) context.Context { return context.WithValue(context.Background(), shutdown{}, down) },

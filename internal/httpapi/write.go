@@ -243,7 +243,8 @@ func (x *exchange) writeTyped(code int, b []byte, name []string) {
 		out.close()
 		return
 	}
-	h["Content-Length"] = []string{strconv.Itoa(len(b))}
+	x.length[0] = strconv.Itoa(len(b))
+	h["Content-Length"] = x.length[:]
 	x.WriteHeader(code)
 	x.Write(b)
 }

@@ -46,7 +46,7 @@ func barePuts(args []string) error {
 	if err != nil {
 		return err
 	}
-	value := []byte(podBody("bench"))
+	value := []byte(measure.Pod("v1"))
 	var wg sync.WaitGroup
 	var done atomic.Int64
 	var failed atomic.Pointer[error]

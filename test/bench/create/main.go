@@ -1,12 +1,12 @@
 // Command create measures durable creates of a Pod of 2.3 KB at 1, 16, 64 and
-// 256 clients, each with a connection of its own, over TLS and HTTP/2. In turns
-// with proa, on the same core: custom resources of the same bytes on Kubernetes'
-// API machinery and etcd, raw puts into etcd, a bare Go server on Pebble, and
-// bare Pebble puts. The load comes from another core.
+// 256 clients, each with a connection of its own, over TLS and HTTP/2, in JSON
+// and in protobuf. In turns with proa, on the same core: the same Pods on
+// Kubernetes' generic registry, typed, and as custom resources, both on etcd; raw
+// puts into etcd, a bare Go server on Pebble, and bare Pebble puts. The load
+// comes from another core.
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"proa/test/bench/load"
 	"proa/test/bench/measure"
 )
 
@@ -26,7 +27,7 @@ type settings struct {
 	rounds  int
 	length  time.Duration
 	clients []int
-	only    string // a contestant, for a profile
+	only    string // contestants, for a profile
 }
 
 func main() {
@@ -38,7 +39,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 7, "rounds, each of one run of every contestant, after one to warm up")
 	flag.DurationVar(&s.length, "length", time.Second, "length of a run")
 	clients := flag.String("clients", "1,16,64,256", "numbers of clients")
-	flag.StringVar(&s.only, "only", "", "measure only this contestant: proa, crd, etcd, server or pebble")
+	flag.StringVar(&s.only, "only", "", "measure only these contestants, with commas: "+strings.Join(names, ", "))
 	flag.Parse()
 	for c := range strings.SplitSeq(*clients, ",") {
 		n, convErr := strconv.Atoi(c)
@@ -59,13 +60,29 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// A level is all that was measured at one number of clients.
+// Contestants in the order of a round.
+var names = []string{"proa", "typed", "crd", "proa-pb", "typed-pb", "etcd", "server", "pebble"}
+
+func (s settings) has(name string) bool {
+	if s.only == "" {
+		return true
+	}
+	for only := range strings.SplitSeq(s.only, ",") {
+		if only == name {
+			return true
+		}
+	}
+	return false
+}
+
+// A level is all that was measured at one number of clients, by contestant.
 type level struct {
 	clients int
 	rates   map[string][]float64
 	p99     map[string][]float64 // ms
 	cpu     map[string][]float64 // µs of the servers' processor time per create
 	syncs   map[string]float64   // per create
+	half    []float64            // proa's p99 at half load, ms
 }
 
 func run(s settings) error {
@@ -85,9 +102,7 @@ func run(s settings) error {
 			return fmt.Errorf("%d clients: %w", clients, err)
 		}
 		levels = append(levels, l)
-		if h := l.p99["proa at half load"]; len(h) > 0 {
-			half = max(half, measure.Median(h))
-		}
+		half = max(half, measure.Median(l.half))
 		l.print()
 	}
 	if err := raw.Write("create"); err != nil {
@@ -97,57 +112,64 @@ func run(s settings) error {
 	return nil
 }
 
-// contestants in the order of a round.
-var names = []string{"proa", "crd", "etcd", "server", "pebble"}
-
 func runLevel(s settings, refs string, clients int, raw *measure.Raw) (*level, error) {
 	dir, remove, err := measure.Scratch()
 	if err != nil {
 		return nil, err
 	}
 	defer remove()
-	a, err := startAll(s, refs, dir)
+	a := &arena{dir: dir, all: map[string]contestant{}}
 	defer a.stop()
-	if err != nil {
+	if err := a.start(s, refs); err != nil {
 		return nil, err
 	}
-	l := &level{clients, map[string][]float64{}, map[string][]float64{}, map[string][]float64{}, map[string]float64{}}
+	l := &level{clients: clients, rates: map[string][]float64{}, p99: map[string][]float64{}, cpu: map[string][]float64{}, syncs: map[string]float64{}}
 	for round := range s.rounds + 1 {
 		for _, name := range names {
-			if s.only != "" && s.only != name {
+			if !s.has(name) {
 				continue
 			}
-			before, err := a.syncs(name)
-			if err != nil {
-				return nil, err
-			}
-			cpu := a.cpu(name)
-			r, err := a.one(name, clients, fmt.Sprintf("p%d-%d", clients, round), s.length)
-			if err != nil {
+			if err := a.round(l, name, round, s.length, raw); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-			after, err := a.syncs(name)
-			if err != nil {
-				return nil, err
-			}
-			if round == 0 {
-				continue
-			}
-			p99 := measure.Millis(measure.Quantile(r.latency, 0.99))
-			each := 0.0
-			if used := a.cpu(name) - cpu; used > 0 {
-				each = float64(used.Microseconds()) / float64(len(r.latency)+clients)
-				l.cpu[name] = append(l.cpu[name], each)
-			}
-			raw.Add(name, round, float64(clients), r.perSecond, measure.Millis(measure.Median(r.latency)), p99, each)
-			l.rates[name] = append(l.rates[name], r.perSecond)
-			l.p99[name] = append(l.p99[name], p99)
-			if after > before {
-				l.syncs[name] = (after - before) / float64(len(r.latency)+clients)
 			}
 		}
 	}
 	return l, a.halfLoad(s, l, raw)
+}
+
+// round is one run of one contestant; round 0 warms it up.
+func (a *arena) round(l *level, name string, round int, length time.Duration, raw *measure.Raw) error {
+	prefix := fmt.Sprintf("p%d-%d", l.clients, round)
+	if name == "pebble" {
+		rate, err := a.pebble(l.clients, prefix, length)
+		if err == nil && round > 0 {
+			l.rates[name] = append(l.rates[name], rate)
+			raw.Add(name, round, float64(l.clients), rate, 0, 0, 0)
+		}
+		return err
+	}
+	c := a.all[name]
+	before, err := c.syncs()
+	if err != nil {
+		return err
+	}
+	r, err := load.Closed(c, load.Load{Clients: l.clients, Prefix: c.prefix + prefix, Length: length, CPU: c.cpu})
+	if err != nil {
+		return err
+	}
+	after, err := c.syncs()
+	if err != nil || round == 0 {
+		return err
+	}
+	made := float64(len(r.Latency) + l.clients)
+	raw.Add(name, round, float64(l.clients), r.PerSecond, r.P50(), r.P99(), r.Each())
+	l.cpu[name] = append(l.cpu[name], r.Each())
+	l.rates[name] = append(l.rates[name], r.PerSecond)
+	l.p99[name] = append(l.p99[name], r.P99())
+	if after > before {
+		l.syncs[name] = (after - before) / made
+	}
+	return nil
 }
 
 func (l *level) print() {
@@ -157,11 +179,8 @@ func (l *level) print() {
 			continue
 		}
 		fmt.Printf("  %s %.0f/s", name, measure.Median(l.rates[name]))
-		if len(l.p99[name]) > 0 && measure.Median(l.p99[name]) > 0 {
-			fmt.Printf(" (p99 %.1f ms", measure.Median(l.p99[name]))
-			if used := l.cpu[name]; len(used) > 0 {
-				fmt.Printf(", %.0f µs of CPU", measure.Median(used))
-			}
+		if len(l.p99[name]) > 0 {
+			fmt.Printf(" (p99 %.1f ms, %.0f µs of CPU", measure.Median(l.p99[name]), measure.Median(l.cpu[name]))
 			if n, ok := l.syncs[name]; ok {
 				fmt.Printf(", %.2f syncs each", n)
 			}
@@ -171,34 +190,46 @@ func (l *level) print() {
 	fmt.Println()
 }
 
-// report says how far each target is.
+// A rival is what a contestant is compared with.
+type rival struct {
+	name, is string
+	target   float64 // 0: none
+}
+
+// report says how far each target is. Of two references the harder one counts.
 func report(levels []*level, half float64) {
 	targets := map[int]float64{1: 4, 16: 7, 64: 6}
 	var claims []measure.Claim
 	for _, l := range levels {
-		ours := l.rates["proa"]
-		if len(ours) == 0 {
-			continue
-		}
-		claim := func(name, reference string, target float64) {
-			ratios := measure.Ratios(ours, l.rates[name])
-			if len(ratios) == 0 {
-				return
+		compare := func(ours string, others ...rival) {
+			hard := -1
+			for i, r := range others {
+				ratios := measure.Ratios(l.rates[ours], l.rates[r.name])
+				if len(ratios) == 0 {
+					continue
+				}
+				fmt.Printf("  %d clients, %s: ratio to %s: %s", l.clients, ours, r.is, measure.Spread(ratios))
+				// A machine that others use too disturbs this less than creates a second.
+				if a, b := measure.Median(l.cpu[ours]), measure.Median(l.cpu[r.name]); a > 0 && b > 0 {
+					fmt.Printf("; processor time of a create %.1fx", b/a)
+				}
+				fmt.Println()
+				if hard < 0 || measure.Median(l.rates[r.name]) > measure.Median(l.rates[others[hard].name]) {
+					hard = i
+				}
 			}
-			fmt.Printf("  %d clients, ratio to %s: %s\n", l.clients, reference, measure.Spread(ratios))
-			if target > 0 {
-				claims = append(claims, measure.Claim{Figure: measure.Median(ours), Unit: fmt.Sprintf("creates/s at %d clients", l.clients),
-					Ratio: measure.Median(ratios), Reference: reference, Target: target})
+			if hard >= 0 && others[hard].target > 0 {
+				claims = append(claims, measure.Claim{Figure: measure.Median(l.rates[ours]), Unit: fmt.Sprintf("creates/s at %d clients (%s)", l.clients, ours),
+					Ratio: measure.Median(measure.Ratios(l.rates[ours], l.rates[others[hard].name])), Reference: others[hard].is, Target: others[hard].target})
 			}
 		}
-		if theirs := l.cpu["crd"]; len(theirs) > 0 && len(l.cpu["proa"]) > 0 {
-			// A machine that others use too disturbs this less than creates a second.
-			fmt.Printf("  %d clients, processor time of a create: a CRD server on etcd takes %.1fx\n", l.clients, measure.Median(theirs)/measure.Median(l.cpu["proa"]))
-		}
-		claim("crd", "a CRD server on etcd", targets[l.clients])
-		claim("etcd", "raw etcd puts", 0.7)
-		claim("server", "a bare Go server on Pebble", 0)
-		claim("pebble", "bare Pebble puts", 0)
+		target := targets[l.clients]
+		const typed, crd = "typed Pods on Kubernetes' generic registry and etcd", "custom resources on Kubernetes' API machinery and etcd"
+		compare("proa", rival{"typed", typed, target}, rival{"crd", crd, target})
+		compare("proa-pb", rival{"typed-pb", typed, target})
+		compare("proa", rival{"etcd", "raw etcd puts", 0.7})
+		compare("proa", rival{"server", "a bare Go server on Pebble", 0})
+		compare("proa", rival{"pebble", "bare Pebble puts", 0})
 	}
 	if half > 0 {
 		claims = append(claims, measure.Claim{Figure: half, Unit: "ms p99 at half load", Target: 10, In: "ms", Less: true})
@@ -213,177 +244,34 @@ func (a *arena) halfLoad(s settings, l *level, raw *measure.Raw) error {
 	}
 	rate := measure.Median(l.rates["proa"]) / 2
 	for round := range s.rounds {
-		r, err := open(a.proa, 64, fmt.Sprintf("half-%d", round), s.length, rate)
+		c := a.all["proa"]
+		r, err := load.Open(c, load.Load{Clients: 64, Prefix: fmt.Sprintf("half-%d", round), Length: s.length, CPU: c.cpu}, rate)
 		if err != nil {
 			return err
 		}
-		p99 := measure.Millis(measure.Quantile(r.latency, 0.99))
-		l.p99["proa at half load"] = append(l.p99["proa at half load"], p99)
-		raw.Add("proa-half-load", round, 64, r.perSecond, measure.Millis(measure.Median(r.latency)), p99, 0)
+		l.half = append(l.half, r.P99())
+		raw.Add("proa-half-load", round, 64, r.PerSecond, r.P50(), r.P99(), 0)
 	}
-	fmt.Printf("  proa at half load, %.0f creates/s at even intervals: p99 %s ms\n", rate, measure.Spread(l.p99["proa at half load"]))
+	fmt.Printf("  proa at half load, %.0f creates/s at even intervals: p99 %s ms\n", rate, measure.Spread(l.half))
 	return nil
 }
 
-// An arena is the contestants, running.
-type arena struct {
-	dir     string
-	proa    poster
-	server  poster
-	crd     poster
-	etcd    putter
-	metrics string // etcd's
-	servers map[string][]*measure.Process
-	stops   []func()
-}
-
-func (a *arena) stop() {
-	for i := len(a.stops) - 1; i >= 0; i-- {
-		a.stops[i]()
-	}
-}
-
-func startAll(s settings, refs, dir string) (*arena, error) {
-	a := &arena{dir: dir, servers: map[string][]*measure.Process{}}
-	id, err := measure.NewIdentity(dir)
-	if err != nil {
-		return a, err
-	}
-	if err := a.startProa(); err != nil {
-		return a, err
-	}
-	p, t, err := startBare(serverCore, dir, id)
-	if err != nil {
-		return a, err
-	}
-	a.stops, a.servers["server"] = append(a.stops, p.Stop), []*measure.Process{p}
-	a.server = poster{t, "/api/v1/namespaces/default/pods", podBody("bench")}
-	if s.only == "proa" {
-		return a, nil
-	}
-	e, err := measure.StartEtcd(serverCore, refs, dir, id)
-	if err != nil {
-		return a, err
-	}
-	a.stops, a.metrics, a.servers["etcd"] = append(a.stops, e.Stop), e.Metrics, []*measure.Process{e.Process}
-	config, err := id.TLS()
-	if err != nil {
-		return a, err
-	}
-	a.etcd = putter{e.Secure, config, podBody("bench")}
-	return a, a.startCRD(refs, id, e)
-}
-
-// startProa starts a control plane with one pretend node; the pods of the bench
-// ask for another scheduler, so they stay where they are.
-func (a *arena) startProa() error {
-	proa, err := measure.Proa()
-	if err != nil {
-		return err
-	}
-	port, err := measure.FreePort()
-	if err != nil {
-		return err
-	}
-	root := filepath.Join(a.dir, "proa")
-	p, err := measure.Start(serverCore, root+".log", proa, "up", "--pretend", "--root", root, "--ports", strconv.Itoa(port), "--bind", "127.0.0.1", "--log-level", "warn")
-	if err != nil {
-		return err
-	}
-	a.stops, a.servers["proa"] = append(a.stops, p.Stop), []*measure.Process{p}
-	path := "/api/v1/namespaces/default/pods"
-	return p.Await("proa", 10*time.Millisecond, func(ctx context.Context) error {
-		t, err := measure.TargetOf(filepath.Join(root, "etc", "kubeconfig"))
-		if err != nil {
-			return err
-		}
-		// The namespace's account is there when the controllers run.
-		if _, err := t.Get(ctx, t.Client(), "/api/v1/namespaces/default/serviceaccounts/default"); err != nil {
-			return err
-		}
-		a.proa = poster{t, path, podBody("bench")}
-		return nil
-	})
-}
-
-const crdPath = "/apis/bench.proa.local/v1/namespaces/default/pods"
-
-func (a *arena) startCRD(refs string, id *measure.Identity, e *measure.Etcd) error {
-	c, err := measure.StartCRD(serverCore, refs, a.dir, id, e)
-	if err != nil {
-		return err
-	}
-	a.stops, a.servers["crd"] = append(a.stops, c.Stop), []*measure.Process{c.Process, e.Process}
-	a.crd = poster{c.Target, crdPath, strings.Replace(podBody("bench"), `"apiVersion":"v1"`, `"apiVersion":"bench.proa.local/v1"`, 1)}
-	client := c.Client()
-	_, err = c.Do(context.Background(), client, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crdManifest)
-	if err != nil {
-		return err
-	}
-	return c.Await("the custom resource", 20*time.Millisecond, func(ctx context.Context) error {
-		_, err := c.Get(ctx, client, crdPath)
-		return err
-	})
-}
-
-// one is one run of one contestant.
-func (a *arena) one(name string, clients int, prefix string, length time.Duration) (result, error) {
-	switch name {
-	case "proa":
-		return closed(a.proa, clients, prefix, length)
-	case "crd":
-		return closed(a.crd, clients, prefix, length)
-	case "etcd":
-		return closed(a.etcd, clients, prefix, length)
-	case "server":
-		return closed(a.server, clients, prefix, length)
-	}
-	return a.pebble(clients, prefix, length)
-}
-
-// pebble runs bare puts on the servers' core.
-func (a *arena) pebble(clients int, prefix string, length time.Duration) (result, error) {
+// pebble runs bare puts on the servers' core and returns how many a second.
+func (a *arena) pebble(clients int, prefix string, length time.Duration) (float64, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return result{}, err
+		return 0, err
 	}
 	log := filepath.Join(a.dir, "pebble-"+prefix)
 	p, err := measure.Start(serverCore, log, self, "bare-puts", "-dir", log+".db", "-clients", strconv.Itoa(clients), "-length", length.String())
 	if err != nil {
-		return result{}, err
+		return 0, err
 	}
 	<-p.Ended()
 	b, err := os.ReadFile(log)
 	if err != nil {
-		return result{}, err
+		return 0, err
 	}
 	n, err := strconv.ParseFloat(strings.TrimSpace(string(b)), 64)
-	return result{perSecond: n}, errors.Join(err, os.RemoveAll(log+".db"))
-}
-
-// cpu is the processor time that a contestant's servers have used.
-func (a *arena) cpu(name string) (sum time.Duration) {
-	for _, p := range a.servers[name] {
-		used, err := measure.CPU(p.PID())
-		if err != nil {
-			return 0 // it has ended: the next request will say so
-		}
-		sum += used
-	}
-	return sum
-}
-
-// syncs is how often a contestant's store has synced, as it says itself; 0 if
-// it does not say.
-func (a *arena) syncs(name string) (float64, error) {
-	ctx := context.Background()
-	switch name {
-	case "proa":
-		b, err := a.proa.Get(ctx, a.proa.Client(), "/metrics")
-		return measure.Metric(b, "proa_store_syncs_total"), err
-	case "etcd", "crd":
-		b, err := measure.Plain(ctx, a.metrics+"/metrics")
-		return measure.Metric(b, "etcd_disk_wal_fsync_duration_seconds_count"), err
-	}
-	return 0, nil
+	return n, errors.Join(err, os.RemoveAll(log+".db"))
 }

@@ -167,11 +167,25 @@ func PSS(pid int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return kilobytes(b, "Pss:")
+}
+
+// peak is the most memory that a process has had in RAM at once, in bytes.
+func peak(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	return kilobytes(b, "VmHWM:")
+}
+
+// kilobytes reads a line of a file of proc(5), in bytes.
+func kilobytes(b []byte, name string) (int64, error) {
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "Pss:" {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == name {
 			kb, err := strconv.ParseInt(f[1], 10, 64)
 			return kb << 10, err
 		}
 	}
-	return 0, fmt.Errorf("/proc/%d/smaps_rollup tells no Pss", pid)
+	return 0, fmt.Errorf("the kernel tells no %s of a process", name)
 }

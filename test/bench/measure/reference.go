@@ -23,6 +23,7 @@ import (
 const (
 	etcdModule = "go.etcd.io/etcd/server/v3"
 	crdModule  = "k8s.io/apiextensions-apiserver"
+	typed      = "./typed" // see there
 )
 
 // BuildReferences builds the programs that proa is measured beside, and returns
@@ -32,7 +33,7 @@ func BuildReferences() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", etcdModule, crdModule)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", etcdModule, crdModule, typed)
 	cmd.Dir = filepath.Join("test", "bench", "reference")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
