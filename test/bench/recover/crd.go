@@ -4,12 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
-	"os"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -19,113 +15,25 @@ import (
 )
 
 // crd is the server of custom resources with its etcd.
-type crd struct {
-	core     int
-	bin, dir string
-	id       *measure.Identity
-	etcd     *measure.Etcd
-	server   *measure.CRD
-}
-
-const (
-	group      = "bench.proa.local"
-	apiVersion = group + "/v1"
-)
-
-func newCRD(core int, bin, dir string) (*crd, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	id, err := measure.NewIdentity(dir)
-	return &crd{core: core, bin: bin, dir: dir, id: id}, err
-}
-
-func (c *crd) name() string { return "crd" }
-
-// launch starts both at once; the API server waits for etcd by itself.
-func (c *crd) launch() (err error) {
-	if c.etcd, err = measure.LaunchEtcd(c.core, c.bin, c.dir, c.id); err != nil {
-		return err
-	}
-	if c.server, err = measure.LaunchCRD(c.core, c.bin, c.dir, c.id, c.etcd); err != nil {
-		c.etcd.Kill()
-	}
-	return err
-}
-
-// ready makes the kinds, too.
-func (c *crd) ready() error {
-	client := c.server.Client()
-	defer client.CloseIdleConnections()
-	for _, k := range []kind{pods, configMaps} {
-		err := c.server.Await("the CRD server", 10*time.Millisecond, func(ctx context.Context) error {
-			_, err := c.server.Get(ctx, client, path(k)+"?limit=1")
-			if err == nil {
-				return nil
-			}
-			_, e := c.server.Do(ctx, client, http.MethodPost, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition(k))
-			return errors.Join(err, e)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func path(k kind) string { return "/apis/" + apiVersion + "/namespaces/default/" + k.resource }
-
-func definition(k kind) string {
-	name := map[string]string{"pods": "Pod", "configmaps": "ConfigMap"}[k.resource]
-	return fmt.Sprintf(`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"%[1]s.%[2]s"},
-"spec":{"group":%[2]q,"scope":"Namespaced","names":{"plural":%[1]q,"singular":%[4]q,"kind":%[3]q,"listKind":"%[3]sList"},
-"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}}`,
-		k.resource, group, name, strings.ToLower(name))
-}
-
-func (c *crd) kill() {
-	c.server.Kill()
-	c.etcd.Kill()
-}
-
-func (c *crd) stop() {
-	c.server.Stop()
-	c.etcd.Stop()
-}
-
-func (c *crd) pids() []int { return []int{c.etcd.PID(), c.server.PID()} }
-
-func (c *crd) write(ctx context.Context, k kind, n int) error {
-	return post(ctx, c.server.Target, path(k), k.object(apiVersion, fmt.Sprint("bench-", n)))
-}
-
-func (c *crd) fill(k kind, n int) error {
-	if n <= byAPI {
-		return create(c.server.Target, path(k), n, func(name string) string { return k.object(apiVersion, name) })
-	}
-	if err := post(context.Background(), c.server.Target, path(k), k.object(apiVersion, sample)); err != nil {
-		return err
-	}
-	c.server.Stop() // it would hear of a million new objects
-	return c.lay(k, n)
-}
+type crd struct{ *measure.CRDPair }
 
 // batch is how many puts a transaction of etcd takes.
 const batch = 128
 
 // lay copies the value that the API server has stored of the sample n times
 // under other names, straight into etcd.
-func (c *crd) lay(k kind, n int) error {
-	config, err := c.id.TLS()
+func (c crd) lay(k kind, n int) error {
+	c.CRD.Stop() // it would hear of a million new objects
+	config, err := c.ID.TLS()
 	if err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(c.etcd.Secure, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	conn, err := grpc.NewClient(c.Etcd.Secure, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	prefix := "/registry/" + group + "/" + k.resource + "/default/"
+	prefix := "/registry/" + measure.CRDGroup + "/" + k.resource + "/default/"
 	call := func(method string, request []byte) (answer []byte, err error) {
 		err = conn.Invoke(context.Background(), "/etcdserverpb.KV/"+method, &request, &answer, grpc.ForceCodecV2(bytesCodec{}))
 		return answer, err
@@ -177,5 +85,3 @@ func (bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 func (bytesCodec) Name() string { return "proto" }
-
-var _ contestant = (*crd)(nil)

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"proa/test/bench/measure"
@@ -45,25 +44,11 @@ func main() {
 	}
 }
 
-// A contestant is a server that can be killed and started again on its data.
+// A contestant is a server that can be filled quickly.
 type contestant interface {
-	name() string
-	launch() error                          // starts it and returns at once
-	ready() error                           // waits until it answers and works
-	kill()                                  // all its processes, as a crash does
-	stop()                                  // in peace, at the end
-	pids() []int                            // of its processes
-	fill(k kind, n int) error               // n objects, while it is ready; afterwards it may have been stopped
-	write(context.Context, kind, int) error // creates one more object, on a connection of its own
+	measure.Killable
+	lay(k kind, n int) error // n objects into its store, from the sample that the API has made; it may stop meanwhile
 }
-
-// A kind is what a run stores.
-type kind struct {
-	resource string // plural
-	body     string // JSON, without apiVersion; NAME stands for the name
-}
-
-const nameMark = "NAME"
 
 const mb = 1e6
 
@@ -124,45 +109,49 @@ func series(s settings, refs string, k kind, objects, rounds int, raw *measure.R
 	defer remove()
 	var all []contestant
 	if s.only != "crd" {
-		p, err := newProa(s.core, filepath.Join(dir, "p"))
+		program, err := measure.Proa()
 		if err != nil {
 			return ours, theirs, err
 		}
-		all = append(all, p)
+		p, err := measure.NewPretendCluster(s.core, program, filepath.Join(dir, "p"))
+		if err != nil {
+			return ours, theirs, err
+		}
+		all = append(all, proa{p})
 	}
 	if s.only != "proa" {
-		c, err := newCRD(s.core, refs, filepath.Join(dir, "r"))
+		c, err := measure.NewCRDPair(s.core, refs, filepath.Join(dir, "r"))
 		if err != nil {
 			return ours, theirs, err
 		}
-		all = append(all, c)
+		all = append(all, crd{c})
 	}
 	for _, c := range all {
 		began := time.Now()
-		if err := errors.Join(c.launch(), c.ready()); err != nil {
-			return ours, theirs, fmt.Errorf("start %s: %w", c.name(), err)
+		if err := errors.Join(c.Launch(), c.Ready()); err != nil {
+			return ours, theirs, fmt.Errorf("start %s: %w", c.Name(), err)
 		}
-		err := c.fill(k, objects)
-		c.stop()
+		err := fill(c, k, objects)
+		c.Stop()
 		if err != nil {
-			return ours, theirs, fmt.Errorf("fill %s: %w", c.name(), err)
+			return ours, theirs, fmt.Errorf("fill %s: %w", c.Name(), err)
 		}
-		fmt.Printf("  %s holds %d objects after %.0f s\n", c.name(), objects, time.Since(began).Seconds())
+		fmt.Printf("  %s holds %d objects after %.0f s\n", c.Name(), objects, time.Since(began).Seconds())
 	}
 	for round := range rounds + 1 {
 		for _, c := range all {
 			out := &theirs
-			if c.name() == "proa" {
+			if c.Name() == "proa" {
 				out = &ours
 			}
 			back, peak, pss, err := once(s, c, k, round)
 			if err != nil {
-				return ours, theirs, fmt.Errorf("%s, round %d: %w", c.name(), round, err)
+				return ours, theirs, fmt.Errorf("%s, round %d: %w", c.Name(), round, err)
 			}
 			if round == 0 {
 				continue // the files come into the page cache
 			}
-			raw.Add(c.name(), round, float64(objects), back*1000, peak/mb, pss/mb)
+			raw.Add(c.Name(), round, float64(objects), back*1000, peak/mb, pss/mb)
 			out.back, out.peak, out.pss = append(out.back, back), append(out.peak, peak/mb), append(out.pss, pss/mb)
 		}
 	}
@@ -186,28 +175,28 @@ const written = 500
 func once(s settings, c contestant, k kind, round int) (back, peak, pss float64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	if err := errors.Join(c.launch(), c.ready()); err != nil {
+	if err := errors.Join(c.Launch(), c.Ready()); err != nil {
 		return 0, 0, 0, err
 	}
 	first := (round + 1) * 1_000_000
 	for n := range written {
-		if err := c.write(ctx, k, first+n); err != nil {
-			c.kill()
+		if err := write(ctx, c, k, fmt.Sprint("bench-", first+n)); err != nil {
+			c.Kill()
 			return 0, 0, 0, err
 		}
 	}
 	killed := time.Now()
-	c.kill()
-	if err := c.launch(); err != nil {
+	c.Kill()
+	if err := c.Launch(); err != nil {
 		return 0, 0, 0, err
 	}
-	defer c.kill()
+	defer c.Kill()
 	back, err = firstWrite(ctx, c, k, first+written, killed)
 	if err != nil {
 		return 0, 0, 0, err
 	}
 	time.Sleep(s.hold)
-	for _, pid := range c.pids() {
+	for _, pid := range c.PIDs() {
 		high, err1 := measure.Peak(pid)
 		now, err2 := measure.PSS(pid)
 		err = errors.Join(err, err1, err2)
@@ -221,7 +210,7 @@ func firstWrite(ctx context.Context, c contestant, k kind, n int, killed time.Ti
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := c.write(ctx, k, n)
+		err := write(ctx, c, k, fmt.Sprint("bench-", n))
 		if err == nil {
 			return time.Since(killed).Seconds(), nil
 		}
@@ -232,12 +221,3 @@ func firstWrite(ctx context.Context, c contestant, k kind, n int, killed time.Ti
 		}
 	}
 }
-
-// object is the JSON of one object.
-func (k kind) object(apiVersion, name string) string {
-	return fmt.Sprintf(`{"apiVersion":%q,%s`, apiVersion, strings.Replace(k.body, nameMark, name, 1))
-}
-
-// configMaps are of 1 KB as they are stored.
-var configMaps = kind{"configmaps", `"kind":"ConfigMap","metadata":{"name":"` + nameMark + `","namespace":"default","labels":{"app":"shop","tier":"web"}},"data":{"text":"` +
-	strings.Repeat("all work and no play makes a dull bench; ", 19) + `"}}`}
