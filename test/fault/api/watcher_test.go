@@ -152,13 +152,17 @@ func (x *watcher) turn(over bool) (peace bool) {
 		}
 		begin = false
 	}
+	r := x.w.now()
 	if begin {
-		x.stories = append(x.stories, &story{from: unseen, low: x.w.now().real.Revision()})
+		x.stories = append(x.stories, &story{from: unseen, low: r.real.Revision()})
 	}
 	s := x.stories[len(x.stories)-1]
 	err := x.watch(s, begin, over)
 	if begin && s.high == 0 {
 		s.high = x.w.now().real.Revision()
+	}
+	if now := x.w.now(); begin && now != r {
+		s.low = min(s.low, now.opened) // what r had beyond that is forgotten
 	}
 	asked := x.at
 	var status *statusError

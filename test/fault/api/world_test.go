@@ -84,6 +84,7 @@ type world struct {
 // A run is the time between two crashes.
 type run struct {
 	number int
+	opened int64 // the revision that it was opened at
 	url    string
 	mem    *vfs.MemFS // nil: the engine is in memory
 	breaks atomic.Bool
@@ -148,6 +149,7 @@ func (w *world) start(mem *vfs.MemFS) {
 			w.t.Fatalf("after %d crashes the store does not open: %v", w.crashes, err)
 		}
 	}
+	r.opened = r.real.Revision()
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	w.truth.follow(ctx, w.t, r.real)
