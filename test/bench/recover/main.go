@@ -26,6 +26,7 @@ type settings struct {
 	largeRounds int
 	only        string
 	hold        time.Duration
+	keep        string // a folder in which filled data stay for the next time
 }
 
 func main() {
@@ -37,6 +38,7 @@ func main() {
 	flag.IntVar(&s.largeRounds, "large-rounds", 2, "rounds with these, after one to warm up")
 	flag.StringVar(&s.only, "only", "", "measure only this contestant: proa or crd")
 	flag.DurationVar(&s.hold, "hold", 3*time.Second, "how long a server that is back is left alone before its memory is looked at")
+	flag.StringVar(&s.keep, "keep", "", "folder in which filled data stay for the next run, for profiles")
 	flag.Parse()
 	if err := run(s); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-recover:", err)
@@ -107,6 +109,12 @@ func series(s settings, refs string, k kind, objects, rounds int, raw *measure.R
 		return ours, theirs, err
 	}
 	defer remove()
+	if s.keep != "" {
+		dir = filepath.Join(s.keep, fmt.Sprint(objects))
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return ours, theirs, err
+		}
+	}
 	var all []contestant
 	if s.only != "crd" {
 		program, err := measure.Proa()
@@ -127,6 +135,10 @@ func series(s settings, refs string, k kind, objects, rounds int, raw *measure.R
 		all = append(all, crd{c})
 	}
 	for _, c := range all {
+		filled := filepath.Join(dir, c.Name()+".filled")
+		if _, err := os.Stat(filled); err == nil {
+			continue
+		}
 		began := time.Now()
 		if err := errors.Join(c.Launch(), c.Ready()); err != nil {
 			return ours, theirs, fmt.Errorf("start %s: %w", c.Name(), err)
@@ -137,6 +149,9 @@ func series(s settings, refs string, k kind, objects, rounds int, raw *measure.R
 			return ours, theirs, fmt.Errorf("fill %s: %w", c.Name(), err)
 		}
 		fmt.Printf("  %s holds %d objects after %.0f s\n", c.Name(), objects, time.Since(began).Seconds())
+		if err := os.WriteFile(filled, nil, 0o600); err != nil {
+			return ours, theirs, err
+		}
 	}
 	for round := range rounds + 1 {
 		for _, c := range all {
@@ -178,7 +193,7 @@ func once(s settings, c contestant, k kind, round int) (back, peak, pss float64,
 	if err := errors.Join(c.Launch(), c.Ready()); err != nil {
 		return 0, 0, 0, err
 	}
-	first := (round + 1) * 1_000_000
+	first := (round+1)*1_000_000 + int(time.Now().UnixNano()%900)*1000 // other names than in a run before on the same data
 	for n := range written {
 		if err := write(ctx, c, k, fmt.Sprint("bench-", first+n)); err != nil {
 			c.Kill()
