@@ -238,7 +238,11 @@ func (i *Item) text() ([]byte, error) {
 			return b, nil
 		}
 	}
-	return json.Marshal(i.Public())
+	if !i.plainOwners() {
+		return json.Marshal(i.Public())
+	}
+	o := i.Object()
+	return marshal(o, i.full(o))
 }
 
 // A textCodec has JSON as its stored form. Text returns the JSON for clients, if
