@@ -10,13 +10,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
+	"proa/internal/host"
 	"proa/internal/pki"
 	"proa/internal/store"
 	"proa/internal/store/lsm"
@@ -92,6 +95,7 @@ func (s *system) prepare() error {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
+	host.ExpectHeap(expansion * folderSize(s.Places.Store()))
 	engine, err := lsm.Open(s.Places.Store(), lsm.Options{Logger: s.Log})
 	var held *store.HeldError
 	if errors.As(err, &held) {
@@ -107,6 +111,23 @@ func (s *system) prepare() error {
 		return err
 	}
 	return nil
+}
+
+// expansion is how much more memory the state may take than its folder has on
+// the disk, where it is compressed.
+const expansion = 10
+
+// folderSize is how many bytes the files below a folder have; 0 if it is not there.
+func folderSize(dir string) (sum int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if i, err := d.Info(); err == nil {
+				sum += i.Size()
+			}
+		}
+		return nil // what cannot be looked at will be missed when it is opened
+	})
+	return sum
 }
 
 func (s *system) introduce() (err error) {
