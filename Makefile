@@ -19,7 +19,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test conformance-api conformance-crd conformance-reference coverage-api docs check fuzz images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
+.PHONY: help build up down clean-cluster test conformance-api conformance-crd conformance-reference coverage-api docs check fuzz kill9 images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,8 +105,12 @@ test-clients: build clients ## helm, an older kubectl, operators on client-go an
 	PROA_TEST_CLIENTS=$(abspath $(BUILD))/clients $(TESTENV) test/host.sh --name proa-clients-$$$$ -- \
 	  $(GO) test -tags $(TAGS) -count 1 -timeout 15m -run 'TestClients|TestOperatorInside|TestCorpusDefinitions|TestHelm|TestKubectl|TestOldKubectl' -v ./test/story
 
-bench-%: FORCE ## start, podstart, create, size, crd: one measurement, one line last
-	@$(if $(filter bench-start bench-podstart bench-size bench-crd,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
+bench-%: FORCE ## start, podstart, create, size, crd, recover, memory: one measurement, one line last
+	@$(if $(filter bench-start bench-podstart bench-size bench-crd bench-recover bench-memory,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
+
+kill9: ## kill -9 in a loop under writers, beside a CRD server and etcd (SECONDS=60 WRITERS=64 SEED= ONLY=proa|crd)
+	@test -x $(PROA) || $(MAKE) build
+	@$(TESTENV) SECONDS='$(SECONDS)' WRITERS='$(WRITERS)' SEED='$(SEED)' ONLY='$(ONLY)' $(GO) run ./test/fault/kill
 
 test-vm: ## boot a QEMU guest with cgroup v2 and run a pod there (slow)
 	@$(TESTENV) $(GO) run ./test/vm

@@ -53,11 +53,11 @@ func (c crd) lay(k kind, n int) error {
 	if err := json.Unmarshal([]byte(value), &o); err != nil {
 		return fmt.Errorf("the sample in etcd is not JSON: %w", err)
 	}
-	return each((n+batch-1)/batch, 8, func(i int) error {
+	return measure.Each((n+batch-1)/batch, 8, func(i int) error {
 		var txn []byte
 		for j := i * batch; j < min(n, (i+1)*batch); j++ {
-			name := objectName(j)
-			v := strings.Replace(strings.Replace(value, `"name":"`+sample+`"`, `"name":"`+name+`"`, 1), o.Metadata.UID, string(uid(j)), 1)
+			name := measure.ObjectName(j)
+			v := strings.Replace(strings.Replace(value, `"name":"`+sample+`"`, `"name":"`+name+`"`, 1), o.Metadata.UID, string(measure.ObjectUID(j)), 1)
 			put := field(field(nil, 1, prefix+name), 2, v)
 			txn = field(txn, 2, string(field(nil, 2, string(put)))) // TxnRequest.success, RequestOp.request_put
 		}
