@@ -249,8 +249,7 @@ func (i *Item) text() ([]byte, error) {
 	if !i.plainOwners() {
 		return json.Marshal(i.Public())
 	}
-	o := i.Object()
-	return marshal(o, i.full(o))
+	return marshal(i.Object(), i.owner())
 }
 
 // A textCodec has JSON as its stored form. Text returns the JSON for clients, if

@@ -3,46 +3,72 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sync"
 
 	"proa/internal/api/owned"
 )
 
-// marshal returns o as JSON with the given managedFields in place of its own.
-// These are ready text, and the encoder would check and copy them once more: so
-// it is given the object without them, and they are put where they belong, at
-// the end of its metadata.
-func marshal(o Object, owners []metav1.ManagedFieldsEntry) ([]byte, error) {
-	if len(o.GetManagedFields()) == 0 {
+// marshal returns o, an object of a Go type, as JSON with its managedFields in
+// full, as the stored object owner has them. These are ready text or made as such,
+// and the encoder would check and copy them once more: so it is given the object
+// without them, and they are put where they belong, at the end of its metadata.
+func marshal(o Object, owner *Item) ([]byte, error) {
+	owners := o.GetManagedFields()
+	if len(owners) == 0 {
 		return json.Marshal(o)
 	}
 	bare := shallow(o)
 	bare.SetManagedFields(nil)
-	b, err := json.Marshal(bare)
-	if err != nil || len(owners) == 0 {
-		return b, err
-	}
-	end := endOfMetadata(b)
-	if end < 0 {
-		bare.SetManagedFields(owners)
-		return json.Marshal(bare)
-	}
-	size := 0
-	for i := range owners {
-		size += 200
-		if f := owners[i].FieldsV1; f != nil {
-			size += len(f.GetRawString())
-		}
-	}
-	out := append(make([]byte, 0, len(b)+size), b[:end]...)
-	if out[end-1] != '{' {
-		out = append(out, ',')
-	}
-	if out, err = owned.AppendJSON(append(out, `"managedFields":`...), owners); err != nil {
+	e := encodings.Get().(*encoding)
+	defer e.release()
+	if err := e.to.Encode(bare); err != nil {
 		return nil, err
 	}
+	b := bytes.TrimSuffix(e.text.Bytes(), []byte("\n"))
+	end := endOfMetadata(b)
+	if end < 0 {
+		bare.SetManagedFields(owner.Resource.Owners(owner.Object()))
+		return json.Marshal(bare)
+	}
+	const key = `,"managedFields":`
+	e.owners = append(e.owners[:0], key...)
+	var err error
+	if e.owners, err = owned.AppendJSON(e.owners, owners, owner.Object(), owner.Resource.HasStatus); err != nil {
+		return nil, err
+	}
+	insert := e.owners
+	switch {
+	case len(insert) == len(key):
+		insert = nil
+	case b[end-1] == '{':
+		insert = insert[1:]
+	}
+	out := make([]byte, 0, len(b)+len(insert))
+	out = append(append(out, b[:end]...), insert...)
 	return append(out, b[end:]...), nil
+}
+
+// An encoding is the memory in which JSON is made.
+type encoding struct {
+	text   bytes.Buffer
+	to     *json.Encoder
+	owners []byte
+}
+
+var encodings = sync.Pool{New: func() any {
+	e := &encoding{}
+	e.to = json.NewEncoder(&e.text)
+	return e
+}}
+
+// mostKept is how large an encoding may be to be used again.
+const mostKept = 64 << 10
+
+func (e *encoding) release() {
+	if e.text.Cap()+cap(e.owners) <= mostKept {
+		e.text.Reset()
+		encodings.Put(e)
+	}
 }
 
 var metadataKey = []byte(`"metadata":{`)
@@ -80,13 +106,4 @@ func endOfMetadata(b []byte) int {
 func (i *Item) plainOwners() bool {
 	_, text := i.Resource.Codec.(textCodec)
 	return !text && i.Resource.Family == nil
-}
-
-// full are the managedFields of the item's object as clients see them.
-func (i *Item) full(o Object) []metav1.ManagedFieldsEntry {
-	owners := o.GetManagedFields()
-	if owned.AnyShort(owners) {
-		return i.fullOwners()
-	}
-	return owners
 }

@@ -55,6 +55,7 @@ type Request struct {
 	Options Options
 	Select  Selectors
 	At      Version
+	Past    *Past // of a get: what was, instead of what is
 
 	HTTP *http.Request // the request as it came in, for streaming subresources; nil in process
 }
@@ -163,6 +164,7 @@ type Response struct {
 	Object   Object         // one object that is not stored: a Scale, a review, a token
 	Status   *metav1.Status // instead of an object: what most deletes answer
 	List     *ItemList
+	History  *History                // of a get that asked for it
 	Events   iter.Seq2[Event, error] // a watch; must be ranged over, or the watch leaks until its context ends
 	Connect  http.Handler            // log, exec, attach, port-forward, proxies: opaque bytes and upgrades
 	Warnings []string

@@ -22,6 +22,9 @@ import (
 )
 
 func (s *Server) get(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
+	if r.Past != nil {
+		return s.past(ctx, t, r)
+	}
 	if rev, err := parseRevision(r.At.ResourceVersion); err != nil {
 		return nil, err
 	} else if rev > 0 {

@@ -195,7 +195,7 @@ func (w *writing) insert(ctx context.Context, obj api.Object) (item *api.Item, e
 		return api.NewItem(res, 0, nil, obj), nil
 	}
 	obj = kept
-	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: store.Absent, User: w.r.User.Name}, obj)
+	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: store.Absent, User: w.r.User.Name, Weight: w.weight(obj, nil)}, obj)
 	var lost *store.ConflictError
 	if errors.As(err, &lost) {
 		return nil, apierrors.NewAlreadyExists(w.r.Resource.GroupResource(), name)
@@ -358,7 +358,7 @@ func (w *writing) swap(ctx context.Context, was *api.Item, obj api.Object) (item
 		return api.NewItem(res, was.Revision, nil, obj), false, nil
 	}
 	obj = kept
-	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: was.Revision, User: w.r.User.Name}, obj)
+	item, err = w.s.write(ctx, w.t, w.key, store.Op{Value: body, Expect: was.Revision, User: w.r.User.Name, Weight: w.weight(obj, was.Object())}, obj)
 	return item, false, err
 }
 
@@ -389,7 +389,7 @@ func done(res *api.Resource, obj api.Object) bool {
 
 // remove takes an object out of the store, and returns the revision of that.
 func (w *writing) remove(ctx context.Context, was *api.Item) (int64, error) {
-	item, err := w.s.write(ctx, w.t, w.key, store.Op{Delete: true, Expect: was.Revision, User: w.r.User.Name}, nil)
+	item, err := w.s.write(ctx, w.t, w.key, store.Op{Delete: true, Expect: was.Revision, User: w.r.User.Name, Weight: w.weight(was.Object(), nil)}, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -44,6 +44,13 @@ var settingList = []Setting{
 	{"container-runtime-endpoint", "SOCKET", "use a runtime of the machine (containerd, CRI-O) instead of starting one", "", nil},
 	{"tls-san", "NAME,…", "more names and addresses that the API's certificate is to be good for", "", nil},
 	{"max-object-size", "SIZE", "largest object that is taken, as the body of a request (1Mi to 12Mi)", "3Mi", objectSize},
+	{"store", "URL", "where the cluster's data is kept: lsm (this machine's disk), an etcd as etcd://HOST:PORT,…/PREFIX (etcds:// with TLS), or memory (nowhere: all is lost when proa ends)", system.StoreLSM, system.CheckStore},
+	{"store-ca", "FILE", "authority of an etcd's certificates, in PEM (the machine's own if empty)", "", nil},
+	{"store-cert", "FILE", "certificate to show to an etcd, in PEM", "", nil},
+	{"store-key", "FILE", "key of that certificate, in PEM", "", nil},
+	{"history", "N", "earlier states of each object that are kept (0 to 1000; none if 0)", "20", states},
+	{"history-size", "SIZE", "disk space that the earlier states of all objects may take together", "256Mi", historySize},
+	{"history-secrets", "BOOL", "whether earlier states of Secrets are kept, too", "false", oneOf("true", "false")},
 	{"log-level", "LEVEL", "debug, info, warn or error", "info", oneOf("debug", "info", "warn", "error")},
 }
 
@@ -218,4 +225,28 @@ func parseObjectSize(v string) (int64, error) {
 		return n, nil
 	}
 	return 0, fmt.Errorf("must be from 1Mi to 12Mi, not %s", v)
+}
+
+// states checks how many earlier states of an object are to be kept.
+func states(v string) error {
+	if n, err := strconv.Atoi(v); err != nil || n < 0 || n > 1000 {
+		return errors.New("must be a number from 0 to 1000")
+	}
+	return nil
+}
+
+func historySize(v string) error {
+	_, err := parseHistorySize(v)
+	return err
+}
+
+func parseHistorySize(v string) (int64, error) {
+	q, err := resource.ParseQuantity(v)
+	if err != nil {
+		return 0, fmt.Errorf("must be a size such as 256Mi, not %q", v)
+	}
+	if n := q.Value(); n >= 1<<20 {
+		return n, nil
+	}
+	return 0, fmt.Errorf("must be at least 1Mi, not %s", v)
 }

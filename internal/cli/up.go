@@ -118,13 +118,16 @@ func systemConfig(c *Call) (system.Config, error) {
 		Bind: s.Get("bind"), Advertise: s.Get("advertise"), Domain: s.Get("cluster-domain"),
 		RuntimeEndpoint: s.Get("container-runtime-endpoint"),
 		PodCIDR:         prefix(s.Get("pod-cidr")), ServiceCIDR: prefix(s.Get("service-cidr")),
-		Ports: system.DefaultPorts,
+		Ports: system.DefaultPorts, Store: storeConfig(c),
 	}
 	if base, _ := strconv.Atoi(s.Get("ports")); base > 0 {
 		cfg.Ports = system.PortsFrom(base)
 	}
 	cfg.NodePortFrom, cfg.NodePortTo, err = parsePortRange(s.Get("node-ports"))
 	if err != nil {
+		return cfg, err
+	}
+	if cfg.History, err = history(s); err != nil {
 		return cfg, err
 	}
 	cfg.MaxObject, err = parseObjectSize(s.Get("max-object-size"))
@@ -134,6 +137,16 @@ func systemConfig(c *Call) (system.Config, error) {
 		}
 	}
 	return cfg, err
+}
+
+// history is what the settings say about earlier states; their checks have passed.
+func history(s *Settings) (h system.History, err error) {
+	h.Secrets = s.Get("history-secrets") == "true"
+	if h.Versions, err = strconv.Atoi(s.Get("history")); err != nil {
+		return h, err
+	}
+	h.Bytes, err = parseHistorySize(s.Get("history-size"))
+	return h, err
 }
 
 func prefix(v string) netip.Prefix {

@@ -111,7 +111,11 @@ func readBody(resp *http.Response) ([]byte, error) {
 }
 
 func (c *client) url(r *api.Request) string {
-	u := c.base + r.Resource.Path(url.PathEscape(r.Namespace))
+	u := c.base
+	if r.Past != nil {
+		u += api.HistoryPath
+	}
+	u += r.Resource.Path(url.PathEscape(r.Namespace))
 	if r.Name != "" && r.Verb != api.List && r.Verb != api.Watch && r.Verb != api.DeleteCollection && (r.Verb != api.Create || r.Sub != "") {
 		u += "/" + url.PathEscape(r.Name)
 	}
@@ -149,7 +153,7 @@ func (c *client) request(ctx context.Context, r *api.Request) (*http.Request, er
 		req.Header.Set("Content-Type", typ)
 	}
 	req.Header.Set("Accept", api.MediaJSON)
-	if usesProtobuf(r.Resource) {
+	if usesProtobuf(r.Resource) && (r.Past == nil || !r.Past.List()) {
 		req.Header.Set("Accept", api.MediaProtobuf+","+api.MediaJSON)
 		if r.Verb == api.Watch {
 			req.Header.Set("Accept", api.MediaProtobuf+";stream=watch,"+api.MediaJSON)
@@ -225,6 +229,7 @@ func query(r *api.Request) url.Values {
 		return q
 	case api.Get:
 		set("resourceVersion", r.At.ResourceVersion)
+		pastQuery(r.Past, set)
 		return q
 	case api.Delete:
 		return q

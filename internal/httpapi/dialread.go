@@ -62,6 +62,10 @@ func kindIn(typ string, body []byte) (schema.GroupVersionKind, error) {
 
 // readResult reads the answer to anything but a list or a watch.
 func readResult(r *api.Request, typ string, body []byte, out *api.Response) error {
+	if r.Past != nil && r.Past.List() {
+		out.History = new(api.History)
+		return json.Unmarshal(body, out.History)
+	}
 	kind, err := kindIn(typ, body)
 	if err != nil {
 		return err

@@ -35,6 +35,9 @@ func (x *exchange) options(r *api.Request) error {
 		return listOptions(r, q)
 	case api.Get:
 		r.At.ResourceVersion = q.Get("resourceVersion")
+		if r.Past != nil {
+			return pastOptions(r.Past, q)
+		}
 		return nil
 	case api.DeleteCollection:
 		if err := listOptions(r, q); err != nil {

@@ -34,6 +34,9 @@ func (x *exchange) resource(t *target, verb api.Verb) {
 		x.connect(r)
 		return
 	}
+	if t.past {
+		r.Past = new(api.Past)
+	}
 	if err := x.negotiate(t, verb); err != nil {
 		x.fail(err)
 		return

@@ -17,6 +17,7 @@ type target struct {
 	name  string
 	sub   string
 	watch bool // by the old prefix
+	past  bool // what it was: its path comes after [api.HistoryPath]
 
 	far    bool     // another server serves it
 	prefix api.Verb // the verb that stood before the resource, of a target that is far
@@ -25,6 +26,13 @@ type target struct {
 // route finds what a path names. A path that names nothing that is served, or
 // names it wrongly, has no res.
 func (c *catalog) route(path string) (t target) {
+	if rest, ok := strings.CutPrefix(path, api.HistoryPath); ok && strings.HasPrefix(rest, "/api") {
+		if t = c.route(rest); t.res == nil || t.far || t.watch || t.name == "" || t.sub != "" {
+			return target{}
+		}
+		t.past = true
+		return t
+	}
 	if t, ok := c.elsewhere(path); ok {
 		return t
 	}
@@ -132,6 +140,9 @@ func (x *exchange) verb(t *target) api.Verb {
 }
 
 func plainVerb(method string, t *target) api.Verb {
+	if t.past && method != http.MethodGet && method != http.MethodHead {
+		return ""
+	}
 	switch method {
 	case http.MethodGet, http.MethodHead:
 		switch {

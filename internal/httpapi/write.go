@@ -49,6 +49,8 @@ func (x *exchange) answer(t *target, r *api.Request, resp *api.Response) {
 		x.handOver(resp.Connect)
 	case resp.List != nil:
 		x.list(t, resp.List)
+	case resp.History != nil:
+		x.history(resp.History)
 	case resp.Status != nil:
 		x.media.as = asItself
 		x.writeObject(code, resp.Status, schema.GroupVersionKind{Version: "v1", Kind: "Status"})

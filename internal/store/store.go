@@ -41,6 +41,7 @@ type Op struct {
 	User   string        // who asked; kept in the record, at most MaxKey long
 	Codec  uint16        // generation of the codec that made Value
 	TTL    time.Duration // if positive, the engine deletes the record once it is that old
+	Weight Weight        // what the change is worth to history (see [Historian])
 }
 
 // A Record is one key's state.
@@ -52,6 +53,7 @@ type Record struct {
 	Time     time.Time
 	User     string
 	Codec    uint16
+	Expires  time.Time // when the engine deletes it; zero if never. A deletion has none
 }
 
 // An Event is one change. Deleted events carry the last value and its codec,
@@ -147,6 +149,13 @@ var (
 	ErrPoisoned  = errors.New("the store failed to write to its disk and acknowledges nothing more until it is reopened")
 	ErrReadOnly  = errors.New("the disk is nearly full: the store is read-only")
 	ErrClosed    = errors.New("the store is closed")
+
+	// ErrUnavailable is of an engine whose data is elsewhere: nothing was done.
+	ErrUnavailable = errors.New("the store cannot be reached")
+
+	// ErrUnknown says that a write was sent, and nobody knows whether it was made
+	// or will be.
+	ErrUnknown = errors.New("the store did not answer: whether this write was made is not known")
 )
 
 // A ConflictError says that a key was not as a write expected.
@@ -182,6 +191,8 @@ func (o *Op) Check() error {
 		return &InvalidError{fmt.Sprintf("%s: the user name has %d bytes, more than %d", o.Key, len(o.User), MaxKey)}
 	case !o.Delete && len(o.Value) > MaxValue:
 		return &InvalidError{fmt.Sprintf("%s: the value has %d bytes, more than %d", o.Key, len(o.Value), MaxValue)}
+	case o.Weight > Passing:
+		return &InvalidError{fmt.Sprintf("%s: %d is no weight", o.Key, o.Weight)}
 	case o.Expect < Any:
 		return &InvalidError{fmt.Sprintf("%s: %d is no revision to expect", o.Key, o.Expect)}
 	case o.Delete && o.Expect == Absent:
@@ -202,6 +213,14 @@ func (e *HeldError) Error() string {
 	}
 	return fmt.Sprintf("the data in %s is in use by process %d", e.Dir, e.PID)
 }
+
+// A FullError says why a store takes no writes for lack of room, and what would
+// help. Its kind is ErrReadOnly.
+type FullError struct{ Reason string }
+
+func (e *FullError) Error() string { return "the store is read-only: " + e.Reason }
+
+func (e *FullError) Unwrap() error { return ErrReadOnly }
 
 // A CorruptError says that what was read for a key is not what was written.
 type CorruptError struct {

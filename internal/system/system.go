@@ -21,8 +21,6 @@ import (
 
 	"proa/internal/host"
 	"proa/internal/pki"
-	"proa/internal/store"
-	"proa/internal/store/lsm"
 )
 
 // Config is what a cluster on one machine is started with. Places, Domain,
@@ -32,6 +30,7 @@ type Config struct {
 	NodeName     string // the host's name if empty
 	Nodes        int    // pretend nodes
 	Pretend      bool   // no containers, no privileges
+	Store        StoreConfig
 	Bind         string // address that the API listens on; all if empty
 	Advertise    string // address of this machine; found out if empty
 	Ports        Ports
@@ -42,6 +41,7 @@ type Config struct {
 	Domain       string
 	SANs         []string // further names in the API's certificate
 	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
+	History      History
 
 	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
 	RuntimeEndpoint string
@@ -58,7 +58,7 @@ type system struct {
 	address netip.Addr // of this machine
 	now     func() time.Time
 	ca      *pki.CA
-	engine  *lsm.Engine
+	engine  *Storage
 
 	fail  context.CancelCauseFunc
 	parts sync.WaitGroup
@@ -96,17 +96,17 @@ func (s *system) prepare() error {
 		}
 	}
 	host.ExpectHeap(expansion * folderSize(s.Places.Store()))
-	engine, err := lsm.Open(s.Places.Store(), lsm.Options{Logger: s.Log})
-	var held *store.HeldError
-	if errors.As(err, &held) {
-		return fmt.Errorf("another proa (process %d) runs the cluster in %s: stop it with 'proa down', or give this one its own --root",
-			held.PID, s.Places.Root)
-	}
+	s.Store.History = s.History
+	engine, err := OpenStorage(context.Background(), s.Places, s.Store, s.Log)
 	if err != nil {
-		return fmt.Errorf("open the store: %w", err)
+		return err
 	}
 	s.engine = engine
-	if err := s.introduce(); err != nil {
+	err = s.History.forget(engine.Engine)
+	if err == nil {
+		err = s.introduce()
+	}
+	if err != nil {
 		engine.Close()
 		return err
 	}
@@ -155,6 +155,9 @@ func (s *system) introduce() (err error) {
 func (s *system) start(ctx context.Context) error {
 	var m *machine
 	var err error
+	if s.engine.place == StoreMemory {
+		s.Say("NOTHING IS KEPT: with --store=memory every object is lost when proa ends")
+	}
 	if !s.Pretend {
 		if m, err = s.startMachine(ctx); err != nil {
 			return err

@@ -46,6 +46,8 @@ func (d direct) call(ctx context.Context, q *ask) (*answer, error) {
 	switch {
 	case resp.Events != nil:
 		a.events = drain(ctx, resp)
+	case resp.History != nil:
+		a.body, err = value(resp.History)
 	case resp.List != nil:
 		a.body, err = listValue(r.Resource, resp.List)
 	case resp.Status != nil:
@@ -146,10 +148,16 @@ func (d direct) request(q *ask) (*api.Request, error) {
 		return nil, err
 	}
 	r := &api.Request{User: q.user}
-	if err := d.route(u.Path, r); err != nil {
+	path, past := strings.CutPrefix(u.Path, api.HistoryPath)
+	if err := d.route(path, r); err != nil {
 		return nil, err
 	}
 	v := u.Query()
+	if past {
+		if r.Past, err = what(v); err != nil {
+			return nil, err
+		}
+	}
 	r.Body, r.ContentType = q.body, q.typ
 	switch q.method {
 	case http.MethodGet:
@@ -185,6 +193,21 @@ func (d direct) request(q *ask) (*api.Request, error) {
 	r.Options.DryRun = v.Get("dryRun") == metav1.DryRunAll
 	r.Options.FieldValidation = v.Get("fieldValidation")
 	return r, nil
+}
+
+// what reads what of the past is asked for.
+func what(v url.Values) (p *api.Past, err error) {
+	p = &api.Past{Objects: v.Get("objects") == "true"}
+	if s := v.Get("revision"); s != "" {
+		p.Revision, err = strconv.ParseInt(s, 10, 64)
+	}
+	if s := v.Get("at"); s != "" {
+		p.At, err = time.Parse(time.RFC3339Nano, s)
+	}
+	if s := v.Get("limit"); s != "" {
+		p.Limit, err = strconv.Atoi(s)
+	}
+	return p, err
 }
 
 // route finds what a path names.

@@ -40,6 +40,7 @@ import (
 	"proa/internal/kinds/flowcontrol"
 	"proa/internal/kubeletapi"
 	"proa/internal/pki"
+	"proa/internal/store"
 	"proa/internal/store/memory"
 )
 
@@ -128,7 +129,7 @@ func (w *world) start(t *testing.T, n needs) (err error) {
 			return err
 		}
 	}
-	engine := memory.New(nil)
+	engine := memory.Keeping(nil, store.Keeping{Keep: apiserver.Keeps(false), Full: 5, Light: 2, Bytes: 16 << 20})
 	w.server, err = apiserver.New(ctx, apiserver.Config{Engine: engine, Kinds: kinds.All, Subs: subs, Log: testLog(), History: history,
 		Admit: append(admit.All(settings), rbac.Steps()...), Webhook: crd.Through(&w.net)})
 	if err != nil {

@@ -335,13 +335,54 @@ func TestAppendJSON(t *testing.T) {
 		{Manager: "empty fields", Operation: "Update", APIVersion: "v1", Time: &at, FieldsV1: &metav1.FieldsV1{}},
 	}
 	for n := range len(list) + 1 {
-		got, err := AppendJSON(nil, list[:n])
+		got, err := AppendJSON(nil, list[:n], &corev1.Pod{}, true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := json.Marshal(append([]metav1.ManagedFieldsEntry{}, list[:n]...))
-		if err != nil || string(got) != string(want) {
-			t.Fatalf("%v: %s", err, differ(string(got), string(want)))
+		want := ""
+		if shown := Full(list[:n], &corev1.Pod{}, true); len(shown) > 0 {
+			b, err := json.Marshal(shown)
+			if want = string(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if string(got) != want {
+			t.Fatalf("%v: %s", err, differ(string(got), want))
+		}
+	}
+	// Entries that are kept in short, among others and in another order.
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	p := bigPod()
+	p.Annotations = map[string]string{"<odd>": "x"}
+	for range 200 {
+		var some []metav1.ManagedFieldsEntry
+		for _, e := range list {
+			if e.FieldsV1 == nil || r.IntN(3) > 0 {
+				continue
+			}
+			e.FieldsType = full
+			when := metav1.Unix(r.Int64N(3), 0)
+			e.Time = &when
+			some = append(some, e)
+		}
+		for range r.IntN(3) {
+			when := metav1.Unix(r.Int64N(3), 0)
+			c := Create(Writer{Manager: "m", APIVersion: "v1", Time: when}, must(Parse([]string{`{}`, `{"f:metadata":{"*":{}},"f:spec":{"*":{}}}`, `{"f:metadata":{"f:annotations":{"f:<odd>":{}}}}`}[r.IntN(3)])))
+			some = append(some, c...)
+		}
+		got, err := AppendJSON(nil, some, p, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if shown := Full(some, p, true); len(shown) > 0 {
+			b, err := json.Marshal(shown)
+			if want = string(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if string(got) != want {
+			t.Fatal(differ(string(got), want))
 		}
 	}
 }

@@ -14,21 +14,27 @@ type printer struct {
 	b []byte
 }
 
-var printers = sync.Pool{New: func() any { return &printer{b: make([]byte, 0, 4<<10)} }}
-
-// print returns the paths of obj, a pointer to a struct, that are not in skip;
-// empty if there is none.
-func print(obj any, skip Set) string {
-	p := printers.Get().(*printer)
-	defer printers.Put(p)
+// appendPaths appends the paths of obj, a pointer to a struct, that are not in
+// skip; nothing if there is none.
+func appendPaths(b []byte, obj any, skip Set) []byte {
+	start := len(b)
+	p := printer{append(b, '{')}
 	v := reflect.ValueOf(obj).Elem()
-	p.b = append(p.b[:0], '{')
 	p.members(shapeOf(v.Type()), v, true, skip)
-	if len(p.b) == 1 {
-		return ""
+	if len(p.b) == start+1 {
+		return b
 	}
-	p.b = append(p.b, '}')
-	return string(p.b)
+	return append(p.b, '}')
+}
+
+var texts = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// print is appendPaths into a string.
+func print(obj any, skip Set) string {
+	b := texts.Get().(*[]byte)
+	defer texts.Put(b)
+	*b = appendPaths((*b)[:0], obj, skip)
+	return string(*b)
 }
 
 // A side is what stands on the other side of what is printed.

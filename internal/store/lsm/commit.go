@@ -289,7 +289,7 @@ func (g *pending) build(group []*request) {
 func (g *pending) add(r *request, h head) error {
 	op := &r.op
 	rev := g.first + int64(len(g.events))
-	v := version{prev: h.rev, deleted: op.Delete, Record: store.Record{
+	v := version{prev: h.rev, deleted: op.Delete, weight: op.Weight, Record: store.Record{
 		Key: op.Key, Value: op.Value, Revision: rev, Created: rev,
 		Time: g.s.e.clock.Now().Round(0).UTC(), User: op.User, Codec: op.Codec,
 	}}
@@ -306,13 +306,13 @@ func (g *pending) add(r *request, h head) error {
 		}
 	} else if op.TTL > 0 {
 		at := v.Time.Add(op.TTL)
-		v.expires = at.UnixNano()
+		v.expires, v.Expires = at.UnixNano(), at
 		g.expiries = append(g.expiries, expiry.Item{At: at, Key: op.Key, Revision: rev})
 	}
 	if err := g.encode(&v, h); err != nil {
 		return err
 	}
-	next := head{rev: rev, created: v.Created, expires: v.expires}
+	next := head{rev: rev, created: v.Created, expires: v.expires, weight: v.weight}
 	if op.Delete {
 		next = head{}
 	}
@@ -329,7 +329,8 @@ func (g *pending) encode(v *version, h head) error {
 		return err
 	}
 	g.key = appendLogKey(g.key[:0], v.Revision)
-	g.rec = appendLogEntry(g.rec[:0], g.key, &logEntry{rev: v.Revision, prev: v.prev, deleted: v.deleted, key: v.Key})
+	g.rec = appendLogEntry(g.rec[:0], g.key, &logEntry{
+		rev: v.Revision, prev: v.prev, deleted: v.deleted, weight: v.weight, ended: h.weight, key: v.Key})
 	if err := g.batch.Set(g.key, g.rec, nil); err != nil {
 		return err
 	}

@@ -27,10 +27,16 @@ func (e *Engine) Compact(ctx context.Context, rev store.Revision) error {
 	})
 }
 
+// Bounds of one batch of a compaction.
+const (
+	compactEntries = 4096      // log entries
+	compactBytes   = 512 << 10 // of versions that move to the history; one may be larger
+)
+
 // compact deletes, for every change up to rev, the version that it replaced and
-// the change itself; a deletion's own version too.
+// the change itself; a deletion's own version too. What the history keeps it moves
+// there, in the same batch.
 func (s *session) compact(ctx context.Context, rev store.Revision) error {
-	const chunk = 4096
 	s.e.horizon.Store(rev) // readers look at it after they have fixed their view
 	for done, err := s.meta(metaHorizon); done < rev; {
 		if err != nil {
@@ -39,28 +45,37 @@ func (s *session) compact(ctx context.Context, rev store.Revision) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		upTo := min(done+chunk, rev)
-		if err := s.compactChunk(done, upTo); err != nil {
+		upTo, err := s.compactChunk(done, min(done+compactEntries, rev))
+		if err != nil {
 			return fmt.Errorf("store: compact from revision %d to %d: %w", done, upTo, err)
 		}
 		done = upTo
+		if err := s.fitPast(); err != nil {
+			return fmt.Errorf("store: shorten the history: %w", err)
+		}
 	}
 	return nil
 }
 
-func (s *session) compactChunk(after, upTo store.Revision) error {
+// compactChunk compacts from one revision up to another, or less if that would
+// be too much for a batch, and returns how far it came.
+func (s *session) compactChunk(after, upTo store.Revision) (store.Revision, error) {
 	lo, hi := appendLogKey(nil, after+1), appendLogKey(nil, upTo+1)
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
 	if err != nil {
-		return err
+		return upTo, err
 	}
 	b := s.db.NewBatch()
+	m := s.mover(b)
 	var key []byte
 	for ok := it.First(); ok; ok = it.Next() {
 		l, err := decodeLogEntry(it.Key(), it.Value())
+		if err == nil {
+			err = m.move(&l)
+		}
 		if err != nil {
 			it.Close()
-			return err
+			return upTo, err
 		}
 		if l.prev != store.Absent {
 			key = appendVersionKey(key[:0], l.key, l.prev)
@@ -70,12 +85,23 @@ func (s *session) compactChunk(after, upTo store.Revision) error {
 			key = appendVersionKey(key[:0], l.key, l.rev)
 			_ = b.Delete(key, nil)
 		}
+		if m.pending >= compactBytes {
+			upTo = l.rev
+			hi = appendLogKey(nil, upTo+1)
+			break
+		}
 	}
 	if err := it.Close(); err != nil {
-		return err
+		return upTo, err
 	}
 	_ = b.DeleteRange(lo, hi, nil)
 	_ = b.Set(metaHorizon, appendRevision(nil, upTo), nil)
+	return upTo, m.finish()
+}
+
+// applyLoosely writes a batch without waiting for its sync: what of it a crash
+// loses is done again.
+func (s *session) applyLoosely(b *pebble.Batch) (err error) {
 	applied := make(chan error, 1)
 	go func() {
 		defer func() {

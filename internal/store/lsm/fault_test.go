@@ -127,6 +127,9 @@ func verify(e *Engine, acked, all []store.Event) error {
 			return fmt.Errorf("the log ends before %d: %w", want, ctx.Err())
 		}
 	}
+	if err := verifyPast(e, byRev); err != nil {
+		return err
+	}
 	return verifyState(ctx, e, byRev)
 }
 
@@ -198,7 +201,11 @@ func crash(t *testing.T, unsynced int) {
 		}
 		return nil
 	})
-	e, err := Open("d", Options{FS: errorfs.Wrap(mem, camera), Reserve: -1, tune: tiny})
+	keep := lossless
+	if unsynced == 30 { // and the caps
+		keep.Full, keep.Light, keep.Bytes = 3, 1, 16<<10
+	}
+	e, err := Open("d", Options{FS: errorfs.Wrap(mem, camera), Reserve: -1, History: keep, tune: tiny})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +226,7 @@ func crash(t *testing.T, unsynced int) {
 		t.Fatal("too few crash points to mean anything")
 	}
 	for i, p := range pictures {
-		e, err := Open("d", Options{FS: p.fs, Reserve: -1, tune: tiny})
+		e, err := Open("d", Options{FS: p.fs, Reserve: -1, History: keep, tune: tiny})
 		if err != nil {
 			t.Fatalf("crash %d before %s: %v", i, p.op, err)
 		}
@@ -267,7 +274,7 @@ func ioError(t *testing.T, kind errorfs.OpKind, errno syscall.Errno, once bool) 
 		}
 		return nil
 	})
-	e, err := Open("d", Options{FS: errorfs.Wrap(vfs.NewMem(), inject), Reserve: -1, tune: tiny, FeedEvents: 50})
+	e, err := Open("d", Options{FS: errorfs.Wrap(vfs.NewMem(), inject), Reserve: -1, tune: tiny, FeedEvents: 50, History: lossless})
 	if err != nil {
 		t.Fatal(err)
 	}

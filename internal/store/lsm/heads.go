@@ -42,7 +42,7 @@ func (s *session) head(key string) (head, error) {
 	}
 	h := head{}
 	if ok && !v.deleted {
-		h = head{rev: v.Revision, created: v.Created, expires: v.expires}
+		h = head{rev: v.Revision, created: v.Created, expires: v.expires, weight: v.weight}
 	}
 	s.heads.set(key, h)
 	return h, nil

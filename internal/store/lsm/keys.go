@@ -16,6 +16,9 @@ const (
 	spaceLog     = 'r' // r<revision> → which key changed
 	spaceExpiry  = 't' // t<unix nanoseconds><revision> → key
 	spaceMeta    = 'm' // m<name> → revision
+	spacePast    = 'h' // h<key>\0<^revision> → record: what is kept from below the horizon
+	spaceIndex   = 'i' // i<key> → which of them there are
+	spaceOrder   = 'o' // o<revision that ended them> → key
 )
 
 // comparer orders bytes like the default one, and knows that the versions of
@@ -52,13 +55,28 @@ func appendVersionKey(dst []byte, key string, rev store.Revision) []byte {
 	return binary.BigEndian.AppendUint64(dst, ^uint64(rev))
 }
 
-// parseVersionKey splits a version's key; ok is false if it is none.
+// parseVersionKey splits the key of a version, or of one in the history; ok is
+// false if it is neither.
 func parseVersionKey(k []byte) (key []byte, rev store.Revision, ok bool) {
-	n := split(k)
-	if n < 3 || len(k) != n+8 {
+	n := bytes.IndexByte(k, 0) + 1
+	if n < 3 || len(k) != n+8 || k[0] != spaceVersion && k[0] != spacePast {
 		return nil, 0, false
 	}
 	return k[1 : n-1], store.Revision(^binary.BigEndian.Uint64(k[n:])), true
+}
+
+// appendPastKey is appendVersionKey for the history.
+func appendPastKey(dst []byte, key string, rev store.Revision) []byte {
+	n := len(dst)
+	dst = appendVersionKey(dst, key, rev)
+	dst[n] = spacePast
+	return dst
+}
+
+func appendIndexKey(dst []byte, key string) []byte { return append(append(dst, spaceIndex), key...) }
+
+func appendOrderKey(dst []byte, until store.Revision) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, spaceOrder), uint64(until))
 }
 
 func appendLogKey(dst []byte, rev store.Revision) []byte {
@@ -83,4 +101,5 @@ var (
 	metaFormat  = []byte("mformat")  // generation of this layout
 	metaHorizon = []byte("mhorizon") // states below are gone
 	metaNewest  = []byte("mnewest")  // the newest revision is at least this
+	metaPast    = []byte("mpast")    // bytes in the history
 )

@@ -46,10 +46,13 @@ type Options struct {
 	// for watchers. 0 means feed.DefaultEvents and feed.DefaultBytes.
 	FeedEvents, FeedBytes int
 
+	History store.Keeping // none if zero
+
 	tune func(*pebble.Options) // for tests
 }
 
-// An Engine is a store.Engine, store.Advancer and store.Reopener on Pebble.
+// An Engine is a store.Engine, store.Advancer, store.Reopener and
+// store.Historian on Pebble.
 type Engine struct {
 	dir    string
 	opts   Options
@@ -71,9 +74,10 @@ type Engine struct {
 }
 
 var (
-	_ store.Engine   = (*Engine)(nil)
-	_ store.Advancer = (*Engine)(nil)
-	_ store.Reopener = (*Engine)(nil)
+	_ store.Engine    = (*Engine)(nil)
+	_ store.Advancer  = (*Engine)(nil)
+	_ store.Reopener  = (*Engine)(nil)
+	_ store.Historian = (*Engine)(nil)
 )
 
 // A session is the time between an opening of the database and its end.
@@ -92,6 +96,8 @@ type session struct {
 	heads heads
 	space space
 	ended bool // guarded by e.mu
+
+	past pastSize // guarded by e.compactMu
 }
 
 // Open opens the data in dir, which it makes if it is not there. If another
@@ -132,7 +138,7 @@ func (e *Engine) take() (err error) {
 		if custom {
 			e.lock, err = e.fs.Lock(e.fs.PathJoin(e.dir, "lock"))
 		} else {
-			e.lock, err = hold(e.dir)
+			e.lock, err = store.Hold(e.dir)
 		}
 	}
 	if err != nil {

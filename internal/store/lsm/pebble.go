@@ -129,6 +129,9 @@ func (s *session) load() (loaded, error) {
 	if err == nil {
 		l.expiries, err = s.loadExpiries()
 	}
+	if err == nil {
+		s.past.bytes, err = s.meta(metaPast)
+	}
 	return l, err
 }
 
@@ -232,4 +235,13 @@ func (s *space) check() (writes, deletes bool) {
 		}
 	}
 	return !low, u.AvailBytes >= uint64(s.reserve)/2
+}
+
+// low says whether the disk is nearly full.
+func (s *space) low() bool {
+	if s.reserve < 0 {
+		return false
+	}
+	u, err := s.fs.GetDiskUsage(s.dir)
+	return err == nil && u.AvailBytes < uint64(s.reserve)
 }

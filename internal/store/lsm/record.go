@@ -14,21 +14,29 @@ type head struct {
 	rev     store.Revision // Absent if the key does not exist
 	created store.Revision
 	expires int64 // unix nanoseconds, 0 for never
+	weight  store.Weight
 }
 
 // A version is a stored record.
 type version struct {
 	store.Record
 	prev    store.Revision
+	until   store.Revision // of versions in the history: the change that ended it
 	expires int64
 	deleted bool
+	weight  store.Weight
 }
 
 const (
 	recordFormat = 1
 	flagDeleted  = 1 << 0
 	flagExpires  = 1 << 1
+	flagUntil    = 1 << 4
 	recordFixed  = 6 // format, flags, checksum
+
+	weightShift = 2 // in the flags: two bits
+	weightMask  = 3
+	prevShift   = 4 // in a log entry's flags: the weight of the version that it ended
 )
 
 var (
@@ -54,6 +62,10 @@ func appendRecord(dst, dbKey []byte, v *version) []byte {
 	if v.expires != 0 {
 		flags |= flagExpires
 	}
+	if v.until != 0 {
+		flags |= flagUntil
+	}
+	flags |= byte(v.weight) << weightShift
 	start := len(dst)
 	dst = append(dst, recordFormat, flags, 0, 0, 0, 0)
 	dst = binary.AppendUvarint(dst, uint64(v.prev))
@@ -62,6 +74,9 @@ func appendRecord(dst, dbKey []byte, v *version) []byte {
 	dst = binary.AppendUvarint(dst, uint64(v.Codec))
 	if v.expires != 0 {
 		dst = binary.AppendVarint(dst, v.expires)
+	}
+	if v.until != 0 {
+		dst = binary.AppendUvarint(dst, uint64(v.until))
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(v.User)))
 	dst = append(dst, v.User...)
@@ -81,7 +96,8 @@ func checksum(dbKey, rec []byte) uint32 {
 // A decoder reads records and keeps one copy of what many of them share.
 type decoder struct{ user string }
 
-// record decodes a stored version. The strings and the value are copies.
+// record decodes a stored version, be it in the history. The strings and the
+// value are copies.
 func (d *decoder) record(dbKey, rec []byte) (version, error) {
 	key, rev, ok := parseVersionKey(dbKey)
 	if !ok {
@@ -113,7 +129,12 @@ func (d *decoder) fill(v *version, dbKey, rec []byte) error {
 	v.Codec = uint16(p.uvarint())
 	if flags&flagExpires != 0 {
 		v.expires = p.varint()
+		v.Expires = time.Unix(0, v.expires).UTC()
 	}
+	if flags&flagUntil != 0 {
+		v.until = store.Revision(p.uvarint())
+	}
+	v.weight = store.Weight(flags >> weightShift & weightMask)
 	user := p.bytes(p.uvarint())
 	if p.bad {
 		return errTruncated
@@ -133,14 +154,16 @@ type logEntry struct {
 	rev     store.Revision
 	prev    store.Revision
 	deleted bool
+	weight  store.Weight // of the change
+	ended   store.Weight // of the version that it ended
 	key     string
 }
 
 func appendLogEntry(dst, dbKey []byte, l *logEntry) []byte {
 	start := len(dst)
-	flags := byte(0)
+	flags := byte(l.weight)<<weightShift | byte(l.ended)<<prevShift
 	if l.deleted {
-		flags = flagDeleted
+		flags |= flagDeleted
 	}
 	dst = append(dst, recordFormat, flags, 0, 0, 0, 0)
 	dst = binary.AppendUvarint(dst, uint64(l.prev))
@@ -168,6 +191,7 @@ func decodeLogEntry(dbKey, rec []byte) (logEntry, error) {
 	}
 	p := fields{rest: rec[recordFixed:]}
 	l.deleted = rec[1]&flagDeleted != 0
+	l.weight, l.ended = store.Weight(rec[1]>>weightShift&weightMask), store.Weight(rec[1]>>prevShift&weightMask)
 	l.prev = store.Revision(p.uvarint())
 	if p.bad {
 		return bad(errTruncated)

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sort"
 	"sync"
-	"time"
 
 	"github.com/tidwall/btree"
 
@@ -18,7 +17,7 @@ import (
 	"proa/internal/store/feed"
 )
 
-// An Engine is a store.Engine and a store.Advancer in memory.
+// An Engine is a store.Engine, store.Advancer and store.Historian in memory.
 type Engine struct {
 	clock store.Clock
 	feed  *feed.Feed
@@ -29,6 +28,7 @@ type Engine struct {
 	log     []store.Event                // of the revisions above horizon, without gaps
 	newest  store.Revision
 	horizon store.Revision
+	past    history
 	closed  bool
 }
 
@@ -36,20 +36,25 @@ type Engine struct {
 type version struct {
 	store.Record
 	deleted bool
-	expires time.Time // zero: never
+	weight  store.Weight
+	prev    store.Revision
 }
 
 var (
-	_ store.Engine   = (*Engine)(nil)
-	_ store.Advancer = (*Engine)(nil)
+	_ store.Engine    = (*Engine)(nil)
+	_ store.Advancer  = (*Engine)(nil)
+	_ store.Historian = (*Engine)(nil)
 )
 
-// New makes an empty engine. A nil clock is the system's.
-func New(clock store.Clock) *Engine {
+// New makes an empty engine without a history. A nil clock is the system's.
+func New(clock store.Clock) *Engine { return Keeping(clock, store.Keeping{}) }
+
+// Keeping is New with a history.
+func Keeping(clock store.Clock, k store.Keeping) *Engine {
 	if clock == nil {
 		clock = store.SystemClock{}
 	}
-	e := &Engine{clock: clock}
+	e := &Engine{clock: clock, past: history{Keeping: k, keys: map[string]*kept{}}}
 	e.feed = feed.New(0, 0, 0, e.older)
 	e.ttl = expiry.New(clock, e.expire)
 	return e
@@ -87,20 +92,20 @@ func (e *Engine) Write(ctx context.Context, op store.Op) (store.Revision, error)
 
 func (e *Engine) put(op store.Op, old *version) {
 	e.newest++
-	v := version{deleted: op.Delete, Record: store.Record{
+	v := version{deleted: op.Delete, weight: op.Weight, Record: store.Record{
 		Key: op.Key, Value: op.Value, Revision: e.newest, Created: e.newest,
 		Time: e.clock.Now(), User: op.User, Codec: op.Codec,
 	}}
 	ev := store.Event{Deleted: op.Delete}
 	if old != nil {
-		v.Created, ev.Prev = old.Created, old.Revision
+		v.Created, v.prev, ev.Prev = old.Created, old.Revision, old.Revision
 		if op.Delete {
 			v.Value, v.Codec = old.Value, old.Codec
 		}
 	}
 	if op.TTL > 0 && !op.Delete {
-		v.expires = v.Time.Add(op.TTL)
-		e.ttl.Add(expiry.Item{At: v.expires, Key: op.Key, Revision: v.Revision})
+		v.Expires = v.Time.Add(op.TTL)
+		e.ttl.Add(expiry.Item{At: v.Expires, Key: op.Key, Revision: v.Revision})
 	}
 	ev.Record = v.Record
 	vs, _ := e.keys.Get(op.Key)
@@ -265,11 +270,14 @@ func (e *Engine) Compact(_ context.Context, rev store.Revision) error {
 		switch {
 		case i <= 0:
 		case i == len(vs):
+			e.past.move(ev.Key, vs, 0) // the last one is a deletion
 			e.keys.Delete(ev.Key)
 		default:
+			e.past.move(ev.Key, vs[:i], vs[i].Revision)
 			e.keys.Set(ev.Key, slices.Clone(vs[i:]))
 		}
 	}
+	e.past.fit()
 	e.log = slices.Clone(e.log[n:])
 	e.horizon = rev
 	return nil

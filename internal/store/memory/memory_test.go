@@ -13,3 +13,9 @@ func TestMemory(t *testing.T) {
 		return func(_ testing.TB, clock store.Clock) store.Engine { return memory.New(clock) }
 	})
 }
+
+func TestHistory(t *testing.T) {
+	storetest.RunHistory(t, false, func(*testing.T) storetest.KeepingOpener {
+		return func(_ testing.TB, clock store.Clock, k store.Keeping) store.Engine { return memory.Keeping(clock, k) }
+	})
+}

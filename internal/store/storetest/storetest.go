@@ -77,8 +77,9 @@ var cases = []testCase{
 type suite struct {
 	*testing.T
 	store.Engine
-	clock *Clock
-	open  Opener
+	clock   *Clock
+	open    Opener
+	durable bool
 }
 
 func (s *suite) reopen() {
