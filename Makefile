@@ -22,7 +22,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_TEST_ETCD=$(abspath $(ETCD))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
+.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault kill9 images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,8 +114,12 @@ test-clients: build clients ## helm, an older kubectl, operators on client-go an
 	PROA_TEST_CLIENTS=$(abspath $(BUILD))/clients $(TESTENV) test/host.sh --name proa-clients-$$$$ -- \
 	  $(GO) test -tags $(TAGS) -count 1 -timeout 15m -run 'TestClients|TestOperatorInside|TestCorpusDefinitions|TestHelm|TestKubectl|TestOldKubectl' -v ./test/story
 
-bench-%: FORCE ## start, podstart, create, get, list, watch, size, crd: one measurement, one line last
+bench-%: FORCE ## start, podstart, create, get, list, watch, size, crd, recover, memory: one measurement, one line last
 	@$(if $(filter-out bench-store,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
+
+kill9: ## kill -9 in a loop under writers, beside a CRD server and etcd (SECONDS=60 WRITERS=64 SEED= ONLY=proa|crd)
+	@test -x $(PROA) || $(MAKE) build
+	@$(TESTENV) SECONDS='$(SECONDS)' WRITERS='$(WRITERS)' SEED='$(SEED)' ONLY='$(ONLY)' $(GO) run ./test/fault/kill
 
 test-vm: ## boot a QEMU guest with cgroup v2 and run a pod there (slow)
 	@$(TESTENV) $(GO) run ./test/vm

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -55,9 +56,16 @@ func (k *Kind[T]) List(ctx context.Context, h Handler, ns string, sel Selectors)
 	return objects[T](resp.List), nil
 }
 
+// breathe is how many objects are decoded in a row before others get the
+// processor: at a start with many, requests would else wait for all of them.
+const breathe = 32
+
 func objects[T Object](l *ItemList) []T {
 	out := make([]T, len(l.Items))
 	for i, o := range l.Items {
+		if i%breathe == breathe-1 {
+			runtime.Gosched()
+		}
 		out[i] = o.Object().(T)
 	}
 	return out
@@ -90,6 +98,7 @@ func WithField(name, value string) Selectors {
 type Change[T Object] struct {
 	Reset    bool            // forget what you know: All is the whole state
 	All      []T             // with Reset
+	Items    []*Item         // instead of All, from [Kind.FollowItems]
 	Type     watch.EventType // otherwise: ADDED, MODIFIED, DELETED or BOOKMARK
 	Object   T               // nil on bookmarks
 	Revision int64           // the state is complete up to here
@@ -101,10 +110,20 @@ type Change[T Object] struct {
 // Reset again. Failures are retried with growing pauses, up to 5 s, and told to
 // fail if that is not nil. Objects are shared and read-only.
 func (k *Kind[T]) Follow(ctx context.Context, h Handler, ns string, sel Selectors, fail func(error)) iter.Seq[Change[T]] {
+	return k.again(ctx, h, ns, sel, fail, func(l *ItemList) Change[T] { return Change[T]{All: objects[T](l)} })
+}
+
+// FollowItems is [Kind.Follow], but for a Reset, which has items that nobody has
+// decoded for it.
+func (k *Kind[T]) FollowItems(ctx context.Context, h Handler, ns string, sel Selectors, fail func(error)) iter.Seq[Change[T]] {
+	return k.again(ctx, h, ns, sel, fail, func(l *ItemList) Change[T] { return Change[T]{Items: l.Items} })
+}
+
+func (k *Kind[T]) again(ctx context.Context, h Handler, ns string, sel Selectors, fail func(error), whole func(*ItemList) Change[T]) iter.Seq[Change[T]] {
 	return func(yield func(Change[T]) bool) {
 		pause := time.Duration(0)
 		for ctx.Err() == nil {
-			err := k.follow(ctx, h, ns, sel, func(c Change[T]) bool {
+			err := k.follow(ctx, h, ns, sel, whole, func(c Change[T]) bool {
 				pause = 0
 				return yield(c)
 			})
@@ -126,15 +145,19 @@ func (k *Kind[T]) Follow(ctx context.Context, h Handler, ns string, sel Selector
 var errStopped = fmt.Errorf("stopped by the caller")
 
 // follow lists once and watches from there until the state is lost.
-func (k *Kind[T]) follow(ctx context.Context, h Handler, ns string, sel Selectors, yield func(Change[T]) bool) error {
+func (k *Kind[T]) follow(ctx context.Context, h Handler, ns string, sel Selectors, whole func(*ItemList) Change[T], yield func(Change[T]) bool) error {
 	resp, err := h.Handle(ctx, &Request{Verb: List, Resource: k.Def(), Namespace: ns, Select: sel})
 	if err != nil {
 		return err
 	}
 	rev := resp.List.Revision
-	if !yield(Change[T]{Reset: true, All: objects[T](resp.List), Revision: rev}) {
+	first := whole(resp.List)
+	first.Reset, first.Revision = true, rev
+	resp = nil // a state that others change from here on need not be kept
+	if !yield(first) {
 		return errStopped
 	}
+	first = Change[T]{}
 	for broken := 0; ctx.Err() == nil; {
 		before := rev
 		err := k.watchFrom(ctx, h, ns, sel, &rev, yield)

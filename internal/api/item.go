@@ -68,6 +68,14 @@ func (i *Item) take(o Object) Object {
 	return o
 }
 
+// version is the item's resourceVersion; empty if it has none.
+func (i *Item) version() string {
+	if i.Revision <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(i.Revision, 10)
+}
+
 func (i *Item) touch(form uint32) {
 	if i.used.Load()&form == 0 {
 		i.used.Or(form)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -159,6 +160,10 @@ func (r *rows) copy() view {
 	return v
 }
 
+// breathe is how many objects are decoded in a row before others get the
+// processor: at a start with many, requests would else wait for all of them.
+const breathe = 32
+
 // index makes the index of a field, or of a label, if there is none yet. It reads a snapshot
 // without holding the lock, and then catches up.
 func (s *Server) index(t *table, field string) {
@@ -169,7 +174,11 @@ func (s *Server) index(t *table, field string) {
 			return
 		}
 		ix := new(btree.Set[string])
+		n := 0
 		v.items.Scan(func(key string, item *api.Item) bool {
+			if n++; n%breathe == 0 {
+				runtime.Gosched()
+			}
 			t.reindex(ix, field, key, nil, item)
 			return true
 		})

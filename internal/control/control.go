@@ -46,11 +46,14 @@ type Controller[T api.Object] struct {
 type Watch struct {
 	Kind api.Definition
 	Keys func(c *Cluster, o api.Object) []Key // called for the old and the new state; nil: only kept at hand for reading
+	// Slim says what Slim and Bare of a Sweep say: Keys looks at names, owners, finalizers and
+	// deletion alone, and Reconcile asks the server for what it reads of the kind.
+	Slim bool
 }
 
 // On returns a Watch whose function knows its type.
 func On[T api.Object](k *api.Kind[T], keys func(c *Cluster, o T) []Key) Watch {
-	return Watch{k, func(c *Cluster, o api.Object) []Key { return keys(c, o.(T)) }}
+	return Watch{Kind: k, Keys: func(c *Cluster, o api.Object) []Key { return keys(c, o.(T)) }}
 }
 
 // Reads returns a Watch that only keeps the kind at hand for reading.
@@ -72,8 +75,11 @@ type Sweep struct {
 	// Slim says that the names, owners, finalizers and deletion of objects are all
 	// that need be kept. Of kinds that no other controller watches, what is found and
 	// what Changed gets as old is then a *metav1.PartialObjectMetadata: read an
-	// object before you write it. What Changed gets as new is whole.
+	// object before you write it. What Changed gets as new is whole, unless the sweep
+	// is Bare: then it may be the same metadata, and objects that are there at the
+	// start need not be decoded at all.
 	Slim      bool
+	Bare      bool                                                            // with Slim
 	Writes    []api.Definition                                                // what is read again before the next Reconcile if nobody knows whether a write of it happened
 	Changed   func(c *Cluster, kind *api.Resource, old, new api.Object) []Key // either may be nil
 	Reconcile func(ctx context.Context, c *Cluster, key Key) (again time.Duration, err error)
@@ -96,6 +102,7 @@ type task struct {
 // A sub is what a task wants to know of one kind.
 type sub struct {
 	kind *api.Resource
+	slim bool
 	keys func(c *Cluster, old, new api.Object) []Key
 }
 
@@ -111,8 +118,8 @@ func (k *Controller[T]) task() *task {
 		}
 		return 0, nil
 	}
-	each := func(d api.Definition, keys func(*Cluster, api.Object) []Key) {
-		t.subs = append(t.subs, sub{d.Def(), func(c *Cluster, old, new api.Object) (out []Key) {
+	each := func(d api.Definition, slim bool, keys func(*Cluster, api.Object) []Key) {
+		t.subs = append(t.subs, sub{d.Def(), slim, func(c *Cluster, old, new api.Object) (out []Key) {
 			if keys == nil {
 				return nil
 			}
@@ -125,12 +132,12 @@ func (k *Controller[T]) task() *task {
 			return out
 		}})
 	}
-	each(k.For, func(_ *Cluster, o api.Object) []Key { return []Key{KeyOf(o)} })
+	each(k.For, false, func(_ *Cluster, o api.Object) []Key { return []Key{KeyOf(o)} })
 	for _, d := range k.Owns {
-		each(d, func(_ *Cluster, o api.Object) []Key { return ownerKey(k.For.Def(), o) })
+		each(d, false, func(_ *Cluster, o api.Object) []Key { return ownerKey(k.For.Def(), o) })
 	}
 	for _, w := range k.Watches {
-		each(w.Kind, w.Keys)
+		each(w.Kind, w.Slim, w.Keys)
 	}
 	for _, d := range k.Writes {
 		t.writes = append(t.writes, d.Def())

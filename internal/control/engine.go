@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,7 +79,7 @@ func New(h api.Handler, rs []Runner, cfg Config) *Engine {
 			if src == nil {
 				src = e.add(s.kind)
 			}
-			e.join(src, subscriber{cluster: c, keys: s.keys})
+			e.join(src, subscriber{cluster: c, slim: s.slim, bare: s.slim, keys: s.keys})
 		}
 		if t.sweep != nil {
 			w := &sweeping{cluster: c, sweep: t.sweep, have: map[schema.GroupVersionResource]bool{}}
@@ -161,9 +163,42 @@ func (e *Engine) Run(ctx context.Context) error {
 
 func (e *Engine) follow(ctx context.Context, s *source) {
 	failed := func(err error) { e.cfg.Log.Warn("watch broken", "kind", s.kind.Load().Resource, "err", err) }
-	for c := range s.client().Follow(ctx, e.server, "", api.Selectors{}, failed) {
-		e.notify(s, s.saw(c))
+	for c := range s.client().FollowItems(ctx, e.server, "", api.Selectors{}, failed) {
+		if !c.Reset {
+			e.notify(s, s.saw(c))
+			continue
+		}
+		if err := e.reset(s, c.Items, c.Revision); err != nil {
+			failed(err) // of what is on the disk; the server has said so, too
+			return
+		}
 	}
+}
+
+// atOnce is how many objects of a kind that is kept slim are taken in together.
+const atOnce = 256
+
+// reset takes in the whole state of a kind. One of which all want bare metadata goes by in
+// pieces, so that its objects are never all decoded at the same time.
+func (e *Engine) reset(s *source, items []*api.Item, rev int64) error {
+	if s.bare.Load() && s.empty() {
+		for part := range slices.Chunk(items, atOnce) {
+			objs, err := s.read(part)
+			if err != nil {
+				return err
+			}
+			e.notify(s, s.came(objs))
+			runtime.Gosched() // requests are answered meanwhile
+		}
+		s.complete(rev)
+		return nil
+	}
+	all, err := s.read(items)
+	if err != nil {
+		return err
+	}
+	e.notify(s, s.saw(api.Change[api.Object]{Reset: true, All: all, Revision: rev}))
+	return nil
 }
 
 // clock puts jobs back when their time comes.

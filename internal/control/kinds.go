@@ -65,7 +65,7 @@ func (e *Engine) refresh(w *sweeping) {
 		s.kind.Store(r)
 		if !w.have[id] {
 			w.have[id] = true
-			e.join(s, subscriber{cluster: w.cluster, slim: w.sweep.Slim, comes: changed != nil, keys: func(c *Cluster, old, new api.Object) []Key {
+			e.join(s, subscriber{cluster: w.cluster, slim: w.sweep.Slim, bare: w.sweep.Slim && w.sweep.Bare, comes: changed != nil, keys: func(c *Cluster, old, new api.Object) []Key {
 				return w.sweep.Changed(c, s.kind.Load(), old, new)
 			}})
 		}
@@ -113,6 +113,7 @@ func (e *Engine) join(s *source, sub subscriber) {
 	slim := !slices.ContainsFunc(s.subs, func(u subscriber) bool { return !u.slim })
 	comes := !slices.ContainsFunc(s.subs, func(u subscriber) bool { return !u.comes })
 	s.slim.Store(slim)
+	s.bare.Store(!slices.ContainsFunc(s.subs, func(u subscriber) bool { return !u.bare }))
 	s.comes.Store(comes)
 }
 

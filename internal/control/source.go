@@ -3,12 +3,14 @@ package control
 import (
 	"cmp"
 	"context"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 
+	"github.com/google/uuid"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -24,6 +26,7 @@ type source struct {
 	number int
 	subs   []subscriber // of the engine's lock; replaced, never changed
 	slim   atomic.Bool  // keep only metadata
+	bare   atomic.Bool  // with slim: and look at nothing else
 	comes  atomic.Bool  // the kind may go
 	synced chan struct{}
 	doubt  atomic.Bool // an own write failed in a way that says not whether it happened
@@ -43,13 +46,52 @@ type source struct {
 type subscriber struct {
 	cluster *Cluster
 	slim    bool // it reads metadata alone
+	bare    bool // it is told of metadata alone
 	comes   bool // it may leave
 	keys    func(c *Cluster, old, new api.Object) []Key
 }
 
+// An entry is what is kept of an object. Of a slim one that has no owners, no
+// finalizers and no deletion, which is nearly all of them, that is its UID alone.
 type entry struct {
-	obj api.Object
+	obj api.Object // nil: see uid
 	rev int64
+	uid uuid.UUID
+}
+
+// entryOf keeps o, or little of it.
+func (s *source) entryOf(o api.Object, rev int64) entry {
+	if !s.slim.Load() {
+		return entry{obj: o, rev: rev}
+	}
+	if o.GetDeletionTimestamp() == nil && len(o.GetFinalizers()) == 0 && len(o.GetOwnerReferences()) == 0 {
+		if uid, err := uuid.Parse(string(o.GetUID())); err == nil && uid.String() == string(o.GetUID()) {
+			return entry{rev: rev, uid: uid}
+		}
+	}
+	if p, ok := o.(*metav1.PartialObjectMetadata); ok {
+		return entry{obj: p, rev: rev}
+	}
+	return entry{obj: api.BareOf(s.kind.Load(), o), rev: rev}
+}
+
+// object is what an entry is of.
+func (s *source) object(ns, name string, e entry) api.Object {
+	if e.obj != nil || e.rev == 0 {
+		return e.obj
+	}
+	p := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Namespace: ns, UID: types.UID(e.uid.String()), ResourceVersion: strconv.FormatInt(e.rev, 10)}}
+	p.SetGroupVersionKind(s.kind.Load().GVK())
+	return p
+}
+
+// id is an entry's UID.
+func (e entry) id() types.UID {
+	if e.obj != nil {
+		return e.obj.GetUID()
+	}
+	return types.UID(e.uid.String())
 }
 
 // A change is one step in what a source knows. The old state is as it was kept.
@@ -93,25 +135,6 @@ func (s *source) gone() bool {
 	return s.ended
 }
 
-// slim is the metadata of an object by which it is known and goes. It shares no
-// memory with o.
-func slim(r *api.Resource, o api.Object) api.Object {
-	p := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
-		Name: strings.Clone(o.GetName()), Namespace: strings.Clone(o.GetNamespace()), UID: types.UID(strings.Clone(string(o.GetUID()))),
-		ResourceVersion: strings.Clone(o.GetResourceVersion()), DeletionTimestamp: o.GetDeletionTimestamp().DeepCopy(),
-	}}
-	for _, f := range o.GetFinalizers() {
-		p.Finalizers = append(p.Finalizers, strings.Clone(f))
-	}
-	for _, ref := range o.GetOwnerReferences() {
-		c := ref.DeepCopy()
-		c.APIVersion, c.Kind, c.Name, c.UID = strings.Clone(c.APIVersion), strings.Clone(c.Kind), strings.Clone(c.Name), types.UID(strings.Clone(string(c.UID)))
-		p.OwnerReferences = append(p.OwnerReferences, *c)
-	}
-	p.SetGroupVersionKind(r.GVK())
-	return p
-}
-
 func revision(o api.Object) int64 {
 	n, _ := strconv.ParseInt(o.GetResourceVersion(), 10, 64)
 	return n
@@ -132,11 +155,11 @@ func (s *source) deleted(ns, name string, uid types.UID) (out []change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.objs[ns][name]
-	if !ok || e.obj.GetUID() != uid {
+	if !ok || e.id() != uid {
 		return nil
 	}
 	s.dead[uid] = true
-	return s.drop(out, e.obj)
+	return s.drop(out, s.object(ns, name, e))
 }
 
 // saw takes in a step of the watch.
@@ -155,8 +178,9 @@ func (s *source) saw(c api.Change[api.Object]) (out []change) {
 		out = s.put(out, c.Object, revision(c.Object))
 	case watch.Deleted:
 		delete(s.dead, c.Object.GetUID())
-		if e, ok := s.objs[c.Object.GetNamespace()][c.Object.GetName()]; ok && e.obj.GetUID() == c.Object.GetUID() {
-			out = s.drop(out, e.obj)
+		ns, name := c.Object.GetNamespace(), c.Object.GetName()
+		if e, ok := s.objs[ns][name]; ok && e.id() == c.Object.GetUID() {
+			out = s.drop(out, s.object(ns, name, e))
 		}
 	}
 	return out
@@ -168,10 +192,10 @@ func (s *source) reset(all []api.Object, rev int64) (out []change) {
 	for _, o := range all {
 		listed[o.GetUID()] = true
 	}
-	for _, names := range s.objs {
-		for _, e := range names {
-			if e.rev <= rev && !listed[e.obj.GetUID()] {
-				out = s.drop(out, e.obj)
+	for ns, names := range s.objs {
+		for name, e := range names {
+			if e.rev <= rev && !listed[e.id()] {
+				out = s.drop(out, s.object(ns, name, e))
 			}
 		}
 	}
@@ -183,12 +207,67 @@ func (s *source) reset(all []api.Object, rev int64) (out []change) {
 	for _, o := range all {
 		out = s.put(out, o, revision(o))
 	}
+	s.begun(rev)
+	return out
+}
+
+func (s *source) begun(rev int64) {
 	s.rev = max(s.rev, rev)
 	if !s.started {
 		s.started = true
 		close(s.synced)
 	}
+}
+
+// empty says whether nothing is known yet, as before the first reset.
+func (s *source) empty() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.objs) == 0 && !s.started
+}
+
+// read makes objects of items; bare ones if nobody looks at more.
+func (s *source) read(items []*api.Item) ([]api.Object, error) {
+	out := make([]api.Object, len(items))
+	for i, item := range items {
+		if !s.bare.Load() {
+			if i%atOnce == 0 {
+				runtime.Gosched() // requests are answered meanwhile
+			}
+			if err := item.Check(); err != nil {
+				return nil, err
+			}
+			out[i] = item.Object()
+			continue
+		}
+		p, err := item.Bare()
+		if err != nil {
+			return nil, err
+		}
+		out[i] = p
+	}
+	return out, nil
+}
+
+// came takes in objects of the first reset; complete says that there are no more.
+func (s *source) came(objs []api.Object) (out []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return nil
+	}
+	for _, o := range objs {
+		out = s.put(out, o, revision(o))
+	}
 	return out
+}
+
+func (s *source) complete(rev int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.begun(rev)
+	}
 }
 
 func (s *source) put(out []change, o api.Object, rev int64) []change {
@@ -200,19 +279,22 @@ func (s *source) put(out []change, o api.Object, rev int64) []change {
 	if ok && old.rev >= rev {
 		return out
 	}
+	was := s.object(ns, name, old)
 	if ok {
-		s.unindex(old.obj)
-	}
-	whole := o
-	if s.slim.Load() {
-		o = slim(s.kind.Load(), o)
+		s.unindex(was)
 	}
 	if s.objs[ns] == nil {
-		s.objs[ns] = map[string]entry{}
+		s.objs[strings.Clone(ns)] = map[string]entry{}
 	}
-	s.objs[ns][name] = entry{o, rev}
-	s.index(o)
-	return append(out, change{old.obj, whole})
+	if s.slim.Load() {
+		name = strings.Clone(name) // it may be part of what is not kept
+	}
+	e := s.entryOf(o, rev)
+	s.objs[ns][name] = e
+	if e.obj != nil {
+		s.index(e.obj)
+	}
+	return append(out, change{was, o})
 }
 
 func (s *source) drop(out []change, o api.Object) []change {
@@ -234,7 +316,7 @@ func (s *source) index(o api.Object) {
 		addTo(s.owned, ref.UID, key)
 		controlled = controlled || ref.Controller != nil && *ref.Controller
 	}
-	if !controlled {
+	if !controlled && !s.slim.Load() { // of slim ones nobody asks
 		addTo(s.loose, o.GetNamespace(), key)
 	}
 }
@@ -269,20 +351,20 @@ func (s *source) get(ns, name string) (api.Object, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e, ok := s.objs[ns][name]
-	return e.obj, ok
+	return s.object(ns, name, e), ok
 }
 
 // list returns the objects of a namespace, or of all if ns is empty, in key order.
 func (s *source) list(ns string) (out []api.Object) {
 	s.mu.RLock()
 	if ns != "" {
-		for _, e := range s.objs[ns] {
-			out = append(out, e.obj)
+		for name, e := range s.objs[ns] {
+			out = append(out, s.object(ns, name, e))
 		}
 	} else {
-		for _, names := range s.objs {
-			for _, e := range names {
-				out = append(out, e.obj)
+		for ns, names := range s.objs {
+			for name, e := range names {
+				out = append(out, s.object(ns, name, e))
 			}
 		}
 	}
@@ -292,7 +374,7 @@ func (s *source) list(ns string) (out []api.Object) {
 
 func (s *source) keyed(keys map[Key]bool) (out []api.Object) {
 	for k := range keys {
-		out = append(out, s.objs[k.Namespace][k.Name].obj)
+		out = append(out, s.object(k.Namespace, k.Name, s.objs[k.Namespace][k.Name]))
 	}
 	return sorted(out)
 }

@@ -23,7 +23,7 @@ func DefinitionCleanup(kinds control.Kinds) *control.Sweep {
 	u := &cleanup{waiting: map[schema.GroupResource]string{}, kinds: catalog{kinds: kinds, keep: func(r *api.Resource) bool {
 		return r.Family != nil || r == apiextensions.CustomResourceDefinition.Def()
 	}}, all: catalog{kinds: kinds}}
-	return &control.Sweep{Name: "customresource-cleanup", Kinds: u.kinds.all, Slim: true, Changed: u.changed, Reconcile: u.reconcile}
+	return &control.Sweep{Name: "customresource-cleanup", Kinds: u.kinds.all, Slim: true, Bare: true, Changed: u.changed, Reconcile: u.reconcile}
 }
 
 type cleanup struct {

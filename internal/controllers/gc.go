@@ -25,7 +25,7 @@ func GarbageCollector(kinds control.Kinds) *control.Sweep {
 	g := &collector{catalog{kinds: kinds, keep: func(r *api.Resource) bool {
 		return !r.Virtual && r.Can(api.List) && r.Can(api.Watch) && r.Can(api.Delete) && r != core.Event.Def()
 	}}}
-	return &control.Sweep{Name: "garbage-collector", Kinds: g.kinds.all, Slim: true, Changed: g.changed, Reconcile: g.reconcile}
+	return &control.Sweep{Name: "garbage-collector", Kinds: g.kinds.all, Slim: true, Bare: true, Changed: g.changed, Reconcile: g.reconcile}
 }
 
 type collector struct{ kinds catalog }

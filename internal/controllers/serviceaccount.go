@@ -53,22 +53,25 @@ var ServiceAccount = &control.Controller[*corev1.Namespace]{
 // every namespace, in the ConfigMap kube-root-ca.crt.
 func RootCA(pem string) *control.Controller[*corev1.Namespace] {
 	return &control.Controller[*corev1.Namespace]{
-		Name:    "root-ca-certificate-publisher",
-		For:     core.Namespace,
-		Watches: []control.Watch{control.On(core.ConfigMap, namespaceOf[*corev1.ConfigMap](rootCAName))},
+		Name: "root-ca-certificate-publisher",
+		For:  core.Namespace,
+		// There are many others, which nobody here reads.
+		Watches: []control.Watch{{Kind: core.ConfigMap, Keys: namespaceOf[api.Object](rootCAName), Slim: true}},
 		Writes:  []api.Definition{core.ConfigMap},
 		Reconcile: func(ctx context.Context, c *control.Cluster, n *corev1.Namespace) (time.Duration, error) {
 			if n.DeletionTimestamp != nil || pem == "" {
 				return 0, nil
 			}
-			m, ok := control.Get(c, core.ConfigMap, n.Name, rootCAName)
+			m, err := core.ConfigMap.Get(ctx, c, n.Name, rootCAName)
 			switch {
-			case !ok:
+			case apierrors.IsNotFound(err):
 				_, err := core.ConfigMap.Create(ctx, c, &corev1.ConfigMap{
 					ObjectMeta: metav1.ObjectMeta{Namespace: n.Name, Name: rootCAName, Annotations: map[string]string{rootCANote: rootCAText}},
 					Data:       map[string]string{rootCAKey: pem},
 				})
 				return 0, made(err)
+			case err != nil:
+				return 0, err
 			case len(m.Data) == 1 && m.Data[rootCAKey] == pem && m.Annotations[rootCANote] == rootCAText:
 				return 0, nil
 			}
@@ -78,7 +81,7 @@ func RootCA(pem string) *control.Controller[*corev1.Namespace] {
 				next.Annotations = map[string]string{}
 			}
 			next.Annotations[rootCANote] = rootCAText
-			_, err := core.ConfigMap.Update(ctx, c, next)
+			_, err = core.ConfigMap.Update(ctx, c, next)
 			return 0, ignoreNotFound(err)
 		},
 	}

@@ -1,13 +1,16 @@
 // Package host is what several parts ask of the operating system: to end a
-// process that is no child and see it end, to replace a file whole, and to show
-// the end of a log.
+// process that is no child and see it end, to replace a file whole, to show
+// the end of a log, and memory for a heap that grows.
 package host
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -84,4 +87,31 @@ func Await(ctx context.Context, pid int) error {
 	}
 	defer p.Close()
 	return p.Wait(ctx)
+}
+
+// Children returns the ids of the processes that a process has started and that
+// have not ended, or that the system has made its own (proc(5)).
+func Children(pid int) (out []int, err error) {
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// The name, in parentheses, may hold anything; the state and the parent follow it.
+		end := bytes.LastIndexByte(b, ')')
+		f := bytes.Fields(b[end+1:])
+		if end < 0 || len(f) < 2 || string(f[1]) != strconv.Itoa(pid) || string(f[0]) == "Z" {
+			continue
+		}
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, child)
+	}
+	return out, nil
 }

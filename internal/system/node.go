@@ -63,7 +63,16 @@ func (s *system) runtime(ctx context.Context, m *machine) (err error) {
 		}
 		socket = s.Places.Socket()
 	}
-	m.rt, err = cri.Dial(socket)
+	// Of what runs before this proa asks for anything, somebody before it was the owner.
+	var before map[int]string
+	if m.sup != nil {
+		if before, err = containerd.Shims(socket); err != nil {
+			return err
+		}
+	}
+	if m.rt, err = cri.Dial(socket); err == nil {
+		s.parts.Go(func() { s.endStrays(ctx, m.rt, before) })
+	}
 	return err
 }
 

@@ -26,6 +26,7 @@ import (
 	"proa/internal/apiserver/reach"
 	"proa/internal/control"
 	"proa/internal/controllers"
+	"proa/internal/host"
 	"proa/internal/httpapi"
 	"proa/internal/kinds"
 	"proa/internal/kinds/core"
@@ -88,6 +89,7 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.parts.Go(func() { host.KeepHeapTight(ctx) })
 	p.net.Reads = p.Server
 	s.parts.Go(func() { <-ctx.Done(); p.Close() })
 	authn.Handler, nodes.Handler = p.Server, p.Server

@@ -10,13 +10,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
+	"proa/internal/host"
 	"proa/internal/pki"
 )
 
@@ -96,6 +99,7 @@ func (s *system) prepare() error {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
+	host.ExpectHeap(expansion * folderSize(s.Places.Store()))
 	s.Store.History, s.Store.ScrubEvery, s.Store.ScrubRate = s.History, s.ScrubEvery, s.ScrubRate
 	engine, err := OpenStorage(context.Background(), s.Places, s.Store, s.Log)
 	if err != nil {
@@ -111,6 +115,23 @@ func (s *system) prepare() error {
 		return err
 	}
 	return nil
+}
+
+// expansion is how much more memory the state may take than its folder has on
+// the disk, where it is compressed.
+const expansion = 10
+
+// folderSize is how many bytes the files below a folder have; 0 if it is not there.
+func folderSize(dir string) (sum int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if i, err := d.Info(); err == nil {
+				sum += i.Size()
+			}
+		}
+		return nil // what cannot be looked at will be missed when it is opened
+	})
+	return sum
 }
 
 func (s *system) introduce() (err error) {

@@ -18,16 +18,9 @@ import (
 // containerd too: a shim that is left then is one that containerd forgot, because
 // its caller or itself was killed while it made a pod.
 func EndShims(ctx context.Context, socket string) (n int, err error) {
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return 0, err
-	}
-	var errs []error
-	for _, dir := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil || !isShim(pid, socket) {
-			continue
-		}
+	shims, err := Shims(socket)
+	errs := []error{err}
+	for pid := range shims {
 		n++
 		if err := killShim(ctx, pid, socket); err != nil {
 			errs = append(errs, fmt.Errorf("shim %d: %w", pid, err))
@@ -36,21 +29,72 @@ func EndShims(ctx context.Context, socket string) (n int, err error) {
 	return n, errors.Join(errs...)
 }
 
+// Shims returns the ids of the sandboxes that shims were started for by the
+// containerd at socket, by the shims' process ids.
+func Shims(socket string) (map[int]string, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	found := map[int]string{}
+	for _, dir := range dirs {
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+			if id, ok := shimOf(pid, socket); ok {
+				found[pid] = id
+			}
+		}
+	}
+	return found, nil
+}
+
+// EndStray ends a shim that containerd has forgotten, with what it has started:
+// nobody can ask containerd to.
+func EndStray(ctx context.Context, socket string, pid int) error {
+	children, err := host.Children(pid)
+	if err != nil {
+		return err
+	}
+	for _, c := range children {
+		p, err := host.Find(c)
+		if errors.Is(err, os.ErrProcessDone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = p.Signal(syscall.SIGKILL)
+		p.Close()
+		if err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+	}
+	return killShim(ctx, pid, socket)
+}
+
 func isShim(pid int, socket string) bool {
+	_, ok := shimOf(pid, socket)
+	return ok
+}
+
+// shimOf returns the id that a process is the shim of.
+func shimOf(pid int, socket string) (id string, ok bool) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
-		return false
+		return "", false
 	}
 	args := bytes.Split(b, []byte{0})
 	if filepath.Base(string(args[0])) != "containerd-shim-runc-v2" {
-		return false
+		return "", false
 	}
-	for i, a := range args[1:] {
-		if string(a) == "-address" && i+2 < len(args) && string(args[i+2]) == socket {
-			return true
+	for i := 1; i+1 < len(args); i++ {
+		switch next := string(args[i+1]); string(args[i]) {
+		case "-address":
+			ok = ok || next == socket
+		case "-id":
+			id = next
 		}
 	}
-	return false
+	return id, ok
 }
 
 // killShim ends a shim at once: it does not heed SIGTERM.

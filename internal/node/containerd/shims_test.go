@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"proa/internal/host"
 )
 
 func TestEndShims(t *testing.T) {
@@ -35,5 +37,46 @@ func TestEndShims(t *testing.T) {
 	}
 	if n, err := EndShims(t.Context(), dir+"/a.sock"); n != 0 || err != nil {
 		t.Errorf("ended %d, %v; want none left", n, err)
+	}
+}
+
+// A shim is ended with what it has started, and others are left alone.
+func TestEndStray(t *testing.T) {
+	dir := t.TempDir()
+	start := func(id string) *exec.Cmd {
+		t.Helper()
+		cmd := exec.Command("/bin/sh", "-c", "sleep 1000 & echo $!; wait", "x", "-namespace", "k8s.io", "-id", id, "-address", dir+"/a.sock")
+		cmd.Args[0] = filepath.Join(dir, "containerd-shim-runc-v2")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = EndStray(t.Context(), dir+"/a.sock", cmd.Process.Pid); _ = cmd.Wait() })
+		if _, err := out.Read(make([]byte, 1)); err != nil { // then the child is there
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	stray, other := start("one"), start("two")
+	shims, err := Shims(dir + "/a.sock")
+	if err != nil || len(shims) != 2 || shims[stray.Process.Pid] != "one" || shims[other.Process.Pid] != "two" {
+		t.Fatalf("%v, %v", shims, err)
+	}
+	children, err := host.Children(stray.Process.Pid)
+	if err != nil || len(children) != 1 {
+		t.Fatalf("children %v, %v", children, err)
+	}
+	go func() { _ = stray.Wait() }()
+	if err := EndStray(t.Context(), dir+"/a.sock", stray.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Await(t.Context(), children[0]); err != nil {
+		t.Errorf("what it had started runs on: %v", err)
+	}
+	if shims, err = Shims(dir + "/a.sock"); err != nil || len(shims) != 1 {
+		t.Errorf("left are %v, %v", shims, err)
 	}
 }

@@ -65,6 +65,14 @@ func Pod(apiVersion string) string {
 	return string(b)
 }
 
+// PodBody is the same Pod under a name of any length, without its first brace and
+// apiVersion.
+func PodBody(name string) string {
+	const version = "v1"
+	s := strings.NewReplacer(NameMark, name, ShardMark, "bench").Replace(Pod(version))
+	return strings.TrimPrefix(s, `{"apiVersion":"`+version+`",`)
+}
+
 // Protobuf is a Pod's JSON as the protobuf of the wire.
 func Protobuf(pod string) (string, error) {
 	var p corev1.Pod

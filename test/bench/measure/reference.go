@@ -152,6 +152,24 @@ type Etcd struct {
 
 // StartEtcd starts etcd and returns when it answers.
 func StartEtcd(core int, bin, dir string, id *Identity) (*Etcd, error) {
+	e, err := LaunchEtcd(core, bin, dir, id)
+	if err != nil {
+		return nil, err
+	}
+	err = e.Await("etcd", 2*time.Millisecond, func(ctx context.Context) error {
+		_, err := Plain(ctx, e.Metrics+"/health")
+		return err
+	})
+	if err != nil {
+		e.Stop()
+		return nil, err
+	}
+	return e, nil
+}
+
+// LaunchEtcd starts etcd, on the data that is in dir already if there are any,
+// and returns at once.
+func LaunchEtcd(core int, bin, dir string, id *Identity) (*Etcd, error) {
 	ports := make([]string, 4)
 	for n := range ports {
 		p, err := FreePort()
@@ -168,18 +186,7 @@ func StartEtcd(core int, bin, dir string, id *Identity) (*Etcd, error) {
 		"--listen-peer-urls", "http://"+ports[2], "--initial-advertise-peer-urls", "http://"+ports[2], "--initial-cluster", "default=http://"+ports[2],
 		"--listen-metrics-urls", e.Metrics, "--quota-backend-bytes", "8589934592",
 		"--cert-file", id.file("server.crt"), "--key-file", id.file("server.key"), "--trusted-ca-file", id.file("ca.crt"), "--client-cert-auth")
-	if err != nil {
-		return nil, err
-	}
-	err = e.Await("etcd", 2*time.Millisecond, func(ctx context.Context) error {
-		_, err := Plain(ctx, e.Metrics+"/health")
-		return err
-	})
-	if err != nil {
-		e.Stop()
-		return nil, err
-	}
-	return e, nil
+	return e, err
 }
 
 // Plain asks an HTTP server without TLS; anything but 200 is an error.
@@ -208,6 +215,24 @@ type CRD struct {
 
 // StartCRD starts the server and returns when it is ready.
 func StartCRD(core int, bin, dir string, id *Identity, e *Etcd) (*CRD, error) {
+	c, err := LaunchCRD(core, bin, dir, id, e)
+	if err != nil {
+		return nil, err
+	}
+	client := c.Client()
+	err = c.Await("the CRD server", 2*time.Millisecond, func(ctx context.Context) error {
+		_, err := c.Get(ctx, client, "/readyz?exclude=informer-sync")
+		return err
+	})
+	if err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+// LaunchCRD starts the server and returns at once.
+func LaunchCRD(core int, bin, dir string, id *Identity, e *Etcd) (*CRD, error) {
 	port, err := FreePort()
 	if err != nil {
 		return nil, err
@@ -229,19 +254,7 @@ func StartCRD(core int, bin, dir string, id *Identity, e *Etcd) (*CRD, error) {
 		"--enable-priority-and-fairness=false", "--max-requests-inflight", "0", "--max-mutating-requests-inflight", "0",
 		"--disable-admission-plugins", "NamespaceLifecycle,MutatingAdmissionPolicy,MutatingAdmissionWebhook,ValidatingAdmissionPolicy,ValidatingAdmissionWebhook",
 		"-v", "0")
-	if err != nil {
-		return nil, err
-	}
-	client := c.Client()
-	err = c.Await("the CRD server", 2*time.Millisecond, func(ctx context.Context) error {
-		_, err := c.Get(ctx, client, "/readyz?exclude=informer-sync")
-		return err
-	})
-	if err != nil {
-		c.Stop()
-		return nil, err
-	}
-	return c, nil
+	return c, err
 }
 
 // Metric is the value of a metric without labels in Prometheus' text format, 0
