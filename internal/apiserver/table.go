@@ -170,7 +170,9 @@ func (s *Server) index(t *table, field string) {
 		}
 		ix := new(btree.Set[string])
 		v.items.Scan(func(key string, item *api.Item) bool {
-			t.reindex(ix, field, key, nil, item)
+			if value, in := t.value(field, item.Peek()); in {
+				ix.Insert(value + "\x00" + key)
+			}
 			return true
 		})
 		if s.adopt(t, field, ix, snap.rev) {
