@@ -103,6 +103,19 @@ func (i *Item) Object() Object {
 	return o
 }
 
+// Peek is Object for a look at very many items: a typed form that nobody has
+// asked for yet is not kept, and has no resourceVersion and no kind.
+func (i *Item) Peek() Object {
+	if o := i.obj.Load(); o != nil || i.body == nil {
+		return i.Object()
+	}
+	o, err := i.Resource.Codec.Decode(i.body)
+	if err != nil {
+		return i.Object() // which says what is wrong
+	}
+	return o
+}
+
 // Check decodes the stored form if that has not been done yet.
 func (i *Item) Check() error {
 	_, err := i.decode()

@@ -179,7 +179,9 @@ func (s *Server) index(t *table, field string) {
 			if n++; n%breathe == 0 {
 				runtime.Gosched()
 			}
-			t.reindex(ix, field, key, nil, item)
+			if value, in := t.value(field, item.Peek()); in {
+				ix.Insert(value + "\x00" + key)
+			}
 			return true
 		})
 		if s.adopt(t, field, ix, snap.rev) {

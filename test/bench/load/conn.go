@@ -18,7 +18,7 @@ import (
 )
 
 // A Conn is one connection with HTTP/2 and TLS 1.3, for one goroutine. It does
-// what a client must and nothing else: about a third of the work of net/http's.
+// what a client must and nothing else.
 type Conn struct {
 	tls       *tls.Conn
 	out       *bufio.Writer
