@@ -6,6 +6,7 @@
 GO      ?= go
 BUILD   := build
 PROA    := $(BUILD)/proa
+ETCD    := $(BUILD)/etcd
 TAGS    := bundle,grpcnotrace
 BEST    := $(if $(RELEASE),-best)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -17,10 +18,11 @@ endif
 
 # What tests of containers need to find.
 TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(BUILD)/bundle/bin) \
-          PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA))
+          PROA_IMAGES_DIR=$(abspath $(BUILD)/images) PROA_TEST_PROA=$(abspath $(PROA)) \
+          PROA_TEST_ETCD=$(abspath $(ETCD))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
+.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,9 +39,9 @@ down: ## stop the cluster; containers' data stays
 clean-cluster: ## stop the cluster and remove everything that it made
 	@$(PROA) clean --yes
 
-test: build ## all tests; as root also those with real containers and kernel
+test: build etcd ## all tests; as root also those with real containers and kernel
 	$(GO) -C bundle test ./...
-	$(GO) test ./...
+	PROA_TEST_ETCD=$(abspath $(ETCD)) $(GO) test ./...
 	@if [ "$$(id -u)" = 0 ]; then \
 	  echo 'with the kernel, real containers and the bundle, in a test host:'; \
 	  $(TESTENV) test/host.sh --name proa-test-$$$$ -- $(GO) test -tags $(TAGS) -timeout 20m ./...; \
@@ -48,6 +50,9 @@ test: build ## all tests; as root also those with real containers and kernel
 coverage-api: ## which fields of every kind have an invalid, a default or an exempting case
 	@$(GO) test -count=1 -timeout 120s -run 'TestTables' ./internal/kinds
 	@$(GO) test -count=1 -timeout 120s -run 'TestCoverage' -v ./internal/kinds $(if $(KIND),-missing $(KIND))
+
+etcd: ## build the etcd that tests of the store run (needs the network the first time)
+	@cd test/bench/reference && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(abspath $(ETCD)) go.etcd.io/etcd/server/v3
 
 conformance-api: ## the table of API behaviours, in process and over HTTPS; docs/api-support.md must agree
 	@cd test/conformance && $(GO) test -count=1 -timeout 300s

@@ -238,7 +238,10 @@ func (i *Item) text() ([]byte, error) {
 			return b, nil
 		}
 	}
-	return json.Marshal(i.Public())
+	if !i.plainOwners() {
+		return json.Marshal(i.Public())
+	}
+	return marshal(i.Object(), i.owner())
 }
 
 // A textCodec has JSON as its stored form. Text returns the JSON for clients, if

@@ -190,3 +190,51 @@ func TestResource(t *testing.T) {
 		t.Errorf("%+v", plain)
 	}
 }
+
+// TestJSONOwners: the JSON of an item is what the encoder makes of its public form.
+func TestJSONOwners(t *testing.T) {
+	at := metav1.Unix(1700000000, 0)
+	entry := func(manager, operation, fieldsType, text string) metav1.ManagedFieldsEntry {
+		e := metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationType(operation), APIVersion: "v1", Time: &at, FieldsType: fieldsType}
+		if text != "" {
+			e.FieldsV1 = metav1.NewFieldsV1(text)
+		}
+		return e
+	}
+	for name, change := range map[string]func(p *corev1.Pod){
+		"none":  func(*corev1.Pod) {},
+		"short": func(p *corev1.Pod) { p.ManagedFields = []metav1.ManagedFieldsEntry{entry("m", "Update", "", "")} },
+		"excepted": func(p *corev1.Pod) {
+			p.ManagedFields = []metav1.ManagedFieldsEntry{entry("m", "Update", "Except", `{"f:spec":{"f:nodeName":{}}}`)}
+		},
+		"nothing left": func(p *corev1.Pod) {
+			p.Labels, p.Spec, p.Status = nil, corev1.PodSpec{}, corev1.PodStatus{}
+			p.ManagedFields = []metav1.ManagedFieldsEntry{entry("m", "Update", "Except", `{"f:spec":{"*":{}}}`)}
+		},
+		"full": func(p *corev1.Pod) {
+			p.ManagedFields = []metav1.ManagedFieldsEntry{entry("a", "Apply", "FieldsV1", `{"f:metadata":{"f:labels":{}}}`), entry("m", "Update", "FieldsV1", `{ "f:spec": {} }`)}
+		},
+		"bare": func(p *corev1.Pod) {
+			p.ObjectMeta = metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{entry("a", "Apply", "FieldsV1", `{"f:spec":{}}`)}}
+		},
+		"braces": func(p *corev1.Pod) {
+			p.Annotations = map[string]string{"a": `}"\}{`, `"metadata":{`: `\\"`, "json": `{"a":["}"]}`}
+			p.OwnerReferences = []metav1.OwnerReference{{Name: "]}"}}
+			p.ManagedFields = []metav1.ManagedFieldsEntry{entry("m", "Update", "", "")}
+		},
+	} {
+		for _, rev := range []int64{0, 12} {
+			_, p := stored(t, 0)
+			change(p)
+			item := api.NewItem(widget.Def(), rev, nil, p)
+			got, err := item.JSON()
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			want, err := json.Marshal(item.Public())
+			if err != nil || string(got) != string(want) {
+				t.Errorf("%s: %v\ngot  %s\nwant %s", name, err, got, want)
+			}
+		}
+	}
+}

@@ -32,13 +32,18 @@ func (i *Item) Public() Object {
 	return o
 }
 
-// fullOwners are the managedFields as clients see them. The short form is about
-// the stored object.
+// fullOwners are the managedFields as clients see them.
 func (i *Item) fullOwners() []metav1.ManagedFieldsEntry {
-	if m := i.more.Load(); m != nil && m.of != nil {
-		i = m.of
-	}
+	i = i.owner()
 	return i.Resource.Owners(i.Object())
+}
+
+// owner is the item that the short form is about: the stored one.
+func (i *Item) owner() *Item {
+	if m := i.more.Load(); m != nil && m.of != nil {
+		return m.of
+	}
+	return i
 }
 
 // Shallow returns a copy of o that shares what o points to: its metadata's own

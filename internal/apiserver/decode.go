@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"mime"
+	"reflect"
 	"strings"
 
+	"github.com/go-json-experiment/json"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -162,10 +164,25 @@ func (d *decoder) decodeJSON(body []byte, obj api.Object) (strict []error, err e
 	if x, ok := obj.(selfReader); ok {
 		return x.ReadJSON(body, d.mode != validateIgnore)
 	}
+	if readsWell(body, obj, d.mode != validateIgnore) {
+		return nil, nil
+	}
 	if d.mode == validateIgnore {
 		return nil, kjson.UnmarshalCaseSensitivePreserveInts(body, obj)
 	}
 	return kjson.UnmarshalStrict(body, obj)
+}
+
+// readsWell reads a body that has nothing wrong with it, more than twice as fast
+// as the library that can tell what is wrong. If it answers false obj is empty,
+// and the body is for that library, whose errors and warnings are Kubernetes'.
+// Whatever it reads, both read the same: a fuzz test compares them.
+func readsWell(body []byte, obj api.Object, check bool) bool {
+	if err := json.Unmarshal(body, obj, json.RejectUnknownMembers(check)); err == nil {
+		return true
+	}
+	reflect.ValueOf(obj).Elem().SetZero()
+	return false
 }
 
 // A selfReader is an object whose fields a schema tells, not a Go type.

@@ -29,14 +29,18 @@ func (s *Server) statusError(r *api.Request, err error) error {
 	}
 	var invalid *store.InvalidError
 	var corrupt *store.CorruptError
+	var full *store.FullError
 	switch {
+	case errors.As(err, &full):
+		return insufficientStorage(err.Error())
 	case errors.Is(err, store.ErrReadOnly):
-		return &apierrors.StatusError{ErrStatus: metav1.Status{
-			Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: "InsufficientStorage",
-			Message: err.Error() + "; delete what is not needed or give the disk more room",
-		}}
+		return insufficientStorage(err.Error() + "; delete what is not needed or give the disk more room")
 	case errors.Is(err, store.ErrPoisoned):
 		return apierrors.NewInternalError(fmt.Errorf("%w; whether this write was made is not known", err))
+	case errors.Is(err, store.ErrUnknown):
+		return apierrors.NewTimeoutError(fmt.Sprintf("%s of %s: %v", r.Verb, target(r), err), 0)
+	case errors.Is(err, store.ErrUnavailable):
+		return apierrors.NewServiceUnavailable(err.Error())
 	case errors.Is(err, store.ErrClosed), errors.Is(err, errClosed):
 		return apierrors.NewServiceUnavailable("the server is shutting down")
 	case errors.Is(err, store.ErrCompacted):
@@ -50,6 +54,12 @@ func (s *Server) statusError(r *api.Request, err error) error {
 		return apierrors.NewTimeoutError(fmt.Sprintf("%s of %s: %v", r.Verb, target(r), err), 0)
 	}
 	return apierrors.NewInternalError(err)
+}
+
+func insufficientStorage(message string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: "InsufficientStorage", Message: message,
+	}}
 }
 
 // tooLarge says that a client knows a newer revision than the server.

@@ -117,6 +117,9 @@ func TestEngineErrors(t *testing.T) {
 	}{
 		store.ErrPoisoned:                       {500, metav1.StatusReasonInternalError, "whether this write was made is not known"},
 		store.ErrReadOnly:                       {507, "InsufficientStorage", "the disk is nearly full"},
+		store.ErrUnknown:                        {504, metav1.StatusReasonTimeout, "whether this write was made is not known"},
+		store.ErrUnavailable:                    {503, metav1.StatusReasonServiceUnavailable, "cannot be reached"},
+		&store.FullError{Reason: "the quota"}:   {507, "InsufficientStorage", "the quota"},
 		store.ErrClosed:                         {503, metav1.StatusReasonServiceUnavailable, "shutting down"},
 		context.DeadlineExceeded:                {504, metav1.StatusReasonTimeout, "create of /api/v1/namespaces/a/configmaps"},
 		&store.InvalidError{Reason: "too long"}: {413, metav1.StatusReasonRequestEntityTooLarge, "too long"},

@@ -34,12 +34,14 @@ type Call struct {
 
 	detach, pretend, force, keep, json bool
 	nodes                              int
+	above                              int64
 }
 
 // Commands is every command, in the order of the help.
 func Commands() []*Command {
 	return []*Command{
 		Up, Down, Status, Kubectl,
+		SnapshotSave, SnapshotInspect, SnapshotRestore,
 		ImageLoad, ImageList,
 		Install, Uninstall, Clean, Config,
 		Version, Unpack,
@@ -47,7 +49,7 @@ func Commands() []*Command {
 }
 
 // groups are the headings of the help, in order.
-var groups = []string{"Cluster", "Images", "Machine", "Other"}
+var groups = []string{"Cluster", "Data", "Images", "Machine", "Other"}
 
 // Main runs the command line and returns the exit status: 2 for a wrong call, 1
 // for a failure, that of kubectl for kubectl.
@@ -180,7 +182,7 @@ Usage: proa COMMAND [flags] [arguments]
 		fmt.Fprintf(w, "\n%s:\n", g)
 		for _, c := range Commands() {
 			if c.Group == g {
-				fmt.Fprintf(w, "  %-12s %s\n", c.Name, c.Short)
+				fmt.Fprintf(w, "  %-16s %s\n", c.Name, c.Short)
 			}
 		}
 	}

@@ -1,12 +1,22 @@
 package cli
 
 import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"proa/internal/pki"
+	"proa/internal/store/etcd/etcdtest"
 )
 
 func TestMain(m *testing.M) {
@@ -25,8 +35,18 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"listen": listen,
+			"etcd":   startEtcd,
+			"raw":    raw,
 		},
-		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "etcd":
+				return etcdtest.Find() != "", nil
+			case "root":
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("no condition is called %q", cond)
+		},
 	})
 }
 
@@ -62,3 +82,49 @@ func listen(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
 }
+
+// startEtcd runs an etcd until the script ends and puts its address into ETCD.
+func startEtcd(ts *testscript.TestScript, _ bool, _ []string) {
+	s := etcdtest.Start(scriptT{ts})
+	ts.Setenv("ETCD", s.Endpoint)
+}
+
+// raw ROOT METHOD PATH [FILE] asks the cluster at a root as its administrator, or
+// as nobody if there is a "!" before it; the file is the body. Its output is the answer's code and body.
+func raw(ts *testscript.TestScript, nobody bool, args []string) {
+	k, err := pki.ReadKubeconfig(filepath.Join(ts.MkAbs(args[0]), "etc", "kubeconfig"))
+	ts.Check(err)
+	cert, err := tls.X509KeyPair(k.Client.Cert, k.Client.Key)
+	ts.Check(err)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(k.CA)
+	certs := []tls.Certificate{cert}
+	if nobody {
+		certs = nil
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: certs}}}
+	var body []byte
+	if len(args) > 3 {
+		body = []byte(ts.ReadFile(args[3]))
+	}
+	req, err := http.NewRequest(args[1], k.Server+args[2], bytes.NewReader(body))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	fmt.Fprintln(ts.Stdout(), resp.StatusCode)
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
+}
+
+// scriptT is a script as a test.
+type scriptT struct{ ts *testscript.TestScript }
+
+func (t scriptT) Helper()                   {}
+func (t scriptT) TempDir() string           { return t.ts.MkAbs("etcd") }
+func (t scriptT) Cleanup(f func())          { t.ts.Defer(f) }
+func (t scriptT) Skip(a ...any)             { t.ts.Fatalf("%s", fmt.Sprint(a...)) }
+func (t scriptT) Fatal(a ...any)            { t.ts.Fatalf("%s", fmt.Sprint(a...)) }
+func (t scriptT) Fatalf(f string, a ...any) { t.ts.Fatalf(f, a...) }
+func (t scriptT) Error(a ...any)            { t.ts.Logf("%s", fmt.Sprint(a...)) }

@@ -118,7 +118,7 @@ func systemConfig(c *Call) (system.Config, error) {
 		Bind: s.Get("bind"), Advertise: s.Get("advertise"), Domain: s.Get("cluster-domain"),
 		RuntimeEndpoint: s.Get("container-runtime-endpoint"),
 		PodCIDR:         prefix(s.Get("pod-cidr")), ServiceCIDR: prefix(s.Get("service-cidr")),
-		Ports: system.DefaultPorts,
+		Ports: system.DefaultPorts, Store: storeConfig(c),
 	}
 	if base, _ := strconv.Atoi(s.Get("ports")); base > 0 {
 		cfg.Ports = system.PortsFrom(base)
@@ -127,10 +127,10 @@ func systemConfig(c *Call) (system.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	if cfg.ScrubEvery, _ = time.ParseDuration(s.Get("scrub-every")); cfg.ScrubEvery == 0 {
-		cfg.ScrubEvery = -1
+	if cfg.Store.ScrubEvery, _ = time.ParseDuration(s.Get("scrub-every")); cfg.Store.ScrubEvery == 0 {
+		cfg.Store.ScrubEvery = -1
 	}
-	cfg.ScrubRate, _ = parseSize(s.Get("scrub-rate"))
+	cfg.Store.ScrubRate, _ = parseSize(s.Get("scrub-rate"))
 	cfg.MaxObject, err = parseObjectSize(s.Get("max-object-size"))
 	for name := range strings.SplitSeq(s.Get("tls-san"), ",") {
 		if name != "" {

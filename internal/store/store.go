@@ -52,6 +52,7 @@ type Record struct {
 	Time     time.Time
 	User     string
 	Codec    uint16
+	Expires  time.Time // when the engine deletes it; zero if never. A deletion has none
 }
 
 // An Event is one change. Deleted events carry the last value and its codec,
@@ -147,6 +148,13 @@ var (
 	ErrPoisoned  = errors.New("the store failed to write to its disk and acknowledges nothing more until it is reopened")
 	ErrReadOnly  = errors.New("the disk is nearly full: the store is read-only")
 	ErrClosed    = errors.New("the store is closed")
+
+	// ErrUnavailable is of an engine whose data is elsewhere: nothing was done.
+	ErrUnavailable = errors.New("the store cannot be reached")
+
+	// ErrUnknown says that a write was sent, and nobody knows whether it was made
+	// or will be.
+	ErrUnknown = errors.New("the store did not answer: whether this write was made is not known")
 )
 
 // A ConflictError says that a key was not as a write expected.
@@ -202,6 +210,14 @@ func (e *HeldError) Error() string {
 	}
 	return fmt.Sprintf("the data in %s is in use by process %d", e.Dir, e.PID)
 }
+
+// A FullError says why a store takes no writes for lack of room, and what would
+// help. Its kind is ErrReadOnly.
+type FullError struct{ Reason string }
+
+func (e *FullError) Error() string { return "the store is read-only: " + e.Reason }
+
+func (e *FullError) Unwrap() error { return ErrReadOnly }
 
 // A CorruptError says that what was read for a key is not what was written.
 type CorruptError struct {

@@ -82,7 +82,7 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 		apiserver.Component{Name: "controller-manager", Probe: p.controllers.probe},
 		apiserver.Component{Name: "etcd-0", Probe: func(context.Context) error { return s.engine.Err() }})
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
-		Engine: s.engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
+		Engine: s.engine.Engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
 		Webhook: crd.Through(&p.net),
 	})
 	if err != nil {
@@ -138,7 +138,7 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 			httpapi.Check{Name: "store", Probe: func(context.Context) error { return s.engine.Err() }}),
 		Register: p.metrics,
 		Metrics:  promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}),
-		Paths:    withProfiles(access.IdentityPaths(s.issuer(), authn.Signer)),
+		Paths:    s.withSnapshot(p, withProfiles(access.IdentityPaths(s.issuer(), authn.Signer))),
 	})
 	server := httpapi.Server("", &tls.Config{GetCertificate: cert.Server, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}, handler)
 	s.part(ctx, "the API's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })
@@ -230,7 +230,7 @@ func (s *system) clientTLS(roots *x509.CertPool, name string, l pki.Leaf) (*tls.
 func serveUntil(ctx context.Context, server *http.Server, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { shutdown(server) })
 	defer stop()
-	err := server.ServeTLS(l, "", "")
+	err := server.ServeTLS(httpapi.Gather(l), "", "")
 	if ctx.Err() != nil {
 		shutdown(server)
 	}

@@ -29,6 +29,7 @@ type identity struct {
 	ServiceCIDR netip.Prefix `json:"serviceCIDR"`
 	Domain      string       `json:"clusterDomain"`
 	NodeName    string       `json:"nodeName"`
+	Store       string       `json:"store,omitempty"`    // where the data is kept, as --store; empty: lsm
 	NodeRange   netip.Prefix `json:"nodeRange,omitzero"` // this node's part of PodCIDR, once it was given one
 }
 
@@ -57,7 +58,7 @@ func (i identity) save(p Places) error {
 // settle reads the cluster's identity, or makes it from what was asked for,
 // taking the first pair of ranges that is free on this machine where nothing was.
 func settle(c *Config) (identity, error) {
-	want := identity{PodCIDR: c.PodCIDR, ServiceCIDR: c.ServiceCIDR, Domain: c.Domain, NodeName: c.NodeName}
+	want := identity{Store: c.Store.URL, PodCIDR: c.PodCIDR, ServiceCIDR: c.ServiceCIDR, Domain: c.Domain, NodeName: c.NodeName}
 	have, err := identityOf(c.Places)
 	if err == nil {
 		return have, have.check(want, c.Places.Root)

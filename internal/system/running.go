@@ -64,6 +64,14 @@ func Running(p Places, pid int) bool {
 // Client returns a Handler that asks the cluster that a kubeconfig file names,
 // and that cluster's URL.
 func Client(kubeconfig string) (api.Handler, string, error) {
+	client, url, err := httpClient(kubeconfig)
+	if err != nil {
+		return nil, "", err
+	}
+	return httpapi.Dial(url, client), url, nil
+}
+
+func httpClient(kubeconfig string) (*http.Client, string, error) {
 	k, err := pki.ReadKubeconfig(kubeconfig)
 	if err != nil {
 		return nil, "", err
@@ -75,5 +83,5 @@ func Client(kubeconfig string) (api.Handler, string, error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(k.CA)
 	t := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}}}
-	return httpapi.Dial(k.Server, &http.Client{Transport: t}), k.Server, nil
+	return &http.Client{Transport: t}, k.Server, nil
 }

@@ -6,7 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"proa/internal/httpapi"
-	"proa/internal/store"
 	"proa/internal/store/lsm"
 )
 
@@ -18,8 +17,7 @@ type scrubbed interface {
 
 // scrubbed returns the store if it is one of those.
 func (s *system) scrubbed() (scrubbed, bool) {
-	var e store.Engine = s.engine
-	x, ok := e.(scrubbed)
+	x, ok := s.engine.Engine.(scrubbed)
 	return x, ok
 }
 

@@ -18,8 +18,6 @@ import (
 	"time"
 
 	"proa/internal/pki"
-	"proa/internal/store"
-	"proa/internal/store/lsm"
 )
 
 // Config is what a cluster on one machine is started with. Places, Domain,
@@ -29,6 +27,7 @@ type Config struct {
 	NodeName     string // the host's name if empty
 	Nodes        int    // pretend nodes
 	Pretend      bool   // no containers, no privileges
+	Store        StoreConfig
 	Bind         string // address that the API listens on; all if empty
 	Advertise    string // address of this machine; found out if empty
 	Ports        Ports
@@ -39,10 +38,6 @@ type Config struct {
 	Domain       string
 	SANs         []string // further names in the API's certificate
 	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
-
-	// ScrubEvery and ScrubRate are lsm.Options'.
-	ScrubEvery time.Duration
-	ScrubRate  int64
 
 	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
 	RuntimeEndpoint string
@@ -59,7 +54,7 @@ type system struct {
 	address netip.Addr // of this machine
 	now     func() time.Time
 	ca      *pki.CA
-	engine  *lsm.Engine
+	engine  *Storage
 
 	fail  context.CancelCauseFunc
 	parts sync.WaitGroup
@@ -96,14 +91,9 @@ func (s *system) prepare() error {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
-	engine, err := lsm.Open(s.Places.Store(), lsm.Options{Logger: s.Log, ScrubEvery: s.ScrubEvery, ScrubRate: s.ScrubRate})
-	var held *store.HeldError
-	if errors.As(err, &held) {
-		return fmt.Errorf("another proa (process %d) runs the cluster in %s: stop it with 'proa down', or give this one its own --root",
-			held.PID, s.Places.Root)
-	}
+	engine, err := OpenStorage(context.Background(), s.Places, s.Store, s.Log)
 	if err != nil {
-		return fmt.Errorf("open the store: %w", err)
+		return err
 	}
 	s.engine = engine
 	if err := s.introduce(); err != nil {
@@ -138,6 +128,9 @@ func (s *system) introduce() (err error) {
 func (s *system) start(ctx context.Context) error {
 	var m *machine
 	var err error
+	if s.engine.place == StoreMemory {
+		s.Say("NOTHING IS KEPT: with --store=memory every object is lost when proa ends")
+	}
 	if !s.Pretend {
 		if m, err = s.startMachine(ctx); err != nil {
 			return err

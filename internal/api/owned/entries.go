@@ -2,9 +2,7 @@ package owned
 
 import (
 	"cmp"
-	"reflect"
 	"slices"
-	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -186,20 +184,14 @@ func Full(have []metav1.ManagedFieldsEntry, obj any, status bool) []metav1.Manag
 	if !AnyShort(have) {
 		return have
 	}
-	d := Compare(zeroOf(reflect.TypeOf(obj).Elem()), obj)
-	all := d.Touched().Minus(unowned).Minus(later)
-	if status {
-		all = all.without("f:status")
-	}
 	out := make([]metav1.ManagedFieldsEntry, 0, len(have))
 	for _, e := range have {
 		if Short(&e) {
-			s := all.Minus(paths(&e))
-			if s.Empty() {
+			text := print(obj, nobodys(status).Union(paths(&e)))
+			if text == "" {
 				continue
 			}
-			e.FieldsType = full
-			e = with(e, s)
+			e.FieldsType, e.FieldsV1 = full, metav1.NewFieldsV1(text)
 		}
 		out = append(out, e)
 	}
@@ -210,14 +202,17 @@ func Full(have []metav1.ManagedFieldsEntry, obj any, status bool) []metav1.Manag
 	return out
 }
 
-var zeros sync.Map // reflect.Type → any
+var (
+	noCreators       = unowned.Union(later)
+	noCreatorsStatus = noCreators.Union(Set{[]elem{{key: "f:status", member: true, all: true}}})
+)
 
-func zeroOf(t reflect.Type) any {
-	if z, ok := zeros.Load(t); ok {
-		return z
+// nobodys is what no creator owns.
+func nobodys(status bool) Set {
+	if status {
+		return noCreatorsStatus
 	}
-	z, _ := zeros.LoadOrStore(t, reflect.New(t).Interface())
-	return z
+	return noCreators
 }
 
 // Arrange sorts entries as the API shows them.

@@ -1,6 +1,7 @@
 package owned
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -272,6 +273,116 @@ func BenchmarkCompareEqual(b *testing.B) {
 	for range b.N {
 		if d := Compare(p, q); !d.Empty() {
 			b.Fatal(d)
+		}
+	}
+}
+
+// TestPrint compares what is printed in one pass with what a comparison with the
+// zero object says.
+func TestPrint(t *testing.T) {
+	seed := time.Now().UnixNano()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(uint64(seed), 0))
+	for _, gvk := range stable() {
+		for range 20 {
+			o := newObject(t, gvk)
+			filler(r).Fill(o)
+			d := Compare(reflect.New(reflect.TypeOf(o).Elem()).Interface(), o)
+			all := d.Touched()
+			var skip Set
+			if r.IntN(2) == 0 {
+				skip = some(r, all)
+			}
+			want := ""
+			if left := all.Minus(skip); !left.Empty() {
+				want = left.String()
+			}
+			if got := print(o, skip); got != want {
+				t.Fatalf("%v without %v: %s", gvk, skip, differ(got, want))
+			}
+		}
+	}
+}
+
+// some is a part of a set, with steps that stand for all below them.
+func some(r *rand.Rand, s Set) (out Set) {
+	for _, e := range s.elems {
+		switch r.IntN(6) {
+		case 0:
+			out.elems = append(out.elems, elem{key: e.key, member: true, all: true})
+		case 1, 2:
+		default:
+			out.add(e.key, e.member && r.IntN(2) == 0, some(r, e.kids))
+		}
+	}
+	return out
+}
+
+// TestAppendJSON compares with the encoder.
+func TestAppendJSON(t *testing.T) {
+	at := metav1.Unix(1700000000, 0)
+	zero := metav1.Time{}
+	list := []metav1.ManagedFieldsEntry{
+		{Manager: "kubectl", Operation: "Update", APIVersion: "v1", Time: &at, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:a":{}}`)},
+		{Manager: "a", Operation: "Apply", APIVersion: "apps/v1", Time: &at, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:a":{"k:{\"x\":\"y\"}":{}}}`), Subresource: "status"},
+		{Time: &at, FieldsV1: metav1.NewFieldsV1(`{}`)},
+		{Manager: `with "quotes" & <more>`, Operation: "Update", APIVersion: "v1", Time: &at, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:a":{}}`)},
+		{Manager: "spaces", Operation: "Update", APIVersion: "v1", Time: &at, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{ "f:a": {"f:b": {}}, "f:<": {}}`)},
+		{Manager: "unicode", Operation: "Update", APIVersion: "v1", Time: &at, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{\"f:ü\u2028\":{}}")},
+		{Manager: "no time", Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:a":{}}`)},
+		{Manager: "zero", Operation: "Update", APIVersion: "v1", Time: &zero, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:a":{}}`)},
+		{Manager: "no fields", Operation: "Update", APIVersion: "v1", Time: &at},
+		{Manager: "empty fields", Operation: "Update", APIVersion: "v1", Time: &at, FieldsV1: &metav1.FieldsV1{}},
+	}
+	for n := range len(list) + 1 {
+		got, err := AppendJSON(nil, list[:n], &corev1.Pod{}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if shown := Full(list[:n], &corev1.Pod{}, true); len(shown) > 0 {
+			b, err := json.Marshal(shown)
+			if want = string(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if string(got) != want {
+			t.Fatalf("%v: %s", err, differ(string(got), want))
+		}
+	}
+	// Entries that are kept in short, among others and in another order.
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	p := bigPod()
+	p.Annotations = map[string]string{"<odd>": "x"}
+	for range 200 {
+		var some []metav1.ManagedFieldsEntry
+		for _, e := range list {
+			if e.FieldsV1 == nil || r.IntN(3) > 0 {
+				continue
+			}
+			e.FieldsType = full
+			when := metav1.Unix(r.Int64N(3), 0)
+			e.Time = &when
+			some = append(some, e)
+		}
+		for range r.IntN(3) {
+			when := metav1.Unix(r.Int64N(3), 0)
+			c := Create(Writer{Manager: "m", APIVersion: "v1", Time: when}, must(Parse([]string{`{}`, `{"f:metadata":{"*":{}},"f:spec":{"*":{}}}`, `{"f:metadata":{"f:annotations":{"f:<odd>":{}}}}`}[r.IntN(3)])))
+			some = append(some, c...)
+		}
+		got, err := AppendJSON(nil, some, p, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if shown := Full(some, p, true); len(shown) > 0 {
+			b, err := json.Marshal(shown)
+			if want = string(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if string(got) != want {
+			t.Fatal(differ(string(got), want))
 		}
 	}
 }

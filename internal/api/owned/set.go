@@ -220,7 +220,11 @@ func (s Set) append(b []byte, member bool) []byte {
 
 // appendString appends s as a JSON string.
 func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
+	return appendRest(append(b, '"'), s)
+}
+
+// appendRest appends what follows in a JSON string that was begun, and its end.
+func appendRest(b []byte, s string) []byte {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':

@@ -38,6 +38,7 @@ type member struct {
 	omitEmpty bool
 	omitZero  func(reflect.Value) bool
 	shape     *shape
+	inZero    bool   // is there in the zero struct
 	standard  string // of a list's key: what it is if it is absent, as JSON
 }
 
@@ -238,6 +239,10 @@ func (b *builder) record(t reflect.Type) *shape {
 	s := &shape{form: record}
 	b.known[t] = s
 	b.members(s, t, nil)
+	zero := reflect.New(t).Elem()
+	for i := range s.fields {
+		s.fields[i].inZero = s.fields[i].of(zero).here
+	}
 	slices.SortFunc(s.fields, func(x, y member) int { return strings.Compare(x.key, y.key) })
 	return s
 }

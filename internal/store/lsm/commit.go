@@ -327,7 +327,7 @@ func (g *pending) add(r *request, h head) error {
 		}
 	} else if op.TTL > 0 {
 		at := v.Time.Add(op.TTL)
-		v.expires = at.UnixNano()
+		v.expires, v.Expires = at.UnixNano(), at
 		g.expiries = append(g.expiries, expiry.Item{At: at, Key: op.Key, Revision: rev})
 	}
 	if err := g.encode(&v, h); err != nil {

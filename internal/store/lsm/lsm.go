@@ -148,7 +148,7 @@ func (e *Engine) take() (err error) {
 		if custom {
 			e.lock, err = e.fs.Lock(e.fs.PathJoin(e.dir, "lock"))
 		} else {
-			e.lock, err = hold(e.dir)
+			e.lock, err = store.Hold(e.dir)
 		}
 	}
 	if err != nil {

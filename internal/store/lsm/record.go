@@ -114,6 +114,7 @@ func (d *decoder) fill(v *version, dbKey, rec []byte) error {
 	v.Codec = uint16(p.uvarint())
 	if flags&flagExpires != 0 {
 		v.expires = p.varint()
+		v.Expires = time.Unix(0, v.expires).UTC()
 	}
 	user := p.bytes(p.uvarint())
 	if planted.Is("user-lost") {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sort"
 	"sync"
-	"time"
 
 	"github.com/tidwall/btree"
 
@@ -37,7 +36,6 @@ type Engine struct {
 type version struct {
 	store.Record
 	deleted bool
-	expires time.Time // zero: never
 }
 
 var (
@@ -103,8 +101,8 @@ func (e *Engine) put(op store.Op, old *version) {
 		}
 	}
 	if op.TTL > 0 && !op.Delete {
-		v.expires = v.Time.Add(op.TTL)
-		e.ttl.Add(expiry.Item{At: v.expires, Key: op.Key, Revision: v.Revision})
+		v.Expires = v.Time.Add(op.TTL)
+		e.ttl.Add(expiry.Item{At: v.Expires, Key: op.Key, Revision: v.Revision})
 	}
 	ev.Record = v.Record
 	vs, _ := e.keys.Get(op.Key)

@@ -18,8 +18,14 @@ func expiry(s *suite) {
 	ttl("kept", time.Hour)
 	ttl("deleted", time.Hour)
 	ttl("shorter", 10*time.Hour)
+	if got := s.get("once").Expires; !got.Equal(s.clock.Now().Add(time.Hour)) {
+		s.Fatalf("it expires at %v, an hour after %v", got, s.clock.Now())
+	}
 	s.put("kept", "for good")
 	s.delete("deleted")
+	if got := s.get("kept").Expires; !got.IsZero() {
+		s.Fatalf("what is kept for good expires at %v", got)
+	}
 	ttl("shorter", time.Minute)
 	s.clock.Advance(30 * time.Minute)
 	if s.get("shorter") != nil {

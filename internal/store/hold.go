@@ -1,4 +1,4 @@
-package lsm
+package store
 
 import (
 	"errors"
@@ -9,13 +9,11 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	"proa/internal/store"
 )
 
-// hold takes the folder for this process, or fails with a *store.HeldError. The
-// kernel lets go of it when the process ends, however it ends.
-func hold(dir string) (io.Closer, error) {
+// Hold takes a folder for this process until what it returns is closed, or fails
+// with a *HeldError. The kernel lets go of it when the process ends, however it ends.
+func Hold(dir string) (io.Closer, error) {
 	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -26,7 +24,7 @@ func hold(dir string) (io.Closer, error) {
 		defer f.Close()
 		text, _ := io.ReadAll(io.LimitReader(f, 32))
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-		return nil, &store.HeldError{Dir: dir, PID: pid}
+		return nil, &HeldError{Dir: dir, PID: pid}
 	}
 	if err == nil {
 		err = f.Truncate(0)

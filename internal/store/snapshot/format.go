@@ -1,0 +1,264 @@
+// Package snapshot writes all records of a store at one revision into a file that
+// belongs to no engine, checks such files, and puts them back into any engine. The
+// format is described in docs/formats/snapshot.md.
+package snapshot
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"time"
+
+	"proa/internal/store"
+)
+
+const (
+	magic     = "PROASNAP"
+	format    = 1
+	maxFrame  = store.MaxValue + 4*store.MaxKey // larger lengths are damage
+	fixedSize = 4                               // a frame's checksum
+)
+
+// Kinds of frames.
+const (
+	frameHeader  = 'H' // JSON: Header
+	frameSection = 'S' // begins a section: JSON
+	frameRecord  = 'R' // of the section "records"
+	frameEnd     = 'E' // ends a section: JSON, what it held
+	frameTrailer = 'T' // the last: JSON
+	frameFailed  = 'X' // whoever wrote could not go on: the reason as text
+)
+
+// Records is the section with the newest record of every key.
+const Records = "records"
+
+// A Header says what a snapshot is of.
+type Header struct {
+	Format   int            `json:"format"`
+	Revision store.Revision `json:"revision"` // of the store when it was taken
+	Time     time.Time      `json:"time"`
+	Proa     string         `json:"proa,omitempty"`  // version that wrote it
+	Store    string         `json:"store,omitempty"` // where the data was kept
+	Cluster  Cluster        `json:"cluster"`
+}
+
+// A Cluster is which cluster a snapshot is of, and what a place must be started
+// with to go on with it. All may be empty.
+type Cluster struct {
+	UID         string `json:"uid,omitempty"` // of the namespace kube-system
+	PodCIDR     string `json:"podCIDR,omitempty"`
+	ServiceCIDR string `json:"serviceCIDR,omitempty"`
+	Domain      string `json:"clusterDomain,omitempty"`
+}
+
+// section begins a section. A reader skips one that it does not know if it is
+// optional, and refuses the file otherwise.
+type section struct {
+	Name     string `json:"name"`
+	Optional bool   `json:"optional,omitempty"`
+}
+
+// end is what a section held: frames between S and E, and bytes of their payloads.
+type end struct {
+	Frames int64 `json:"frames"`
+	Bytes  int64 `json:"bytes"`
+}
+
+// trailer is about everything before it.
+type trailer struct {
+	SHA256 []byte `json:"sha256"`
+}
+
+// A DamageError says that a file is no whole snapshot, and where that shows.
+type DamageError struct {
+	Offset int64
+	Reason string
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("the snapshot is damaged at byte %d: %s", e.Offset, e.Reason)
+}
+
+// A FailedError says why whoever wrote a snapshot could not finish it.
+type FailedError struct{ Reason string }
+
+func (e *FailedError) Error() string { return "the snapshot was not finished: " + e.Reason }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A writer writes frames.
+type writer struct {
+	w    *bufio.Writer
+	sum  hash.Hash
+	head []byte
+	err  error
+}
+
+func newWriter(w io.Writer) *writer {
+	x := &writer{sum: sha256.New()}
+	x.w = bufio.NewWriterSize(w, 32<<10)
+	x.write([]byte(magic))
+	return x
+}
+
+func (w *writer) write(b []byte) {
+	if w.err == nil {
+		w.sum.Write(b)
+		_, w.err = w.w.Write(b)
+	}
+}
+
+func (w *writer) frame(kind byte, payload []byte) {
+	w.head = binary.AppendUvarint(append(w.head[:0], kind), uint64(len(payload)))
+	crc := crc32.Update(crc32.Checksum(w.head, castagnoli), castagnoli, payload)
+	w.write(w.head)
+	w.write(payload)
+	w.write(binary.LittleEndian.AppendUint32(nil, crc))
+}
+
+func (w *writer) json(kind byte, v json.Marshaler) {
+	b, err := v.MarshalJSON()
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+		return
+	}
+	w.frame(kind, b)
+}
+
+// appendRecord encodes a record as a payload.
+func appendRecord(b []byte, r *store.Record) []byte {
+	b = binary.AppendUvarint(b, uint64(r.Revision))
+	b = binary.AppendUvarint(b, uint64(r.Created))
+	b = binary.AppendVarint(b, nanos(r.Time))
+	b = binary.AppendVarint(b, nanos(r.Expires))
+	b = binary.AppendUvarint(b, uint64(r.Codec))
+	for _, s := range []string{r.User, r.Key} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	return append(b, r.Value...)
+}
+
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNanos(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+var errRecord = errors.New("a record is cut short")
+
+func parseRecord(b []byte) (r store.Record, err error) {
+	in := bytes.NewReader(b)
+	u := func() (n uint64) {
+		if err == nil {
+			n, err = binary.ReadUvarint(in)
+		}
+		return n
+	}
+	v := func() (n int64) {
+		if err == nil {
+			n, err = binary.ReadVarint(in)
+		}
+		return n
+	}
+	s := func() string {
+		n := u()
+		if err == nil && n > uint64(in.Len()) {
+			err = errRecord
+		}
+		if err != nil {
+			return ""
+		}
+		x := make([]byte, n)
+		_, _ = in.Read(x)
+		return string(x)
+	}
+	r.Revision, r.Created = store.Revision(u()), store.Revision(u())
+	r.Time, r.Expires = fromNanos(v()), fromNanos(v())
+	r.Codec = uint16(u())
+	r.User, r.Key = s(), s()
+	if in.Len() > 0 {
+		r.Value = b[len(b)-in.Len():]
+	}
+	if err != nil {
+		return store.Record{}, errRecord
+	}
+	return r, nil
+}
+
+// A reader reads frames and checks them.
+type reader struct {
+	r   *bufio.Reader
+	sum hash.Hash
+	at  int64
+	buf []byte
+}
+
+func (r *reader) bad(reason string) error { return &DamageError{r.at, reason} }
+
+// take reads n bytes. What is returned stays as it is until the next take.
+func (r *reader) take(n int) ([]byte, error) {
+	if cap(r.buf) < n {
+		r.buf = make([]byte, n)
+	}
+	b := r.buf[:n]
+	got, err := io.ReadFull(r.r, b)
+	r.at += int64(got)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return nil, r.bad("the file is cut short")
+	}
+	return b, err
+}
+
+// frame reads one frame; before is the checksum over all that came before it.
+func (r *reader) frame() (kind byte, payload, before []byte, err error) {
+	before = r.sum.Sum(nil)
+	var head []byte
+	for {
+		c, err := r.r.ReadByte()
+		if err == io.EOF {
+			return 0, nil, nil, r.bad("the file is cut short")
+		}
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		r.at++
+		head = append(head, c)
+		if len(head) > 1 && c < 0x80 {
+			break
+		}
+		if len(head) > binary.MaxVarintLen64 {
+			return 0, nil, nil, r.bad("a length is no number")
+		}
+	}
+	n, _ := binary.Uvarint(head[1:])
+	if n > maxFrame {
+		return 0, nil, nil, r.bad(fmt.Sprintf("a frame of %d bytes cannot be", n))
+	}
+	b, err := r.take(int(n) + fixedSize)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	payload = b[:n]
+	if crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, payload) != binary.LittleEndian.Uint32(b[n:]) {
+		return 0, nil, nil, r.bad("the checksum of a frame does not match")
+	}
+	r.sum.Write(head)
+	r.sum.Write(b)
+	return head[0], payload, before, nil
+}
