@@ -130,10 +130,10 @@ func systemConfig(c *Call) (system.Config, error) {
 	if cfg.History, err = history(s); err != nil {
 		return cfg, err
 	}
-	if cfg.ScrubEvery, _ = time.ParseDuration(s.Get("scrub-every")); cfg.ScrubEvery == 0 {
-		cfg.ScrubEvery = -1
+	if cfg.Store.ScrubEvery, _ = time.ParseDuration(s.Get("scrub-every")); cfg.Store.ScrubEvery == 0 {
+		cfg.Store.ScrubEvery = -1
 	}
-	cfg.ScrubRate, _ = parseSize(s.Get("scrub-rate"))
+	cfg.Store.ScrubRate, _ = parseSize(s.Get("scrub-rate"))
 	cfg.MaxObject, err = parseObjectSize(s.Get("max-object-size"))
 	for name := range strings.SplitSeq(s.Get("tls-san"), ",") {
 		if name != "" {

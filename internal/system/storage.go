@@ -32,13 +32,15 @@ const (
 
 // A StoreConfig says where the cluster's data is kept.
 type StoreConfig struct {
-	URL            string        // StoreLSM, StoreMemory or an etcd's URL; empty: StoreLSM
-	History        History       // of objects' earlier states
-	ScrubEvery     time.Duration // as lsm.Options'
-	ScrubRate      int64
-	CA, Cert, Key  string // PEM files, for an etcd with TLS: its authority, and what to show to it
-	AnyUnfinished  bool   // opens also what a restore has left unfinished
-	AnyOfThisPlace bool   // opens also another store than the cluster was started with
+	URL            string  // StoreLSM, StoreMemory or an etcd's URL; empty: StoreLSM
+	History        History // of objects' earlier states
+	CA, Cert, Key  string  // PEM files, for an etcd with TLS: its authority, and what to show to it
+	AnyUnfinished  bool    // opens also what a restore has left unfinished
+	AnyOfThisPlace bool    // opens also another store than the cluster was started with
+
+	// ScrubEvery and ScrubRate are those of lsm.Options.
+	ScrubEvery time.Duration
+	ScrubRate  int64
 }
 
 // CheckStore returns an error if a URL names no store.

@@ -43,10 +43,6 @@ type Config struct {
 	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
 	History      History
 
-	// ScrubEvery and ScrubRate are lsm.Options'.
-	ScrubEvery time.Duration
-	ScrubRate  int64
-
 	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
 	RuntimeEndpoint string
 
@@ -100,7 +96,7 @@ func (s *system) prepare() error {
 		}
 	}
 	host.ExpectHeap(expansion * folderSize(s.Places.Store()))
-	s.Store.History, s.Store.ScrubEvery, s.Store.ScrubRate = s.History, s.ScrubEvery, s.ScrubRate
+	s.Store.History = s.History
 	engine, err := OpenStorage(context.Background(), s.Places, s.Store, s.Log)
 	if err != nil {
 		return err

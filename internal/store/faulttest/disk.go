@@ -110,16 +110,26 @@ func (d *Disk) Changes() int64 { return d.changes.Load() }
 // SetFree sets the free space that the disk claims to have, in bytes.
 func (d *Disk) SetFree(n int64) { d.free.Store(n) }
 
+// intercept changes Before while the disk is in use.
+func (d *Disk) intercept(f func(Op) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.Before = f
+}
+
 // before counts an operation and asks whether it may be done.
 func (d *Disk) before(k Kind, name string) error {
 	n := d.changes.Load()
 	if k.Changes() {
 		n = d.changes.Add(1)
 	}
-	if d.Before == nil {
+	d.mu.Lock()
+	ask := d.Before
+	d.mu.Unlock()
+	if ask == nil {
 		return nil
 	}
-	if err := d.Before(Op{N: n, Kind: k, Name: name}); err != nil {
+	if err := ask(Op{N: n, Kind: k, Name: name}); err != nil {
 		return &fs.PathError{Op: k.String(), Path: name, Err: err}
 	}
 	return nil

@@ -82,7 +82,7 @@ func (l Linear) live(ctx context.Context, e Engine, disk *Disk, clock *storetest
 	var dead atomic.Bool
 	var left atomic.Pointer[Disk]
 	gone := make(chan struct{})
-	disk.Before = func(op Op) error {
+	disk.intercept(func(op Op) error {
 		if dead.Load() {
 			return syscall.EIO
 		}
@@ -100,7 +100,7 @@ func (l Linear) live(ctx context.Context, e Engine, disk *Disk, clock *storetest
 		}
 		dead.Store(true)
 		return syscall.EIO
-	}
+	})
 	var clients, closing sync.WaitGroup
 	failed := make(chan error, l.Clients)
 	for id := range l.Clients {
@@ -138,7 +138,7 @@ func (l Linear) next(ctx context.Context, e Engine, disk, left *Disk, clock *sto
 	}
 	dead.Store(false)
 	if _, _, err := e.Get(ctx, "k0"); errors.Is(err, store.ErrClosed) {
-		disk.Before = nil
+		disk.intercept(nil)
 		e, err := l.Open(disk, clock)
 		return e, disk, err
 	}
