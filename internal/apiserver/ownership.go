@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/client-go/applyconfigurations"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	smdtyped "sigs.k8s.io/structured-merge-diff/v6/typed"
@@ -29,7 +28,7 @@ import (
 // owners holds a server's field managers, made when they are first needed: the
 // schema behind them takes tens of megabytes.
 type owners struct {
-	schema func() managedfields.TypeConverter
+	schema func() (managedfields.TypeConverter, error)
 	by     sync.Map // ownerKey → *managedfields.FieldManager
 }
 
@@ -40,14 +39,22 @@ type ownerKey struct {
 }
 
 func newOwners(tables []*table) *owners {
-	return &owners{schema: sync.OnceValue(func() managedfields.TypeConverter {
+	return &owners{schema: sync.OnceValues(func() (managedfields.TypeConverter, error) {
+		text, err := unpackTypes()
+		if err != nil {
+			return nil, err
+		}
+		parser, err := smdtyped.NewParser(text)
+		if err != nil {
+			return nil, fmt.Errorf("read the types for applies: %w", err)
+		}
 		scheme := runtime.NewScheme()
 		for _, t := range tables {
 			for _, res := range t.versions() {
 				scheme.AddKnownTypeWithName(res.GVK(), res.New())
 			}
 		}
-		return applyconfigurations.NewTypeConverter(scheme)
+		return managedfields.NewSchemeTypeConverter(scheme, parser), nil
 	})}
 }
 
@@ -106,7 +113,7 @@ func ofCustom(t *table, res *api.Resource, sub string) (*managedfields.FieldMana
 // types tells fields apart: by the kind's own schema, if it has one.
 func (o *owners) types(t *table) (managedfields.TypeConverter, error) {
 	if t.res.Types == "" {
-		return o.schema(), nil
+		return o.schema()
 	}
 	parser, err := smdtyped.NewParser(smdtyped.YAMLObject(t.res.Types))
 	if err != nil {
