@@ -12,6 +12,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -356,7 +358,7 @@ func (h *history) check(t *testing.T) {
 	res, info := porcupine.CheckOperationsVerbose(model, h.ops, time.Minute)
 	switch res {
 	case porcupine.Illegal:
-		file := fmt.Sprintf("/tmp/linearizable-%d.html", time.Now().UnixNano())
+		file := filepath.Join(os.TempDir(), fmt.Sprintf("linearizable-%d.html", time.Now().UnixNano()))
 		t.Errorf("%d operations are not linearizable; see %s: %v", len(h.ops), file, porcupine.VisualizePath(model, info, file))
 	case porcupine.Unknown:
 		t.Logf("judging %d operations takes too long", len(h.ops))

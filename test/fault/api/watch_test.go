@@ -45,8 +45,8 @@ func TestWatch(t *testing.T) {
 
 // A score is what a test has seen.
 type score struct {
-	events, bookmarks, connections, lists, gone   int
-	changes, crashes, faults, compactions, unsure int
+	events, bookmarks, connections, lists, gone int
+	changes, crashes, faults, compactions       int
 }
 
 func watches(t *testing.T, random *rand.Rand, watchers int, turn time.Duration, disk bool, sum *score) {
