@@ -214,6 +214,7 @@ func TestScriptsOverHTTP(t *testing.T) {
 			}
 		}
 		w := newWorld(t)
+		w.clock.advance(time.Since(w.clock.Now())) // to the present, by which kinds stamp conditions that controllers time
 		srv := httptest.NewUnstartedServer(httpapi.Serve(w.h, httpapi.Config{
 			Groups: w.server.Groups, Log: slog.New(slog.DiscardHandler),
 			Authenticate: func(*http.Request) (api.User, bool, error) {
