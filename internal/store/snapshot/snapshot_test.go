@@ -134,7 +134,7 @@ func TestRoundTrip(t *testing.T) {
 					t.Fatalf("%d objects, the summary says %d, the progress %d", len(before), sum.Objects, said)
 				}
 				ignore := cmpopts.IgnoreFields(store.Record{}, "Revision", "Created", "Time")
-				if d := cmp.Diff(before, after, ignore); d != "" {
+				if d := cmp.Diff(before, after, ignore, cmpopts.EquateEmpty()); d != "" {
 					t.Fatalf("(-before +after):\n%s", d)
 				}
 				for i := range after {
