@@ -116,6 +116,18 @@ type memory struct {
 	told     map[string]bool // by container ID: users know that it waits
 }
 
+// jobs is how many of the things that take long are under way. Only the worker's
+// loop begins one.
+func (m *memory) jobs() (n int) {
+	n = len(m.killing)
+	for _, yes := range []bool{m.building, m.starting != "", m.stopping} {
+		if yes {
+			n++
+		}
+	}
+	return n
+}
+
 // waiting says why a container is not started.
 type waiting struct {
 	reason, message string

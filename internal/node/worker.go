@@ -167,6 +167,9 @@ const retryLook = time.Second
 
 // sync looks, decides and acts, once.
 func (w *worker) sync(ctx context.Context) {
+	w.mu.Lock()
+	jobs := w.mem.jobs()
+	w.mu.Unlock()
 	v, err := w.observe(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -179,6 +182,10 @@ func (w *worker) sync(ctx context.Context) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.mem.jobs() < jobs {
+		w.dirty = true // one has ended meanwhile, and what was seen may be from before what it did
+		return
+	}
 	w.last = v
 	in := &input{pod: w.pod, view: v, mem: w.mem, now: w.a.Clock.Now()}
 	w.clear(in)
