@@ -3,10 +3,10 @@ package etcd
 import (
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"time"
 
 	"proa/internal/store"
+	"proa/internal/store/seal"
 )
 
 // What etcd keeps as a value: see docs/formats/etcd.md. A record carries who
@@ -16,16 +16,9 @@ const (
 	recordFormat = 1
 	flagExpires  = 1 << 0
 	flagDeleted  = 1 << 1
-	recordFixed  = 6 // format, flags, checksum
 )
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-	errChecksum  = errors.New("the checksum does not match")
-	errTruncated = errors.New("the record is cut short")
-	errFormat    = errors.New("the record has an unknown format: was it written by another program?")
-)
+var errFormat = errors.New("the record has an unknown format: was it written by another program?")
 
 // A mark names one write: the engine that made it, and its number there.
 type mark struct {
@@ -52,7 +45,7 @@ func (s *stored) encode(key []byte, deleted bool) []byte {
 	if deleted {
 		flags |= flagDeleted
 	}
-	b := make([]byte, 0, recordFixed+8+5*binary.MaxVarintLen64+len(s.user)+len(s.value))
+	b := make([]byte, 0, seal.Size+8+5*binary.MaxVarintLen64+len(s.user)+len(s.value))
 	b = append(b, recordFormat, flags, 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint64(b, s.mark.session)
 	b = binary.AppendUvarint(b, s.mark.seq)
@@ -64,14 +57,8 @@ func (s *stored) encode(key []byte, deleted bool) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.user)))
 	b = append(b, s.user...)
 	b = append(b, s.value...)
-	binary.LittleEndian.PutUint32(b[2:], checksum(key, b))
+	seal.Put(key, b)
 	return b
-}
-
-func checksum(key, rec []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, key)
-	sum = crc32.Update(sum, castagnoli, rec[:2])
-	return crc32.Update(sum, castagnoli, rec[recordFixed:])
 }
 
 // A decoder reads values and keeps one copy of what many of them share.
@@ -79,34 +66,34 @@ type decoder struct{ user string }
 
 func (d *decoder) decode(key, b []byte) (stored, error) {
 	switch {
-	case len(b) < recordFixed:
-		return stored{}, errTruncated
+	case len(b) < seal.Size:
+		return stored{}, seal.ErrTruncated
 	case b[0] != recordFormat:
 		return stored{}, errFormat
-	case checksum(key, b) != binary.LittleEndian.Uint32(b[2:]):
-		return stored{}, errChecksum
+	case !seal.Intact(key, b):
+		return stored{}, seal.ErrChecksum
 	}
-	f := fields{rest: b[recordFixed:]}
+	f := seal.Fields{Rest: b[seal.Size:]}
 	s := stored{}
-	if session := f.bytes(8); !f.bad {
+	if session := f.Bytes(8); !f.Bad {
 		s.mark.session = binary.BigEndian.Uint64(session)
 	}
-	s.mark.seq = f.uvarint()
-	s.time = time.Unix(0, f.varint()).UTC()
-	s.codec = uint16(f.uvarint())
+	s.mark.seq = f.Uvarint()
+	s.time = time.Unix(0, f.Varint()).UTC()
+	s.codec = uint16(f.Uvarint())
 	if b[1]&flagExpires != 0 {
-		s.expires = f.varint()
+		s.expires = f.Varint()
 	}
-	user := f.bytes(f.uvarint())
-	if f.bad {
-		return stored{}, errTruncated
+	user := f.Bytes(f.Uvarint())
+	if f.Bad {
+		return stored{}, seal.ErrTruncated
 	}
 	if d.user != string(user) {
 		d.user = string(user)
 	}
 	s.user = d.user
-	if len(f.rest) > 0 {
-		s.value = f.rest[:len(f.rest):len(f.rest)]
+	if len(f.Rest) > 0 {
+		s.value = f.Rest[:len(f.Rest):len(f.Rest)]
 	}
 	return s, nil
 }
@@ -118,40 +105,4 @@ func (s *stored) record(key string, rev, created store.Revision) store.Record {
 		r.Expires = time.Unix(0, s.expires).UTC()
 	}
 	return r
-}
-
-// fields takes a value apart.
-type fields struct {
-	rest []byte
-	bad  bool
-}
-
-func (f *fields) uvarint() uint64 {
-	x, n := binary.Uvarint(f.rest)
-	return f.took(x, n)
-}
-
-func (f *fields) varint() int64 {
-	x, n := binary.Varint(f.rest)
-	f.took(0, n)
-	return x
-}
-
-func (f *fields) took(x uint64, n int) uint64 {
-	if n <= 0 {
-		f.bad, f.rest = true, nil
-		return 0
-	}
-	f.rest = f.rest[n:]
-	return x
-}
-
-func (f *fields) bytes(n uint64) []byte {
-	if n > uint64(len(f.rest)) {
-		f.bad = true
-		return nil
-	}
-	b := f.rest[:n]
-	f.rest = f.rest[n:]
-	return b
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"proa/internal/store"
+	"proa/internal/store/seal"
 )
 
 func TestParseURL(t *testing.T) {
@@ -102,7 +103,7 @@ func TestChecksum(t *testing.T) {
 			b[i] ^= 1 << bit
 		}
 	}
-	if _, err := (&decoder{}).decode([]byte("/proa/k/b"), b); !errors.Is(err, errChecksum) {
+	if _, err := (&decoder{}).decode([]byte("/proa/k/b"), b); !errors.Is(err, seal.ErrChecksum) {
 		t.Errorf("under another key: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"proa/internal/store/planted"
+	"proa/internal/store/seal"
 )
 
 // A guard stands between Pebble and the disk. The first write, sync, create or
@@ -278,7 +279,7 @@ func (f *guardedFile) Write(p []byte) (n int, err error) {
 	err = f.do("write", func() (err error) {
 		n, err = f.File.Write(p)
 		if f.manifest {
-			f.size, f.sum = f.size+int64(n), crc32.Update(f.sum, castagnoli, p[:n])
+			f.size, f.sum = f.size+int64(n), crc32.Update(f.sum, seal.Castagnoli, p[:n])
 		}
 		return err
 	})

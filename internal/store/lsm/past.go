@@ -10,6 +10,7 @@ import (
 
 	"proa/internal/store"
 	"proa/internal/store/past"
+	"proa/internal/store/seal"
 )
 
 // The history. A compaction moves versions from the version space to the history
@@ -199,7 +200,6 @@ func pastBounds(key string) (lo, hi []byte) {
 
 const (
 	indexFormat = 1
-	indexFixed  = 6 // as of a record
 )
 
 // appendIndex encodes the entries of a key: for each of them, how far its
@@ -218,27 +218,27 @@ func appendIndex(dst, dbKey []byte, entries []past.Entry) []byte {
 		dst = binary.AppendUvarint(dst, uint64(e.Size)<<1|light)
 		last = e.Revision
 	}
-	binary.LittleEndian.PutUint32(dst[2:], checksum(dbKey, dst))
+	seal.Put(dbKey, dst)
 	return dst
 }
 
 func decodeIndex(dbKey, rec []byte) ([]past.Entry, error) {
 	switch {
-	case len(rec) < indexFixed:
-		return nil, errTruncated
-	case checksum(dbKey, rec) != binary.LittleEndian.Uint32(rec[2:]):
-		return nil, errChecksum
+	case len(rec) < seal.Size:
+		return nil, seal.ErrTruncated
+	case !seal.Intact(dbKey, rec):
+		return nil, seal.ErrChecksum
 	case rec[0] != indexFormat:
 		return nil, errFormat
 	}
 	var out []past.Entry
 	last := store.Revision(0)
-	for p := (fields{rest: rec[indexFixed:]}); len(p.rest) > 0; {
-		e := past.Entry{Revision: last + store.Revision(p.uvarint())}
-		e.Until = e.Revision + store.Revision(p.uvarint())
-		size := p.uvarint()
-		if p.bad {
-			return nil, errTruncated
+	for p := (seal.Fields{Rest: rec[seal.Size:]}); len(p.Rest) > 0; {
+		e := past.Entry{Revision: last + store.Revision(p.Uvarint())}
+		e.Until = e.Revision + store.Revision(p.Uvarint())
+		size := p.Uvarint()
+		if p.Bad {
+			return nil, seal.ErrTruncated
 		}
 		e.Size, e.Light = int64(size>>1), size&1 != 0
 		out, last = append(out, e), e.Revision

@@ -14,6 +14,7 @@ import (
 
 	"proa/internal/store"
 	"proa/internal/store/planted"
+	"proa/internal/store/seal"
 )
 
 // A reach is a file that says how far the engine and its MANIFEST have come,
@@ -52,10 +53,10 @@ func (r *reach) open(g *guard, path string) (err error) {
 	if _, err = r.f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) { // a new one is empty
 		return fmt.Errorf("read %s: %w", path, err)
 	}
-	if p, ok := sealed(b[:reachRevision]); ok {
+	if p, ok := checked(b[:reachRevision]); ok {
 		r.at = store.Revision(binary.BigEndian.Uint64(p))
 	}
-	if p, ok := sealed(b[manifestAt:]); ok {
+	if p, ok := checked(b[manifestAt:]); ok {
 		r.manifest = fmt.Sprintf("MANIFEST-%06d", binary.BigEndian.Uint64(p))
 		r.size, r.sum = int64(binary.BigEndian.Uint64(p[8:])), binary.BigEndian.Uint32(p[16:])
 	}
@@ -63,18 +64,18 @@ func (r *reach) open(g *guard, path string) (err error) {
 	return nil
 }
 
-// sealed returns a part without its checksum, if that is right.
-func sealed(b []byte) ([]byte, bool) {
+// checked returns a part without its checksum, if that is right.
+func checked(b []byte) ([]byte, bool) {
 	p := b[:len(b)-4]
-	return p, binary.BigEndian.Uint32(b[len(p):]) == crc32.Checksum(p, castagnoli)
+	return p, binary.BigEndian.Uint32(b[len(p):]) == crc32.Checksum(p, seal.Castagnoli)
 }
 
-func seal(p []byte) []byte {
-	return binary.BigEndian.AppendUint32(p, crc32.Checksum(p, castagnoli))
+func withSum(p []byte) []byte {
+	return binary.BigEndian.AppendUint32(p, crc32.Checksum(p, seal.Castagnoli))
 }
 
 func (r *reach) write(rev store.Revision) error {
-	_, err := r.f.WriteAt(seal(appendRevision(make([]byte, 0, reachRevision), rev)), 0)
+	_, err := r.f.WriteAt(withSum(appendRevision(make([]byte, 0, reachRevision), rev)), 0)
 	return err
 }
 
@@ -86,7 +87,7 @@ func (r *reach) noteManifest(name string, size int64, sum uint32) error {
 	}
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, reachManifest), n)
 	b = binary.BigEndian.AppendUint64(b, uint64(size))
-	_, err = r.f.WriteAt(seal(binary.BigEndian.AppendUint32(b, sum)), manifestAt)
+	_, err = r.f.WriteAt(withSum(binary.BigEndian.AppendUint32(b, sum)), manifestAt)
 	if err == nil && size == 0 {
 		err = r.f.Sync()
 	}
@@ -108,7 +109,7 @@ func (r *reach) checkManifest(dir vfs.FS, path string) error {
 		return err
 	}
 	defer f.Close()
-	h := crc32.New(castagnoli)
+	h := crc32.New(seal.Castagnoli)
 	n, err := io.Copy(h, io.LimitReader(f, r.size))
 	switch {
 	case err != nil:

@@ -3,11 +3,11 @@ package lsm
 import (
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"time"
 
 	"proa/internal/store"
 	"proa/internal/store/planted"
+	"proa/internal/store/seal"
 )
 
 // A head is what a write must know of the state before it.
@@ -33,24 +33,17 @@ const (
 	flagDeleted  = 1 << 0
 	flagExpires  = 1 << 1
 	flagUntil    = 1 << 4
-	recordFixed  = 6 // format, flags, checksum
 
 	weightShift = 2 // in the flags: two bits
 	weightMask  = 3
 	prevShift   = 4 // in a log entry's flags: the weight of the version that it ended
 )
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-	errChecksum  = errors.New("the checksum does not match")
-	errTruncated = errors.New("the record is cut short")
-	errFormat    = errors.New("the record has an unknown format")
-)
+var errFormat = errors.New("the record has an unknown format")
 
 // recordBound is the most bytes that appendRecord adds for op.
 func recordBound(op *store.Op) int {
-	return recordFixed + 6*binary.MaxVarintLen64 + len(op.User) + len(op.Value)
+	return seal.Size + 6*binary.MaxVarintLen64 + len(op.User) + len(op.Value)
 }
 
 // appendRecord encodes a version. dbKey is the key that it is stored under,
@@ -84,14 +77,8 @@ func appendRecord(dst, dbKey []byte, v *version) []byte {
 	if !v.deleted {
 		dst = append(dst, v.Value...)
 	}
-	binary.LittleEndian.PutUint32(dst[start+2:], checksum(dbKey, dst[start:]))
+	seal.Put(dbKey, dst[start:])
 	return dst
-}
-
-func checksum(dbKey, rec []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, dbKey)
-	sum = crc32.Update(sum, castagnoli, rec[:2])
-	return crc32.Update(sum, castagnoli, rec[recordFixed:])
 }
 
 // A decoder reads records and keeps one copy of what many of them share.
@@ -112,43 +99,43 @@ func (d *decoder) record(dbKey, rec []byte) (version, error) {
 }
 
 func (d *decoder) fill(v *version, dbKey, rec []byte) error {
-	if len(rec) < recordFixed {
-		return errTruncated
+	if len(rec) < seal.Size {
+		return seal.ErrTruncated
 	}
-	if checksum(dbKey, rec) != binary.LittleEndian.Uint32(rec[2:]) && !planted.Is("checksum-ignored") {
-		return errChecksum
+	if !seal.Intact(dbKey, rec) && !planted.Is("checksum-ignored") {
+		return seal.ErrChecksum
 	}
 	if rec[0] != recordFormat {
 		return errFormat
 	}
 	flags := rec[1]
-	p := fields{rest: rec[recordFixed:]}
+	p := seal.Fields{Rest: rec[seal.Size:]}
 	v.deleted = flags&flagDeleted != 0
-	v.prev = store.Revision(p.uvarint())
-	v.Created = store.Revision(p.uvarint())
-	v.Time = time.Unix(0, p.varint()).UTC()
-	v.Codec = uint16(p.uvarint())
+	v.prev = store.Revision(p.Uvarint())
+	v.Created = store.Revision(p.Uvarint())
+	v.Time = time.Unix(0, p.Varint()).UTC()
+	v.Codec = uint16(p.Uvarint())
 	if flags&flagExpires != 0 {
-		v.expires = p.varint()
+		v.expires = p.Varint()
 		v.Expires = time.Unix(0, v.expires).UTC()
 	}
 	if flags&flagUntil != 0 {
-		v.until = store.Revision(p.uvarint())
+		v.until = store.Revision(p.Uvarint())
 	}
 	v.weight = store.Weight(flags >> weightShift & weightMask)
-	user := p.bytes(p.uvarint())
+	user := p.Bytes(p.Uvarint())
 	if planted.Is("user-lost") {
 		user = nil
 	}
-	if p.bad {
-		return errTruncated
+	if p.Bad {
+		return seal.ErrTruncated
 	}
 	if d.user != string(user) {
 		d.user = string(user)
 	}
 	v.User = d.user
 	if !v.deleted {
-		v.Value = append(make([]byte, 0, len(p.rest)), p.rest...)
+		v.Value = append(make([]byte, 0, len(p.Rest)), p.Rest...)
 	}
 	return nil
 }
@@ -172,7 +159,7 @@ func appendLogEntry(dst, dbKey []byte, l *logEntry) []byte {
 	dst = append(dst, recordFormat, flags, 0, 0, 0, 0)
 	dst = binary.AppendUvarint(dst, uint64(l.prev))
 	dst = append(dst, l.key...)
-	binary.LittleEndian.PutUint32(dst[start+2:], checksum(dbKey, dst[start:]))
+	seal.Put(dbKey, dst[start:])
 	return dst
 }
 
@@ -184,58 +171,22 @@ func decodeLogEntry(dbKey, rec []byte) (logEntry, error) {
 	bad := func(err error) (logEntry, error) {
 		return logEntry{}, &store.CorruptError{Key: "(the log)", Revision: l.rev, Err: err}
 	}
-	if len(rec) < recordFixed {
-		return bad(errTruncated)
+	if len(rec) < seal.Size {
+		return bad(seal.ErrTruncated)
 	}
-	if checksum(dbKey, rec) != binary.LittleEndian.Uint32(rec[2:]) {
-		return bad(errChecksum)
+	if !seal.Intact(dbKey, rec) {
+		return bad(seal.ErrChecksum)
 	}
 	if rec[0] != recordFormat {
 		return bad(errFormat)
 	}
-	p := fields{rest: rec[recordFixed:]}
+	p := seal.Fields{Rest: rec[seal.Size:]}
 	l.deleted = rec[1]&flagDeleted != 0
 	l.weight, l.ended = store.Weight(rec[1]>>weightShift&weightMask), store.Weight(rec[1]>>prevShift&weightMask)
-	l.prev = store.Revision(p.uvarint())
-	if p.bad {
-		return bad(errTruncated)
+	l.prev = store.Revision(p.Uvarint())
+	if p.Bad {
+		return bad(seal.ErrTruncated)
 	}
-	l.key = string(p.rest)
+	l.key = string(p.Rest)
 	return l, nil
-}
-
-// fields takes a record apart.
-type fields struct {
-	rest []byte
-	bad  bool
-}
-
-func (f *fields) uvarint() uint64 {
-	x, n := binary.Uvarint(f.rest)
-	return f.took(x, n)
-}
-
-func (f *fields) varint() int64 {
-	x, n := binary.Varint(f.rest)
-	f.took(0, n)
-	return x
-}
-
-func (f *fields) took(x uint64, n int) uint64 {
-	if n <= 0 {
-		f.bad, f.rest = true, nil
-		return 0
-	}
-	f.rest = f.rest[n:]
-	return x
-}
-
-func (f *fields) bytes(n uint64) []byte {
-	if n > uint64(len(f.rest)) {
-		f.bad = true
-		return nil
-	}
-	b := f.rest[:n]
-	f.rest = f.rest[n:]
-	return b
 }

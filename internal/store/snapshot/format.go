@@ -5,7 +5,6 @@ package snapshot
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"proa/internal/store"
+	"proa/internal/store/seal"
 )
 
 const (
@@ -91,8 +91,6 @@ type FailedError struct{ Reason string }
 
 func (e *FailedError) Error() string { return "the snapshot was not finished: " + e.Reason }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // A writer writes frames.
 type writer struct {
 	w    *bufio.Writer
@@ -117,7 +115,7 @@ func (w *writer) write(b []byte) {
 
 func (w *writer) frame(kind byte, payload []byte) {
 	w.head = binary.AppendUvarint(append(w.head[:0], kind), uint64(len(payload)))
-	crc := crc32.Update(crc32.Checksum(w.head, castagnoli), castagnoli, payload)
+	crc := crc32.Update(crc32.Checksum(w.head, seal.Castagnoli), seal.Castagnoli, payload)
 	w.write(w.head)
 	w.write(payload)
 	w.write(binary.LittleEndian.AppendUint32(nil, crc))
@@ -163,40 +161,17 @@ func fromNanos(n int64) time.Time {
 var errRecord = errors.New("a record is cut short")
 
 func parseRecord(b []byte) (r store.Record, err error) {
-	in := bytes.NewReader(b)
-	u := func() (n uint64) {
-		if err == nil {
-			n, err = binary.ReadUvarint(in)
-		}
-		return n
-	}
-	v := func() (n int64) {
-		if err == nil {
-			n, err = binary.ReadVarint(in)
-		}
-		return n
-	}
-	s := func() string {
-		n := u()
-		if err == nil && n > uint64(in.Len()) {
-			err = errRecord
-		}
-		if err != nil {
-			return ""
-		}
-		x := make([]byte, n)
-		_, _ = in.Read(x)
-		return string(x)
-	}
-	r.Revision, r.Created = store.Revision(u()), store.Revision(u())
-	r.Time, r.Expires = fromNanos(v()), fromNanos(v())
-	r.Codec = uint16(u())
-	r.User, r.Key = s(), s()
-	if in.Len() > 0 {
-		r.Value = b[len(b)-in.Len():]
-	}
-	if err != nil {
+	f := seal.Fields{Rest: b}
+	text := func() string { return string(f.Bytes(f.Uvarint())) }
+	r.Revision, r.Created = store.Revision(f.Uvarint()), store.Revision(f.Uvarint())
+	r.Time, r.Expires = fromNanos(f.Varint()), fromNanos(f.Varint())
+	r.Codec = uint16(f.Uvarint())
+	r.User, r.Key = text(), text()
+	if f.Bad {
 		return store.Record{}, errRecord
+	}
+	if len(f.Rest) > 0 {
+		r.Value = f.Rest
 	}
 	return r, nil
 }
@@ -255,7 +230,7 @@ func (r *reader) frame() (kind byte, payload, before []byte, err error) {
 		return 0, nil, nil, err
 	}
 	payload = b[:n]
-	if crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, payload) != binary.LittleEndian.Uint32(b[n:]) {
+	if crc32.Update(crc32.Checksum(head, seal.Castagnoli), seal.Castagnoli, payload) != binary.LittleEndian.Uint32(b[n:]) {
 		return 0, nil, nil, r.bad("the checksum of a frame does not match")
 	}
 	r.sum.Write(head)
