@@ -6,25 +6,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"proa/internal/store"
 	"proa/internal/store/faulttest"
 	"proa/internal/store/lsm"
 )
 
-// tiny makes the engine flush, compact and rotate all the time.
-func tiny(o *pebble.Options) {
-	o.MemTableSize = 32 << 10
-	o.MaxManifestFileSize = 1 << 10
-	o.L0CompactionThreshold = 2
-	for i := range o.TargetFileSizes {
-		o.TargetFileSizes[i] = 16 << 10
-	}
-}
-
 func open(d *faulttest.Disk, clock store.Clock) (faulttest.Engine, error) {
-	e, err := lsm.Open("d", lsm.Options{FS: d, Clock: clock, Reserve: -1, ScrubEvery: -1, Tune: tiny, FeedEvents: 100})
+	e, err := lsm.Open("d", lsm.Options{FS: d, Clock: clock, Reserve: -1, ScrubEvery: -1, Tune: faulttest.Tiny, FeedEvents: 100})
 	if err != nil {
 		return nil, err
 	}

@@ -17,18 +17,8 @@ import (
 	"proa/internal/store/storetest"
 )
 
-// tiny makes Pebble flush, compact and rotate all the time.
-func tiny(o *pebble.Options) {
-	o.MemTableSize = 32 << 10
-	o.MaxManifestFileSize = 1 << 10
-	o.L0CompactionThreshold = 2
-	for i := range o.TargetFileSizes {
-		o.TargetFileSizes[i] = 16 << 10
-	}
-}
-
 func openOn(d *faulttest.Disk, clock store.Clock) (faulttest.Engine, error) {
-	e, err := Open("d", Options{FS: d, Clock: clock, Reserve: -1, ScrubEvery: -1, Tune: tiny, FeedEvents: 50, History: lossless})
+	e, err := Open("d", Options{FS: d, Clock: clock, Reserve: -1, ScrubEvery: -1, Tune: faulttest.Tiny, FeedEvents: 50, History: lossless})
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +99,7 @@ func TestDeleteUnreadable(t *testing.T) {
 		return nil
 	}
 	open := func() *Engine {
-		e, err := Open("d", Options{FS: disk, Reserve: -1, ScrubEvery: -1, Tune: func(o *pebble.Options) { tiny(o); o.CacheSize = 1 }})
+		e, err := Open("d", Options{FS: disk, Reserve: -1, ScrubEvery: -1, Tune: func(o *pebble.Options) { faulttest.Tiny(o); o.CacheSize = 1 }})
 		if err != nil {
 			t.Fatal(err)
 		}

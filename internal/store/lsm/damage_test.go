@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"proa/internal/store"
+	"proa/internal/store/faulttest"
 	"proa/internal/store/storetest"
 )
 
@@ -49,7 +50,7 @@ func TestEveryFlipInARecord(t *testing.T) {
 func TestFlipOnDisk(t *testing.T) {
 	r := storetest.Rand(t)
 	mem := vfs.NewMem()
-	e, err := Open("d", Options{FS: mem, Reserve: -1, Tune: tiny})
+	e, err := Open("d", Options{FS: mem, Reserve: -1, Tune: faulttest.Tiny})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func TestFlipOnDisk(t *testing.T) {
 			bit := r.IntN(len(buf) * 8)
 			buf[bit/8] ^= 1 << (bit % 8)
 			flips++
-			e, err := Open("d", Options{FS: copied, Reserve: -1, Tune: tiny})
+			e, err := Open("d", Options{FS: copied, Reserve: -1, Tune: faulttest.Tiny})
 			if err != nil {
 				found++
 				continue

@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"proa/internal/store"
+	"proa/internal/store/faulttest"
 	"proa/internal/store/storetest"
 )
 
@@ -179,7 +180,7 @@ func ioError(t *testing.T, kind errorfs.OpKind, errno syscall.Errno, once bool) 
 		}
 		return nil
 	})
-	e, err := Open("d", Options{FS: errorfs.Wrap(vfs.NewMem(), inject), Reserve: -1, Tune: tiny, FeedEvents: 50, History: lossless})
+	e, err := Open("d", Options{FS: errorfs.Wrap(vfs.NewMem(), inject), Reserve: -1, Tune: faulttest.Tiny, FeedEvents: 50, History: lossless})
 	if err != nil {
 		t.Fatal(err)
 	}

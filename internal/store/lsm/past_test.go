@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"proa/internal/store"
+	"proa/internal/store/faulttest"
 	"proa/internal/store/storetest"
 )
 
@@ -80,7 +81,7 @@ func scan(e *Engine) error {
 func TestPastAgrees(t *testing.T) {
 	r := storetest.Rand(t)
 	mem := vfs.NewMem()
-	o := Options{FS: mem, Reserve: -1, Tune: tiny}
+	o := Options{FS: mem, Reserve: -1, Tune: faulttest.Tiny}
 	for round := range 12 {
 		o.History = store.Keeping{Keep: lossless.Keep, Full: r.IntN(6), Light: r.IntN(4), Bytes: int64(10_000 + r.IntN(100_000))}
 		e, err := Open("d", o)

@@ -18,7 +18,7 @@ import (
 // itself, and names the record.
 func TestScrub(t *testing.T) {
 	disk := faulttest.NewDisk()
-	e, err := Open("d", Options{FS: disk, Reserve: -1, ScrubEvery: time.Second, ScrubRate: 64 << 20, Tune: tiny})
+	e, err := Open("d", Options{FS: disk, Reserve: -1, ScrubEvery: time.Second, ScrubRate: 64 << 20, Tune: faulttest.Tiny})
 	if err != nil {
 		t.Fatal(err)
 	}

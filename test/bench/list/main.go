@@ -98,28 +98,11 @@ func run(s settings) error {
 }
 
 func start(s settings, refs, dir string) (all []*contestant, err error) {
-	id, err := measure.NewIdentity(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, x := range []struct {
-		name  string
-		start func() (*measure.Pods, error)
-	}{
-		{"proa", func() (*measure.Pods, error) { return measure.StartProa(serverCore, dir) }},
-		{"typed", func() (*measure.Pods, error) { return measure.StartTyped(serverCore, refs, dir, id) }},
-		{"crd", func() (*measure.Pods, error) { return measure.StartCRDPods(serverCore, refs, dir, id) }},
-	} {
-		if s.only != "" && s.only != x.name {
-			continue
-		}
-		p, err := x.start()
-		if err != nil {
-			return all, err
-		}
+	err = measure.StartPods(serverCore, refs, dir, s.only, func(p *measure.Pods) error {
 		all = append(all, &contestant{Pods: p, cases: map[string]*figures{}})
-	}
-	return all, nil
+		return nil
+	})
+	return all, err
 }
 
 // size fills the stores up to a number of objects and measures.

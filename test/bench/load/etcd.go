@@ -34,8 +34,8 @@ func (e Etcd) Close() { e.conn.Close() }
 // Put stores a value.
 func (e Etcd) Put(ctx context.Context, key string, value []byte) error {
 	var answer []byte
-	request := field(field(nil, 1, []byte(key)), 2, value)
-	return e.conn.Invoke(ctx, "/etcdserverpb.KV/Put", &request, &answer, grpc.ForceCodecV2(bytesCodec{}))
+	request := Field(Field(nil, 1, []byte(key)), 2, value)
+	return e.conn.Invoke(ctx, "/etcdserverpb.KV/Put", &request, &answer, grpc.ForceCodecV2(Codec{}))
 }
 
 // Find returns the first key that begins and ends as told, and its value.
@@ -43,8 +43,8 @@ func (e Etcd) Find(ctx context.Context, prefix, suffix string) (key string, valu
 	last := []byte(prefix)
 	last[len(last)-1]++
 	var answer []byte
-	request := field(field(nil, 1, []byte(prefix)), 2, last)
-	if err := e.conn.Invoke(ctx, "/etcdserverpb.KV/Range", &request, &answer, grpc.ForceCodecV2(bytesCodec{})); err != nil {
+	request := Field(Field(nil, 1, []byte(prefix)), 2, last)
+	if err := e.conn.Invoke(ctx, "/etcdserverpb.KV/Range", &request, &answer, grpc.ForceCodecV2(Codec{})); err != nil {
 		return "", nil, err
 	}
 	err = fields(answer, func(number protowire.Number, kv []byte) error {
@@ -99,22 +99,25 @@ func fields(b []byte, f func(protowire.Number, []byte) error) error {
 	return nil
 }
 
-func field(b []byte, number protowire.Number, value []byte) []byte {
+// Field appends a protobuf field of bytes: etcd's messages (rpc.proto) need no
+// more here.
+func Field(b []byte, number protowire.Number, value []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), value)
 }
 
-type bytesCodec struct{}
+// A Codec passes messages that are bytes already.
+type Codec struct{}
 
-func (bytesCodec) Marshal(v any) (mem.BufferSlice, error) {
+func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
 }
 
-func (bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
+func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	*v.(*[]byte) = data.Materialize()
 	return nil
 }
 
-func (bytesCodec) Name() string { return "proto" }
+func (Codec) Name() string { return "proto" }
 
 // Putter is raw puts as a contestant: Body makes the value of a name.
 type Putter struct {

@@ -152,6 +152,36 @@ func startTyped(core int, bin, dir string, id *Identity, e *Etcd) ([]*Process, T
 	return []*Process{p, e.Process}, t, err
 }
 
+// StartPods starts the servers of pods below dir one after the other, proa, typed
+// Pods and custom resources, or of these the only one that is named, and hands
+// each to use as soon as it is ready. Whoever uses it stops it.
+func StartPods(core int, refs, dir, only string, use func(*Pods) error) error {
+	id, err := NewIdentity(dir)
+	if err != nil {
+		return err
+	}
+	for _, x := range []struct {
+		name  string
+		start func() (*Pods, error)
+	}{
+		{"proa", func() (*Pods, error) { return StartProa(core, dir) }},
+		{"typed", func() (*Pods, error) { return StartTyped(core, refs, dir, id) }},
+		{"crd", func() (*Pods, error) { return StartCRDPods(core, refs, dir, id) }},
+	} {
+		if only != "" && only != x.name {
+			continue
+		}
+		p, err := x.start()
+		if err == nil {
+			err = use(p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // StartCRDPods starts the server of custom resources with pods of any content,
 // on an etcd of its own.
 func StartCRDPods(core int, bin, dir string, id *Identity) (*Pods, error) {

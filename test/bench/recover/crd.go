@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/mem"
 
+	"proa/test/bench/load"
 	"proa/test/bench/measure"
 )
 
@@ -35,10 +34,10 @@ func (c crd) lay(k kind, n int) error {
 	defer conn.Close()
 	prefix := "/registry/" + measure.CRDGroup + "/" + k.resource + "/default/"
 	call := func(method string, request []byte) (answer []byte, err error) {
-		err = conn.Invoke(context.Background(), "/etcdserverpb.KV/"+method, &request, &answer, grpc.ForceCodecV2(bytesCodec{}))
+		err = conn.Invoke(context.Background(), "/etcdserverpb.KV/"+method, &request, &answer, grpc.ForceCodecV2(load.Codec{}))
 		return answer, err
 	}
-	got, err := call("Range", field(nil, 1, prefix+sample))
+	got, err := call("Range", load.Field(nil, 1, []byte(prefix+sample)))
 	if err != nil {
 		return err
 	}
@@ -58,30 +57,10 @@ func (c crd) lay(k kind, n int) error {
 		for j := i * batch; j < min(n, (i+1)*batch); j++ {
 			name := measure.ObjectName(j)
 			v := strings.Replace(strings.Replace(value, `"name":"`+sample+`"`, `"name":"`+name+`"`, 1), o.Metadata.UID, string(measure.ObjectUID(j)), 1)
-			put := field(field(nil, 1, prefix+name), 2, v)
-			txn = field(txn, 2, string(field(nil, 2, string(put)))) // TxnRequest.success, RequestOp.request_put
+			put := load.Field(load.Field(nil, 1, []byte(prefix+name)), 2, []byte(v))
+			txn = load.Field(txn, 2, load.Field(nil, 2, put)) // TxnRequest.success, RequestOp.request_put
 		}
 		_, err := call("Txn", txn)
 		return err
 	})
 }
-
-// field appends a protobuf field of bytes (etcd's rpc.proto needs no more).
-func field(b []byte, number int, value string) []byte {
-	b = append(b, byte(number<<3|2))
-	b = binary.AppendUvarint(b, uint64(len(value)))
-	return append(b, value...)
-}
-
-type bytesCodec struct{}
-
-func (bytesCodec) Marshal(v any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
-}
-
-func (bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*[]byte) = data.Materialize()
-	return nil
-}
-
-func (bytesCodec) Name() string { return "proto" }

@@ -96,10 +96,6 @@ func level(s settings, refs string, n int, names map[string]string, raw *measure
 		return nil, err
 	}
 	defer remove()
-	id, err := measure.NewIdentity(dir)
-	if err != nil {
-		return nil, err
-	}
 	var crowds []*crowd
 	defer func() {
 		for _, c := range crowds {
@@ -108,29 +104,19 @@ func level(s settings, refs string, n int, names map[string]string, raw *measure
 		}
 	}()
 	out := map[string]*figures{}
-	for _, x := range []struct {
-		name  string
-		start func() (*measure.Pods, error)
-	}{
-		{"proa", func() (*measure.Pods, error) { return measure.StartProa(serverCore, dir) }},
-		{"typed", func() (*measure.Pods, error) { return measure.StartTyped(serverCore, refs, dir, id) }},
-		{"crd", func() (*measure.Pods, error) { return measure.StartCRDPods(serverCore, refs, dir, id) }},
-	} {
-		if s.only != "" && s.only != x.name {
-			continue
-		}
-		p, err := x.start()
-		if err != nil {
-			return nil, err
-		}
+	err = measure.StartPods(serverCore, refs, dir, s.only, func(p *measure.Pods) error {
 		c := &crowd{pods: p}
 		crowds = append(crowds, c)
 		writes, _ := pace(n)
 		kib, err := c.gather(n, s.each, (s.rounds+1)*writes)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.Name, err)
+			return fmt.Errorf("%s: %w", p.Name, err)
 		}
 		names[p.Name], out[p.Name] = p.Is, &figures{memory: kib}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	for round := range s.rounds + 1 {
 		for _, c := range crowds {
