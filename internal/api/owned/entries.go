@@ -187,7 +187,7 @@ func Full(have []metav1.ManagedFieldsEntry, obj any, status bool) []metav1.Manag
 	out := make([]metav1.ManagedFieldsEntry, 0, len(have))
 	for _, e := range have {
 		if Short(&e) {
-			text := print(obj, nobodys(status).Union(paths(&e)))
+			text := pathsText(obj, nobodys(status).Union(paths(&e)))
 			if text == "" {
 				continue
 			}

@@ -297,7 +297,7 @@ func TestPrint(t *testing.T) {
 			if left := all.Minus(skip); !left.Empty() {
 				want = left.String()
 			}
-			if got := print(o, skip); got != want {
+			if got := pathsText(o, skip); got != want {
 				t.Fatalf("%v without %v: %s", gvk, skip, differ(got, want))
 			}
 		}

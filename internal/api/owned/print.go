@@ -29,8 +29,8 @@ func appendPaths(b []byte, obj any, skip Set) []byte {
 
 var texts = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
-// print is appendPaths into a string.
-func print(obj any, skip Set) string {
+// pathsText is appendPaths into a string.
+func pathsText(obj any, skip Set) string {
 	b := texts.Get().(*[]byte)
 	defer texts.Put(b)
 	*b = appendPaths((*b)[:0], obj, skip)
