@@ -97,23 +97,18 @@ func appendOwners(b []byte, entries []metav1.ManagedFieldsEntry) ([]byte, error)
 // the object without them. short says that they are not as clients see them. If
 // there are none, end is len(body).
 func splitOwners(body []byte) (end int, short bool) {
-	metas, at := 0, 0
-	for at < len(body) {
-		num, typ, n := protowire.ConsumeTag(body[at:])
-		if n < 0 {
-			return len(body), false
+	metas := 0
+	for rest := body; len(rest) > 0; {
+		number, meta, after, ok := bytesField(rest)
+		if !ok {
+			break
 		}
-		m := protowire.ConsumeFieldValue(num, typ, body[at+n:])
-		if m < 0 {
-			return len(body), false
-		}
-		if num == fieldMetadata {
+		if number == fieldMetadata {
 			if metas++; metas == 2 {
-				meta, _ := protowire.ConsumeBytes(body[at+n:])
-				return at, hasShort(meta)
+				return len(body) - len(rest), hasShort(meta)
 			}
 		}
-		at += n + m
+		rest = after
 	}
 	return len(body), false
 }
@@ -121,37 +116,28 @@ func splitOwners(body []byte) (end int, short bool) {
 // hasShort says whether an ObjectMeta of nothing but managedFields has one in the short form.
 func hasShort(meta []byte) bool {
 	for len(meta) > 0 {
-		num, typ, n := protowire.ConsumeTag(meta)
-		if n < 0 || num != fieldManagedFields || typ != protowire.BytesType {
-			return false
-		}
-		entry, m := protowire.ConsumeBytes(meta[n:])
-		if m < 0 {
+		number, entry, rest, ok := bytesField(meta)
+		if !ok || number != fieldManagedFields || entry == nil {
 			return false
 		}
 		if !isFull(entry) {
 			return true
 		}
-		meta = meta[n+m:]
+		meta = rest
 	}
 	return false
 }
 
 func isFull(entry []byte) bool {
 	for len(entry) > 0 {
-		num, typ, n := protowire.ConsumeTag(entry)
-		if n < 0 {
+		number, value, rest, ok := bytesField(entry)
+		if !ok {
 			return true
 		}
-		m := protowire.ConsumeFieldValue(num, typ, entry[n:])
-		if m < 0 {
-			return true
+		if number == fieldFieldsType {
+			return len(value) > len(owned.Except) // the only longer one is the API's own
 		}
-		if num == fieldFieldsType {
-			v, _ := protowire.ConsumeBytes(entry[n:])
-			return len(v) > len(owned.Except) // the only longer one is the API's own
-		}
-		entry = entry[n+m:]
+		entry = rest
 	}
 	return false
 }
