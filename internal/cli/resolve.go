@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	discoveryv2 "k8s.io/api/apidiscovery/v2"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"proa/internal/api"
 )
 
 // A place is one object, as a person named it and as the server knows it.
@@ -19,21 +22,12 @@ type place struct {
 }
 
 // Path is the object's URL path.
-func (p place) Path() string {
-	out := "/apis/" + p.Group + "/" + p.Version
-	if p.Group == "" {
-		out = "/api/" + p.Version
-	}
-	if p.Namespace != "" {
-		out += "/namespaces/" + url.PathEscape(p.Namespace)
-	}
-	return out + "/" + p.Resource + "/" + url.PathEscape(p.Name)
-}
+func (p place) Path() string { return p.Parent() + "/" + url.PathEscape(p.Name) }
 
 // Parent is the path of the collection that the object is in.
 func (p place) Parent() string {
-	path := p.Path()
-	return path[:strings.LastIndexByte(path, '/')]
+	r := api.Resource{GroupVersionResource: schema.GroupVersionResource{Group: p.Group, Version: p.Version, Resource: p.Resource}}
+	return r.Path(url.PathEscape(p.Namespace))
 }
 
 func (p place) String() string {

@@ -13,6 +13,9 @@ import (
 	"path/filepath"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"proa/internal/apiserver"
 	"proa/internal/kinds/core"
 	"proa/internal/store"
 	"proa/internal/store/snapshot"
@@ -179,7 +182,7 @@ func (r SnapshotRequest) offline(ctx context.Context, w io.Writer) error {
 
 // uidIn reads the cluster's UID from its store, without a server; empty if there is none.
 func uidIn(ctx context.Context, e store.Engine) string {
-	rec, _, err := e.Get(ctx, "/core/namespaces/kube-system")
+	rec, _, err := e.Get(ctx, apiserver.Prefix(core.Namespace.Def().GroupResource())+metav1.NamespaceSystem)
 	if err != nil || rec == nil {
 		return ""
 	}
