@@ -77,6 +77,9 @@ func run(s settings) error {
 		if err != nil {
 			return fmt.Errorf("%d objects: %w", c.objects, err)
 		}
+		if len(ours.back) == 0 {
+			continue // left out by -only: there is nothing to claim
+		}
 		claim := measure.Claim{Figure: measure.Median(ours.back), Unit: fmt.Sprintf("s back with %d objects", c.objects), Target: c.target, In: "s", Less: true}
 		if r := measure.Ratios(ours.back, theirs.back); len(r) > 0 {
 			claim.Ratio, claim.Reference = measure.Median(r), "a CRD server and etcd"
