@@ -102,7 +102,8 @@ func merge(t *testing.T, doc, patch []byte) []byte {
 	return out
 }
 
-var born = metav1.NewTime(time.Now().Add(-90 * time.Minute).Truncate(time.Second))
+// born is far enough back that an age in days does not turn while the tests run.
+var born = metav1.NewTime(time.Now().Add(-(10*24 + 12) * time.Hour).Truncate(time.Second))
 
 // create does with a new object what the server does.
 func create(r *api.Resource, o api.Object) field.ErrorList {
