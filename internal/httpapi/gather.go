@@ -45,7 +45,8 @@ type gathered struct {
 	mu      sync.Mutex
 	room    sync.Cond // when sending has got on
 	waiting *[]byte   // nil: nothing
-	sending bool      // a goroutine is there that will send what waits
+	sending bool      // somebody is there that will send what waits
+	corked  bool      // it is whoever called Cork
 	blocked int       // writers that wait for room
 	over    bool      // the write deadline is in the past
 	err     error     // of a write that had returned
@@ -92,6 +93,10 @@ func (c *gathered) Write(p []byte) (n int, err error) {
 		part := min(len(p), gatherMost-len(*c.waiting))
 		*c.waiting = append(*c.waiting, p[:part]...)
 		n, p = n+part, p[part:]
+		if c.corked && len(p) > 0 {
+			c.sendNow()
+			continue
+		}
 		if !c.sending && len(*c.waiting) > 0 {
 			c.sending = true
 			go c.send()
@@ -106,11 +111,39 @@ func (c *gathered) Write(p []byte) (n int, err error) {
 	return n, c.err
 }
 
+// Cork says that the caller writes several times, and will say when that was all.
+// Nobody else writes meanwhile.
+func (c *gathered) Cork() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle()
+	c.corked, c.sending = true, true
+}
+
+// Uncork sends what was written since Cork.
+func (c *gathered) Uncork() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blocked++ // Close does not wait for it
+	c.sendNow()
+	c.blocked--
+	c.corked, c.sending = false, false
+	c.room.Broadcast()
+	return c.err
+}
+
 // send sends until nothing is left.
 func (c *gathered) send() {
 	runtime.Gosched()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.sendNow()
+	c.sending = false
+	c.room.Broadcast()
+}
+
+// sendNow sends until nothing is left. The lock is held, but not while it sends.
+func (c *gathered) sendNow() {
 	for c.waiting != nil && c.err == nil {
 		b := c.waiting
 		c.waiting = nil
@@ -121,8 +154,6 @@ func (c *gathered) send() {
 		c.err = err
 		c.room.Broadcast()
 	}
-	c.sending = false
-	c.room.Broadcast()
 }
 
 // idle waits until nothing is left to send, or nothing can be sent.

@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
+	"proa/internal/httpapi/h2"
+	"proa/internal/httpapi/lazy"
 )
 
 // resource answers a request for a resource.
@@ -126,8 +128,8 @@ func (x *exchange) deadline(r *api.Request) (context.Context, context.CancelFunc
 			limit = d
 		}
 	}
-	d := &deadline{Context: x.ctx, at: time.Now().Add(limit)}
-	return d, d.end
+	d := lazy.WithDeadline(x.ctx, time.Now().Add(limit))
+	return d, d.Cancel
 }
 
 const watchGrace = 500 * time.Millisecond
@@ -252,12 +254,8 @@ func Server(addr string, t *tls.Config, h http.Handler) *http.Server {
 		ReadHeaderTimeout: 32 * time.Second,
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    64 << 10,
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: 1000,
-			SendPingTimeout:      30 * time.Second,
-			PingTimeout:          15 * time.Second,
-		},
 	}
+	h2.Configure(s, h2.Config{MaxStreams: 1000, MaxHeader: 64 << 10})
 	s.RegisterOnShutdown(end)
 	return s
 }

@@ -224,12 +224,15 @@ func (e *FullError) Unwrap() error { return ErrReadOnly }
 
 // A CorruptError says that what was read for a key is not what was written.
 type CorruptError struct {
-	Key      string
+	Key      string   // "" if not even the first of a range can be told
 	Revision Revision // 0 if not known
 	Err      error
 }
 
 func (e *CorruptError) Error() string {
+	if e.Key == "" {
+		return fmt.Sprintf("the first record is damaged, or one after it: %v", e.Err)
+	}
 	return fmt.Sprintf("the record of %s at revision %d is damaged: %v", e.Key, e.Revision, e.Err)
 }
 

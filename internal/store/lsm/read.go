@@ -187,7 +187,10 @@ func (c *chunker) scan(it *pebble.Iterator) (more bool, err error) {
 		ok = it.NextPrefix()
 	}
 	if err := it.Error(); err != nil {
-		return false, damaged(c.lastKey(), 0, fmt.Errorf("at or after this key: %w", err))
+		if last := c.lastKey(); last != "" {
+			return false, damaged(last, 0, fmt.Errorf("at or after this key: %w", err))
+		}
+		return false, damaged("", 0, err)
 	}
 	return false, nil
 }

@@ -1,4 +1,4 @@
-package httpapi
+package lazy
 
 import (
 	"context"
@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// A deadline ends as a context of the library would, whether anybody waits or not.
-func TestDeadline(t *testing.T) {
+// A Context ends as one of the library would, whether anybody waits or not.
+func TestContext(t *testing.T) {
 	type key struct{}
 	synctest.Test(t, func(t *testing.T) {
 		parent, stop := context.WithCancel(context.WithValue(t.Context(), key{}, "kept"))
-		fresh := func() *deadline { return &deadline{Context: parent, at: time.Now().Add(time.Second)} }
+		fresh := func() *Context { return WithDeadline(parent, time.Now().Add(time.Second)) }
 
 		d := fresh()
 		if at, ok := d.Deadline(); !ok || !at.Equal(d.at) || d.Err() != nil || d.Value(key{}) != "kept" {
@@ -34,14 +34,14 @@ func TestDeadline(t *testing.T) {
 		d = fresh()
 		child, cancel := context.WithCancel(d)
 		defer cancel()
-		d.end()
+		d.Cancel()
 		<-child.Done()
 		if !errors.Is(d.Err(), context.Canceled) {
 			t.Errorf("ended under a wait: %v", d.Err())
 		}
 
 		d = fresh()
-		d.end()
+		d.Cancel()
 		if err := d.Err(); !errors.Is(err, context.Canceled) {
 			t.Errorf("ended before a wait: %v", err)
 		}
@@ -53,5 +53,18 @@ func TestDeadline(t *testing.T) {
 			t.Errorf("when its parent has ended: %v", err)
 		}
 		<-d.Done()
+
+		var plain Context
+		plain.Init(t.Context(), time.Time{})
+		if _, ok := plain.Deadline(); ok || plain.Err() != nil {
+			t.Errorf("without a deadline: %v", plain.Err())
+		}
+		child, cancelChild := context.WithTimeout(&plain, time.Hour)
+		defer cancelChild()
+		plain.Cancel()
+		<-child.Done()
+		if !errors.Is(plain.Err(), context.Canceled) || !errors.Is(child.Err(), context.Canceled) {
+			t.Errorf("cancelled: %v, and its child: %v", plain.Err(), child.Err())
+		}
 	})
 }
