@@ -361,19 +361,20 @@ func (s *Server) Wait(ctx context.Context, r *api.Resource, ready func(*Snapshot
 	if t == nil {
 		return ready(s.Snapshot())
 	}
+	w := t.topics.join(topic{})
+	defer t.topics.leave(w)
 	for {
 		s.mu.Lock()
 		snap, failed := s.snapshot(), s.failed
-		w := t.topics.wait(topic{})
+		t.topics.wait(w)
 		s.mu.Unlock()
 		if failed != nil || ready(snap) {
-			t.topics.leave(topic{}, w)
 			return failed == nil
 		}
 		select {
-		case <-w.done:
+		case <-w.c:
+			t.topics.stop(w)
 		case <-ctx.Done():
-			t.topics.leave(topic{}, w)
 			return false
 		}
 	}

@@ -89,8 +89,8 @@ func (l *events) after(rev int64) ([]*event, bool) {
 // field's value. Wait holds Server.mu for reading, wake for writing.
 type topics struct {
 	mu     sync.Mutex
-	by     map[topic]*waiter
-	fields map[string]int // waiters by the field of their topic
+	by     map[topic]*crowd
+	fields map[string]int // topics by their field
 }
 
 type topic struct{ field, value string }
@@ -102,61 +102,108 @@ const (
 	topicKey       = "key"
 )
 
-// A waiter is shared by all who wait on one topic. When it is done, the first
-// event that touches the topic has revision from.
-type waiter struct {
-	done chan struct{}
-	from int64
-	n    int
+// A crowd is all who have joined a topic, and those of them who wait.
+type crowd struct {
+	joined  int
+	waiting []*waiter
 }
 
-func (p *topics) wait(t topic) *waiter {
+// A waiter waits for one topic again and again. It belongs to one goroutine.
+type waiter struct {
+	c     chan struct{} // something has happened, perhaps
+	from  atomic.Int64  // the revision of the first event since the wait began that touches the topic; 0: none
+	topic topic
+	place int // among those who wait; -1: does not
+}
+
+// poke ends a wait without an event.
+func (w *waiter) poke() {
+	select {
+	case w.c <- struct{}{}:
+	default:
+	}
+}
+
+// join returns a waiter for a topic, which has to leave it.
+func (p *topics) join(t topic) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.by == nil {
-		p.by, p.fields = map[topic]*waiter{}, map[string]int{}
+		p.by, p.fields = map[topic]*crowd{}, map[string]int{}
 	}
-	w := p.by[t]
-	if w == nil {
-		w = &waiter{done: make(chan struct{})}
-		p.by[t] = w
+	c := p.by[t]
+	if c == nil {
+		c = &crowd{}
+		p.by[t] = c
 		p.fields[t.field]++
 	}
-	w.n++
-	return w
+	c.joined++
+	return &waiter{c: make(chan struct{}, 1), topic: t, place: -1}
 }
 
-// leave gives up a wait that has not ended.
-func (p *topics) leave(t topic, w *waiter) {
+// wait begins a wait. What is received from the waiter's channel after it may be
+// from before.
+func (p *topics) wait(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.n--; w.n == 0 && p.by[t] == w {
-		p.remove(t)
-	}
+	c := p.by[w.topic]
+	w.from.Store(0)
+	w.place = len(c.waiting)
+	c.waiting = append(c.waiting, w)
 }
 
-func (p *topics) remove(t topic) {
-	delete(p.by, t)
-	if p.fields[t.field]--; p.fields[t.field] == 0 {
-		delete(p.fields, t.field)
+// stop ends a wait that no event has ended, if there is one.
+func (p *topics) stop(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out(w)
+}
+
+func (p *topics) out(w *waiter) {
+	if w.place < 0 {
+		return
+	}
+	c := p.by[w.topic]
+	last := len(c.waiting) - 1
+	c.waiting[w.place] = c.waiting[last]
+	c.waiting[w.place].place = w.place
+	c.waiting[last] = nil
+	c.waiting, w.place = c.waiting[:last], -1
+}
+
+// leave gives up the topic.
+func (p *topics) leave(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out(w)
+	c := p.by[w.topic]
+	if c.joined--; c.joined > 0 {
+		return
+	}
+	delete(p.by, w.topic)
+	if p.fields[w.topic.field]--; p.fields[w.topic.field] == 0 {
+		delete(p.fields, w.topic.field)
 	}
 }
 
 func (p *topics) wake(t topic, rev int64) {
-	if w := p.by[t]; w != nil {
-		p.remove(t)
-		w.from = rev
-		close(w.done)
+	c := p.by[t]
+	if c == nil {
+		return
 	}
+	for i, w := range c.waiting {
+		c.waiting[i] = nil
+		w.place = -1
+		w.from.Store(rev)
+		w.poke()
+	}
+	c.waiting = c.waiting[:0]
 }
 
 // event wakes everybody whom an event may concern.
 func (p *topics) event(r *api.Resource, e *event, ns string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.by) == 0 {
-		return
-	}
 	for field := range p.fields {
 		switch field {
 		case topicAll:

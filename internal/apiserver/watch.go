@@ -19,8 +19,8 @@ const (
 	watchTimeout  = 30 * time.Minute // up to twice as long, for callers from outside that name none
 )
 
-// A watcher is one watch under way. Waiting, it is a position and its share of
-// a channel; it holds no events.
+// A watcher is one watch under way. Waiting, it is a position, a channel and a
+// timer; it holds no events.
 type watcher struct {
 	s     *Server
 	t     *table
@@ -32,7 +32,10 @@ type watcher struct {
 	end   time.Time // zero: never
 	next  time.Time // of the next bookmark; zero: never
 	yield func(api.Event, error) bool
-	held  *api.Event // matched, and yielded as soon as it is known whether another follows at once
+	held  api.Event // matched, and yielded as soon as it is known whether another follows at once; Type "" without one
+	wait  *waiter
+	alarm *time.Timer // pokes wait when due
+	set   time.Time   // what alarm is set to
 }
 
 func (s *Server) watch(ctx context.Context, t *table, r *api.Request) (*api.Response, error) {
@@ -83,6 +86,15 @@ func (w *watcher) events(ctx context.Context, rev int64) iter.Seq2[api.Event, er
 			w.next = now.Add(bookmarkEvery - rand.N(bookmarkEvery/10))
 		}
 		more, err := w.begin(ctx, rev)
+		if more && err == nil {
+			w.wait = w.t.topics.join(w.topic)
+			defer w.t.topics.leave(w.wait)
+			defer context.AfterFunc(ctx, w.wait.poke)()
+			if w.set = w.due(); !w.set.IsZero() {
+				w.alarm = time.AfterFunc(time.Until(w.set), w.wait.poke)
+				defer w.alarm.Stop()
+			}
+		}
 		for more && err == nil {
 			more, err = w.step(ctx)
 		}
@@ -139,17 +151,17 @@ func (w *watcher) step(ctx context.Context) (bool, error) {
 		s.mu.RUnlock()
 		return false, nil
 	}
-	var wait *waiter
-	if held && len(list) == 0 && failed == nil {
+	sleep := held && len(list) == 0 && failed == nil
+	if sleep {
 		w.at = max(w.at, now)
-		wait = w.t.topics.wait(w.topic)
+		w.t.topics.wait(w.wait)
 	}
 	s.mu.RUnlock()
 	switch {
 	case !held:
 		return w.older(ctx)
-	case wait != nil:
-		return w.sleep(ctx, wait)
+	case sleep:
+		return w.sleep(ctx)
 	case len(list) == 0:
 		return false, nil // the server closes
 	}
@@ -166,34 +178,23 @@ func (w *watcher) step(ctx context.Context) (bool, error) {
 }
 
 // sleep waits for the topic, the next bookmark or the end.
-func (w *watcher) sleep(ctx context.Context, wait *waiter) (bool, error) {
-	var alarm <-chan time.Time
-	if due := w.due(); !due.IsZero() {
-		timer := time.NewTimer(time.Until(due))
-		defer timer.Stop()
-		alarm = timer.C
+func (w *watcher) sleep(ctx context.Context) (bool, error) {
+	if <-w.wait.c; w.wait.from.Load() == 0 {
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		// Nothing has touched the topic up to the present revision, unless it does right now.
+		w.s.mu.RLock()
+		w.t.topics.stop(w.wait)
+		now := w.s.rev
+		w.s.mu.RUnlock()
+		if w.wait.from.Load() == 0 {
+			w.at = max(w.at, now)
+			return w.tick(time.Now()), nil
+		}
 	}
-	select {
-	case <-wait.done:
-		w.at = max(w.at, wait.from-1)
-		return true, nil
-	case <-ctx.Done():
-		w.t.topics.leave(w.topic, wait)
-		return false, nil
-	case <-alarm:
-	}
-	// Nothing has touched the topic up to the present revision, unless the waiter is done by now.
-	w.s.mu.RLock()
-	w.t.topics.leave(w.topic, wait)
-	now := w.s.rev
-	w.s.mu.RUnlock()
-	select {
-	case <-wait.done:
-		w.at = max(w.at, wait.from-1)
-	default:
-		w.at = max(w.at, now)
-	}
-	return w.tick(time.Now()), nil
+	w.at = max(w.at, w.wait.from.Load()-1)
+	return ctx.Err() == nil, nil
 }
 
 func (w *watcher) due() time.Time {
@@ -215,6 +216,10 @@ func (w *watcher) tick(now time.Time) bool {
 		if !w.yield(api.Event{Type: apiwatch.Bookmark, Revision: at}, nil) {
 			return false
 		}
+	}
+	if due := w.due(); w.alarm != nil && !due.Equal(w.set) {
+		w.set = due
+		w.alarm.Reset(due.Sub(now))
 	}
 	return !over
 }
@@ -271,17 +276,17 @@ func (w *watcher) hold(e api.Event) bool {
 	if !w.flush(true) {
 		return false
 	}
-	w.held = &e
+	w.held = e
 	return true
 }
 
 // flush yields the event that is held, if there is one.
 func (w *watcher) flush(more bool) bool {
-	if w.held == nil {
+	if w.held.Type == "" {
 		return true
 	}
-	e := *w.held
-	w.held, e.More = nil, more
+	e := w.held
+	w.held, e.More = api.Event{}, more
 	return w.yield(e, nil)
 }
 

@@ -22,6 +22,8 @@ type watcher struct {
 	x       *exchange
 	t       *target
 	flusher *http.ResponseController
+	all     allWriter                  // nil: the connection has no such way
+	more    bool                       // another event follows at once, so that this one need not be sent yet
 	objects metav1.IncludeObjectPolicy // of tables
 	headed  bool                       // the columns have been sent
 	ws      *websocket.Conn            // instead of the body
@@ -35,6 +37,7 @@ var watchTypes = map[string][]string{
 // watch writes events until they end or the client goes.
 func (x *exchange) watch(t *target, events iter.Seq2[api.Event, error]) {
 	w := watcher{x: x, t: t, flusher: http.NewResponseController(x.ResponseWriter)}
+	w.all, _ = x.ResponseWriter.(allWriter)
 	if x.media.as == asTable {
 		var err error
 		if w.objects, err = x.rowObjects(); err != nil {
@@ -53,20 +56,19 @@ func (x *exchange) watch(t *target, events iter.Seq2[api.Event, error]) {
 
 // run writes the events.
 func (w *watcher) run(events iter.Seq2[api.Event, error]) {
-	dirty := w.flush() != nil
+	if w.flush() != nil {
+		return
+	}
 	for e, err := range events {
 		if err != nil {
 			w.fail(err)
 			return
 		}
-		if w.event(&e) != nil {
-			return
-		}
-		if dirty = e.More; !dirty && w.flush() != nil {
+		if w.more = e.More; w.event(&e) != nil {
 			return
 		}
 	}
-	if dirty {
+	if w.more {
 		w.flush()
 	}
 }
@@ -78,7 +80,12 @@ func (w *watcher) flush() error {
 	return w.flusher.Flush()
 }
 
-// write writes one event, whose bytes are parts.
+// An allWriter writes what an event consists of at once, as h2's does.
+type allWriter interface {
+	WriteAll(flush bool, parts ...[]byte) (int, error)
+}
+
+// write writes one event, whose bytes are parts, and sends it unless more follow.
 func (w *watcher) write(parts ...[]byte) error {
 	if s := w.x.series; s != nil {
 		n := 0
@@ -91,12 +98,20 @@ func (w *watcher) write(parts ...[]byte) error {
 	if w.ws != nil {
 		return w.message(bytes.Join(parts, nil))
 	}
+	if w.all != nil {
+		n, err := w.all.WriteAll(!w.more, parts...)
+		w.x.size += int64(n)
+		return err
+	}
 	for _, b := range parts {
 		if _, err := w.x.Write(b); err != nil {
 			return err
 		}
 	}
-	return nil
+	if w.more {
+		return nil
+	}
+	return w.flush()
 }
 
 // fail tells the client why the watch ends, if there is still one.
@@ -109,11 +124,9 @@ func (w *watcher) fail(err error) {
 		return
 	}
 	b, err := encode(st, schema.GroupVersionKind{Version: "v1", Kind: "Status"}, w.x.media.typ)
+	w.more = false
 	if err == nil {
-		err = w.frame(kwatch.Error, b)
-	}
-	if err == nil {
-		w.flush()
+		_ = w.frame(kwatch.Error, b) // there is nobody left to tell
 	}
 }
 

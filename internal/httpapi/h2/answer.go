@@ -77,14 +77,14 @@ func (s *stream) finish(ok bool) {
 	s.ctx.Cancel()
 	c.running--
 	c.endIfAway()
-	if c.sending || len(c.out) == 0 {
-		c.mu.Unlock()
-		return
+	switch { // to be sent by this goroutine, which has nothing else to do
+	case c.sending || c.due || len(c.out) == 0:
+	case c.running == 0:
+		c.sendAll()
+	default:
+		c.sendLast()
 	}
-	c.sending = true // so this goroutine does it: it has nothing else to do
-	alone := c.running == 0
 	c.mu.Unlock()
-	c.send(!alone)
 }
 
 func (a *answer) Header() http.Header {
@@ -231,6 +231,37 @@ func (a *answer) release(p []byte) error {
 	return a.s.send(wait, false)
 }
 
+// WriteAll writes parts one after the other, as Write and Flush would, in one go.
+// It is for answers that have no end.
+func (a *answer) WriteAll(flush bool, parts ...[]byte) (n int, err error) {
+	if !a.begun || a.length >= 0 || a.s.req.Method == http.MethodHead {
+		for _, p := range parts {
+			if _, err := a.Write(p); err != nil {
+				return n, err
+			}
+			n += len(p)
+		}
+		if flush {
+			err = a.FlushError()
+		}
+		return n, err
+	}
+	c := a.s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range parts {
+		if err := a.s.put(p, false); err != nil {
+			return n, err
+		}
+		n += len(p)
+	}
+	a.wrote += int64(n)
+	if flush {
+		c.flush()
+	}
+	return n, nil
+}
+
 // Flush sends what was written.
 func (a *answer) Flush() { _ = a.FlushError() }
 
@@ -352,22 +383,29 @@ func (a *answer) trailer() http.Header {
 
 // send puts p into the connection's buffer. It returns when all of it is there.
 func (s *stream) send(p []byte, end bool) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.put(p, end)
+}
+
+// put is send. The lock is held, but not while it waits or sends.
+func (s *stream) put(p []byte, end bool) error {
 	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for {
 		if s.err != nil {
 			c.next() // if it had been its turn
 			return s.err
 		}
 		n := c.room(s, len(p))
-		if n > 0 || len(p) == 0 {
-			last := n == len(p)
+		last := n == len(p)
+		if n > 0 || last {
 			c.appendData(s, p[:n], end && last)
 			p = p[n:]
 			if end && last {
 				c.saidAll(s)
-			} else if len(c.out) >= outSoon {
+			}
+			if len(c.out) >= outSoon && !c.sending {
+				c.sendOnce()
 				c.flush()
 			}
 			if last {
@@ -376,12 +414,11 @@ func (s *stream) send(p []byte, end bool) error {
 			}
 			continue
 		}
-		c.flush()
-		if s.window > 0 && !s.queued {
+		if c.flush(); s.window <= 0 {
+			c.next()
+		} else if !s.queued {
 			c.queue = append(c.queue, s)
 			s.queued = true
-		} else if s.window <= 0 {
-			c.next()
 		}
 		s.moved.Wait()
 	}

@@ -36,7 +36,7 @@ const (
 	connWindow   = 1 << 20  // the same for all streams of a connection
 	outMost      = 60 << 10 // bytes that handlers may leave to be sent
 	outFlood     = 1 << 20  // bytes of answers to control frames, to a client that does not read them
-	outSoon      = 16 << 10 // bytes that are sent though nobody has asked for it
+	outSoon      = 32 << 10 // bytes that are sent by whoever added the last, though nobody has asked for it
 )
 
 // Config says how connections are served. What is 0 has the value that is given.
@@ -165,10 +165,11 @@ type conn struct {
 	out          []byte // frames to be sent
 	tail         int    // where in out the last frame begins, if more may be put to it
 	tailOf       *stream
-	sending      bool // a goroutine is there that sends out
-	quiet        sync.Cond
-	window       int64 // bytes of data that the client takes
-	streamWindow int64 // the same for a new stream
+	due          bool      // a goroutine is there that will send out
+	sending      bool      // somebody sends what was in out
+	quiet        sync.Cond // neither any more
+	window       int64     // bytes of data that the client takes
+	streamWindow int64     // the same for a new stream
 	frameMost    int
 	taken        uint32    // bytes the client has sent of the window it was given
 	credit       uint32    // of these, those it may send again and does not know of
@@ -276,7 +277,7 @@ func (c *conn) fail(err error) {
 func (c *conn) sayLast(fault bool) {
 	_ = c.tls.SetDeadline(time.Now().Add(c.srv.Linger))
 	c.mu.Lock()
-	for c.sending {
+	for c.sending || c.due {
 		c.quiet.Wait()
 	}
 	c.mu.Unlock()

@@ -150,36 +150,55 @@ func (c *conn) next() {
 // flush sees to it that out is sent, when all who have something to say have
 // had a turn. The lock is held.
 func (c *conn) flush() {
-	if !c.sending && len(c.out) > 0 {
-		c.sending = true
-		go c.send(true)
+	if !c.sending && !c.due && len(c.out) > 0 {
+		c.due = true
+		go func() {
+			c.mu.Lock()
+			c.sendLast()
+			c.mu.Unlock()
+		}()
 	}
 }
 
-// send sends until nothing is left, at first what others have to say who can run.
-func (c *conn) send(others bool) {
-	if others {
-		runtime.Gosched()
-	}
+// sendLast sends what is there when the others have had a turn. The lock is held,
+// but not while others have theirs or it sends.
+func (c *conn) sendLast() {
+	c.due = true
+	c.mu.Unlock()
+	runtime.Gosched()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	var err error
-	for len(c.out) > 0 && err == nil {
-		b := c.out
-		c.out, c.tailOf = nil, nil
-		c.next()
-		c.mu.Unlock()
-		err = c.write(b)
-		free(b)
-		c.mu.Lock()
+	c.due = false
+	if !c.sending {
+		c.sendAll()
 	}
+	c.quiet.Broadcast()
+}
+
+// sendAll sends until nothing is left. The lock is held, but not while it sends.
+func (c *conn) sendAll() {
+	for len(c.out) > 0 && c.sendOnce() {
+	}
+}
+
+// sendOnce sends what is there now. False: the connection is broken. The lock is
+// held, but not while it sends.
+func (c *conn) sendOnce() bool {
+	b := c.out
+	c.out, c.tailOf = nil, nil
+	c.sending = true
+	c.next()
+	c.mu.Unlock()
+	err := c.write(b)
+	free(b)
+	c.mu.Lock()
 	c.sending = false
+	c.quiet.Broadcast()
 	if err != nil {
 		c.out = nil
 		c.fail(errGone)
 		_ = c.tls.NetConn().Close() // the reader ends
 	}
-	c.quiet.Broadcast()
+	return err == nil
 }
 
 func (c *conn) write(b []byte) error {
