@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -138,6 +139,42 @@ func TestToken(t *testing.T) {
 	other, _ := OpenSigner(t.TempDir(), "sa", "https://kubernetes.default.svc")
 	if _, err := other.Verify(token, []string{"api"}, now); !errors.Is(err, ErrNotOurs) {
 		t.Errorf("another cluster's: %v", err)
+	}
+}
+
+// A token's signature is looked at once, however many others come after it, and what
+// is kept of tokens is bounded.
+func TestTokensAreKnown(t *testing.T) {
+	s, err := OpenSigner(t.TempDir(), "sa", "https://kubernetes.default.svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := func(i int) string {
+		token, err := s.Sign(Claims{Claims: jwt.Claims{Subject: fmt.Sprint(i), Audience: jwt.Audience{"api"}, Expiry: jwt.NewNumericDate(now.Add(time.Hour))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	often := token(0)
+	first, err := s.Verify(often, []string{"api"}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * maxKnown {
+		c, err := s.Verify(token(i+1), []string{"api"}, now)
+		if err != nil || c.Subject != fmt.Sprint(i+1) {
+			t.Fatalf("token %d is of %q, %v", i+1, c.Subject, err)
+		}
+		if again, err := s.Verify(often, []string{"api"}, now); err != nil || again != first {
+			t.Fatalf("after %d others the token in use was verified anew, %v", i+1, err)
+		}
+	}
+	if n := len(s.known) + len(s.older); n > 2*maxKnown {
+		t.Errorf("%d tokens are kept", n)
+	}
+	if _, err := s.Verify(often, []string{"api"}, now.Add(2*time.Hour)); !errors.Is(err, ErrExpired) {
+		t.Errorf("a known token that has expired: %v", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"proa/internal/host"
@@ -27,6 +28,9 @@ type Signer struct {
 	key    *ecdsa.PrivateKey
 	id     string
 	sign   jose.Signer
+
+	mu           sync.Mutex
+	known, older map[[sha256.Size]byte]*Claims // of tokens whose signature was verified
 }
 
 // Claims is what a service account token says.
@@ -116,14 +120,11 @@ const leeway = 10 * time.Second
 // Verify returns the claims of a token that this signer made, that is valid now
 // and that names at least one of the audiences. A token of another issuer gives
 // ErrNotOurs. Whether its account and pod still exist is for the caller to see.
+// The claims are shared by all who ask with the token, and are not to be changed.
 func (s *Signer) Verify(token string, audiences []string, now time.Time) (*Claims, error) {
-	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	c, err := s.signed(token)
 	if err != nil {
-		return nil, ErrNotOurs
-	}
-	var c Claims
-	if err := t.Claims(&s.key.PublicKey, &c); err != nil {
-		return nil, ErrNotOurs
+		return nil, err
 	}
 	switch {
 	case c.Issuer != s.Issuer:
@@ -136,7 +137,48 @@ func (s *Signer) Verify(token string, audiences []string, now time.Time) (*Claim
 	if !slices.ContainsFunc(audiences, func(a string) bool { return slices.Contains(c.Audience, a) }) {
 		return nil, fmt.Errorf("the token is for %q, not for %q", []string(c.Audience), audiences)
 	}
-	return &c, nil
+	return c, nil
+}
+
+// maxKnown bounds the memory of verified tokens, twice.
+const maxKnown = 1024
+
+// signed returns the claims of a token whose signature is the signer's. A signature
+// takes longer than everything else about a small request, and a client sends the
+// same token with each: those seen lately are known.
+func (s *Signer) signed(token string) (*Claims, error) {
+	sum := sha256.Sum256([]byte(token))
+	s.mu.Lock()
+	c := s.known[sum]
+	if c == nil {
+		if c = s.older[sum]; c != nil {
+			s.remember(sum, c)
+		}
+	}
+	s.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return nil, ErrNotOurs
+	}
+	c = &Claims{}
+	if err := t.Claims(&s.key.PublicKey, c); err != nil {
+		return nil, ErrNotOurs
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remember(sum, c)
+	return c, nil
+}
+
+// remember keeps a token until maxKnown others have been seen since. The lock is held.
+func (s *Signer) remember(sum [sha256.Size]byte, c *Claims) {
+	if len(s.known) >= maxKnown || s.known == nil {
+		s.known, s.older = map[[sha256.Size]byte]*Claims{}, s.known
+	}
+	s.known[sum] = c
 }
 
 // JWKS is the public key set (RFC 7517) that others check tokens with.
