@@ -59,7 +59,7 @@ func (c protobufCodec) Encode(o Object) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form", o)
 	}
-	size, more := m.Size(), 0
+	size, more := m.Size(), ownersOverhead
 	for i := range owners {
 		more += owners[i].Size() + ownersOverhead
 	}
@@ -71,7 +71,7 @@ func (c protobufCodec) Encode(o Object) ([]byte, error) {
 	return appendOwners(b[:n], owners)
 }
 
-// ownersOverhead is more than the tags and lengths around one entry of managedFields take.
+// ownersOverhead is more than the tags and lengths around one entry of managedFields take, or around all.
 const ownersOverhead = 16
 
 func (c protobufCodec) Decode(body []byte) (Object, error) {

@@ -180,6 +180,11 @@ func unsupportedMedia(message string) error {
 		Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType, Message: message}}
 }
 
+// A wholeBody has what was sent in one piece, as h2's does.
+type wholeBody interface {
+	ReadAll(most int64) ([]byte, error)
+}
+
 func readAll(req *http.Request, most int64) ([]byte, error) {
 	tooLarge := func() error {
 		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", most))
@@ -191,14 +196,20 @@ func readAll(req *http.Request, most int64) ([]byte, error) {
 	if n > most {
 		return nil, tooLarge()
 	}
-	if n > 0 {
+	if _, plain := req.Body.(wholeBody); n > 0 && !plain {
 		b := make([]byte, n)
 		if _, err := io.ReadFull(req.Body, b); err != nil {
 			return nil, apierrors.NewBadRequest("unable to read the request's body: " + err.Error())
 		}
 		return b, nil
 	}
-	b, err := io.ReadAll(io.LimitReader(req.Body, most+1))
+	var b []byte
+	var err error
+	if body, ok := req.Body.(wholeBody); ok {
+		b, err = body.ReadAll(most)
+	} else {
+		b, err = io.ReadAll(io.LimitReader(req.Body, most+1))
+	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest("unable to read the request's body: " + err.Error())
 	}

@@ -334,6 +334,42 @@ func TestMany(t *testing.T) {
 	})
 }
 
+// A body can be had whole, but not one that is larger than it may be.
+func TestReadAll(t *testing.T) {
+	const most = 1_000_000
+	s := start(t, true, Config{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := r.Body.(interface {
+			ReadAll(int64) ([]byte, error)
+		}).ReadAll(most)
+		if err != nil {
+			t.Error(err)
+		}
+		if len(b) > most {
+			b = b[:most+1]
+		}
+		w.Write(b)
+	}))
+	for _, n := range []int{1, 100, 20_000, 200_000, most - 1, most, most + 1, 3 * most} {
+		for _, counted := range []bool{false, true} {
+			want := make([]byte, n)
+			rand.Read(want)
+			var body io.Reader = bytes.NewReader(want)
+			if !counted {
+				body = io.MultiReader(body)
+			}
+			resp, err := s.Client().Post(s.URL, "x/y", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || !bytes.Equal(got, want[:min(n, most+1)]) {
+				t.Errorf("of %d bytes (said: %t) %d came, %v", n, counted, len(got), err)
+			}
+		}
+	}
+}
+
 // A client that does not read its answer holds up its own, and nobody else's.
 func TestSlowReader(t *testing.T) {
 	const size = 8 << 20

@@ -254,12 +254,7 @@ func (b *body) Read(p []byte) (int, error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.expects && s.err == nil {
-		s.expects = false
-		c.encodeStatus(http.StatusContinue)
-		c.appendFields(s.id, false)
-		c.flush()
-	}
+	b.goOn()
 	for {
 		switch {
 		case s.over:
@@ -277,9 +272,7 @@ func (b *body) Read(p []byte) (int, error) {
 		case s.err != nil:
 			return 0, s.err
 		case s.heard:
-			for name, v := range s.trailer {
-				s.req.Trailer[name] = v
-			}
+			b.end()
 			return 0, io.EOF
 		case s.readBy.passed():
 			return 0, timeout{}
@@ -287,6 +280,59 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, nil
 		}
 		s.moved.Wait()
+	}
+}
+
+// ReadAll returns what is left of the body, without a copy if that is little. It
+// reads no more than a part beyond most bytes.
+func (b *body) ReadAll(most int64) ([]byte, error) {
+	s := b.s
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b.goOn()
+	var all []byte
+	for int64(len(all)) <= most {
+		if n := len(s.in) - s.off; n > 0 && (s.heard || s.err != nil || n >= streamWindow/8) {
+			if all == nil {
+				all = s.in[s.off:]
+			} else {
+				all = append(all, s.in[s.off:]...)
+			}
+			s.in, s.off = nil, 0
+			c.took(s, uint32(n))
+			continue
+		}
+		switch {
+		case s.over:
+			return nil, http.ErrBodyReadAfterClose
+		case s.err != nil:
+			return nil, s.err
+		case s.heard:
+			b.end()
+			return all, nil
+		case s.readBy.passed():
+			return nil, timeout{}
+		}
+		s.moved.Wait()
+	}
+	return all, nil
+}
+
+// goOn lets a client begin that waits to be told so. The lock is held.
+func (b *body) goOn() {
+	if s, c := b.s, b.s.c; s.expects && s.err == nil {
+		s.expects = false
+		c.encodeStatus(http.StatusContinue)
+		c.appendFields(s.id, false)
+		c.flush()
+	}
+}
+
+// end is called when all has been read.
+func (b *body) end() {
+	for name, v := range b.s.trailer {
+		b.s.req.Trailer[name] = v
 	}
 }
 
