@@ -95,6 +95,7 @@ func (s *system) prepare() error {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
+	host.FitCPUs()
 	host.ExpectHeap(expansion * folderSize(s.Places.Store()))
 	s.Store.History = s.History
 	engine, err := OpenStorage(context.Background(), s.Places, s.Store, s.Log)
