@@ -40,7 +40,14 @@ type source struct {
 	objs    map[string]map[string]entry // by namespace and name
 	owned   map[types.UID]map[Key]bool  // by every owner's UID
 	loose   map[string]map[Key]bool     // those that nothing controls, by namespace
+	fields  map[string]fieldIndex       // by the values of fields that somebody has asked for
 	dead    map[types.UID]bool          // own deletes that the watch has not shown yet
+}
+
+// A fieldIndex has the objects by the value of a declared field.
+type fieldIndex struct {
+	of func(api.Object) string
+	by map[string]map[Key]bool
 }
 
 type subscriber struct {
@@ -126,7 +133,7 @@ func (s *source) end() {
 	for uid := range s.owned {
 		s.owners.remove(uid, s)
 	}
-	s.objs, s.owned, s.loose = nil, nil, nil
+	s.objs, s.owned, s.loose, s.fields = nil, nil, nil, nil
 }
 
 func (s *source) gone() bool {
@@ -319,6 +326,9 @@ func (s *source) index(o api.Object) {
 	if !controlled && !s.slim.Load() { // of slim ones nobody asks
 		addTo(s.loose, o.GetNamespace(), key)
 	}
+	for _, f := range s.fields {
+		addTo(f.by, f.of(o), key)
+	}
 }
 
 func (s *source) unindex(o api.Object) {
@@ -329,6 +339,9 @@ func (s *source) unindex(o api.Object) {
 		}
 	}
 	removeFrom(s.loose, o.GetNamespace(), key)
+	for _, f := range s.fields {
+		removeFrom(f.by, f.of(o), key)
+	}
 }
 
 func addTo[K comparable](m map[K]map[Key]bool, k K, v Key) {
@@ -391,6 +404,50 @@ func (s *source) uncontrolled(ns string) []api.Object {
 	return s.keyed(s.loose[ns])
 }
 
+// having returns the objects whose field has a value, out of an index that is made
+// when it is first asked for.
+func (s *source) having(field, value string) []api.Object {
+	s.mu.RLock()
+	f, ok := s.fields[field]
+	if ok {
+		defer s.mu.RUnlock()
+		return s.keyed(f.by[value])
+	}
+	s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f, ok = s.fields[field]; !ok {
+		f = fieldIndex{s.kind.Load().Fields[field], map[string]map[Key]bool{}}
+		if f.of == nil || s.slim.Load() {
+			panic("control: " + field + " is no field of what is kept of " + s.kind.Load().Kind)
+		}
+		for ns, names := range s.objs {
+			for name, e := range names {
+				addTo(f.by, f.of(s.object(ns, name, e)), Key{nil, ns, name})
+			}
+		}
+		if s.fields == nil {
+			s.fields = map[string]fieldIndex{}
+		}
+		s.fields[field] = f
+	}
+	return s.keyed(f.by[value])
+}
+
+// any says whether ok is true of one of the objects.
+func (s *source) any(ok func(api.Object) bool) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for ns, names := range s.objs {
+		for name, e := range names {
+			if ok(s.object(ns, name, e)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func sorted(objs []api.Object) []api.Object {
 	slices.SortFunc(objs, func(a, b api.Object) int {
 		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
@@ -434,6 +491,18 @@ func Get[T api.Object](c *Cluster, k *api.Kind[T], ns, name string) (t T, ok boo
 // is empty, in key order.
 func All[T api.Object](c *Cluster, k *api.Kind[T], ns string) []T {
 	return typed[T](c.engine.source(k.Def()).list(ns), nil)
+}
+
+// Having reads the objects of a watched kind whose declared field, such as
+// spec.nodeName, has a value, in key order.
+func Having[T api.Object](c *Cluster, k *api.Kind[T], field, value string) []T {
+	return typed[T](c.engine.source(k.Def()).having(field, value), nil)
+}
+
+// Any says whether there is an object of a watched kind of which ok is true. ok is
+// asked in no order, and asks nothing of the cluster itself.
+func Any[T api.Object](c *Cluster, k *api.Kind[T], ok func(T) bool) bool {
+	return c.engine.source(k.Def()).any(func(o api.Object) bool { return ok(o.(T)) })
 }
 
 // Owned reads the objects of a watched kind that the object of that UID controls.

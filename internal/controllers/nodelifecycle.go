@@ -179,7 +179,7 @@ func wantedTaints(n *corev1.Node, anyReady bool) (out []corev1.Taint) {
 }
 
 func retaint(ctx context.Context, c *control.Cluster, n *corev1.Node) (*corev1.Node, error) {
-	anyReady := slices.ContainsFunc(control.All(c, core.Node, ""), func(o *corev1.Node) bool {
+	anyReady := control.Any(c, core.Node, func(o *corev1.Node) bool {
 		cond := core.NodeCondition(o, corev1.NodeReady)
 		return cond != nil && cond.Status == corev1.ConditionTrue
 	})
@@ -211,8 +211,8 @@ func retaint(ctx context.Context, c *control.Cluster, n *corev1.Node) (*corev1.N
 // markPods makes the pods of a node that is not ready count as not ready.
 func markPods(ctx context.Context, c *control.Cluster, n *corev1.Node) error {
 	var todo []*corev1.Pod
-	for _, p := range control.All(c, core.Pod, "") {
-		if p.Spec.NodeName == n.Name && core.PodReady(p) {
+	for _, p := range control.Having(c, core.Pod, "spec.nodeName", n.Name) {
+		if core.PodReady(p) {
 			todo = append(todo, p)
 		}
 	}

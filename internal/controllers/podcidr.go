@@ -36,7 +36,9 @@ func PodCIDR(network string) *control.Controller[*corev1.Node] {
 		}
 		one.Lock()
 		defer one.Unlock()
-		part, ok := freePart(whole.Masked(), control.All(c, core.Node, ""))
+		var nodes []*corev1.Node // in no order: of thousands, that would take longest
+		control.Any(c, core.Node, func(n *corev1.Node) bool { nodes = append(nodes, n); return false })
+		part, ok := freePart(whole.Masked(), nodes)
 		if !ok {
 			c.Eventf(n, corev1.EventTypeNormal, "CIDRNotAvailable", "Node %s status is now: CIDRNotAvailable", n.Name)
 			return time.Minute, nil

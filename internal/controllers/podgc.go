@@ -44,10 +44,8 @@ var countFinished = control.Key{}
 func (g *podCollector) changed(c *control.Cluster, kind *api.Resource, old, new api.Object) (keys []control.Key) {
 	if kind == core.Node.Def() {
 		if new == nil {
-			for _, p := range control.All(c, core.Pod, "") {
-				if p.Spec.NodeName == old.GetName() {
-					keys = append(keys, control.KeyOf(p))
-				}
+			for _, p := range control.Having(c, core.Pod, "spec.nodeName", old.GetName()) {
+				keys = append(keys, control.KeyOf(p))
 			}
 		}
 		return keys

@@ -43,8 +43,8 @@ func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node) (agai
 	if len(taints) == 0 {
 		return 0, nil
 	}
-	for _, p := range control.All(c, core.Pod, "") {
-		if p.Spec.NodeName != n.Name || p.DeletionTimestamp != nil || finished(p) {
+	for _, p := range control.Having(c, core.Pod, "spec.nodeName", n.Name) {
+		if p.DeletionTimestamp != nil || finished(p) {
 			continue
 		}
 		end, forever := toleratedUntil(p, taints, c.Now())

@@ -279,13 +279,14 @@ func (n *nodeState) update(ctx context.Context) error {
 
 // sameStatus compares without heartbeats.
 func sameStatus(a, b *corev1.NodeStatus) bool {
-	a, b = a.DeepCopy(), b.DeepCopy()
-	for _, s := range []*corev1.NodeStatus{a, b} {
+	x, y := *a, *b
+	for _, s := range []*corev1.NodeStatus{&x, &y} {
+		s.Conditions = slices.Clone(s.Conditions)
 		for i := range s.Conditions {
 			s.Conditions[i].LastHeartbeatTime = metav1.Time{}
 		}
 	}
-	return equality.Semantic.DeepEqual(a, b)
+	return equality.Semantic.DeepEqual(&x, &y)
 }
 
 func (n *nodeState) version(ctx context.Context) {

@@ -55,6 +55,12 @@ func (i identity) save(p Places) error {
 	return host.WriteFile(identityFile(p), append(b, '\n'), 0o600)
 }
 
+// A /16 is divided among 256 nodes. More pretend ones, whose pods are never spoken
+// to, divide the range that RFC 6598 sets aside.
+const smallNetwork = 256
+
+var largeNetwork = netip.MustParsePrefix("100.64.0.0/10")
+
 // settle reads the cluster's identity, or makes it from what was asked for,
 // taking the first pair of ranges that is free on this machine where nothing was.
 func settle(c *Config) (identity, error) {
@@ -70,6 +76,9 @@ func settle(c *Config) (identity, error) {
 		if want.NodeName, err = nodeName(); err != nil {
 			return want, err
 		}
+	}
+	if c.Pretend && c.Nodes > smallNetwork && !want.PodCIDR.IsValid() {
+		want.PodCIDR = largeNetwork
 	}
 	taken, err := localRanges()
 	if err != nil {
