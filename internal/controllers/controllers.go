@@ -34,6 +34,7 @@ func All(cfg Config) []control.Runner {
 		ServiceAccount,
 		ServiceAddresses,
 		ServiceAddressRemoval,
+		StatefulSet,
 		StorageVersionMigration(cfg.Kinds),
 		TaintEviction,
 		ReplicaSet,

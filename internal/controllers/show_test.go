@@ -34,6 +34,10 @@ func (w *world) show(kinds []string) string {
 	w.t.Helper()
 	var b strings.Builder
 	for _, kind := range kinds {
+		if kind == "identities" {
+			w.identities(&b)
+			continue
+		}
 		r := w.byName(kind)
 		if r == nil {
 			fmt.Fprintf(&b, "no %s\n", kind)
@@ -65,6 +69,36 @@ func (w *world) show(kinds []string) string {
 	return b.String()
 }
 
+// identities prints what tells the pods of a stateful set apart.
+func (w *world) identities(b *strings.Builder) {
+	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, p := range pods {
+		if p.Labels[appsv1.StatefulSetPodNameLabel] == "" {
+			continue
+		}
+		var volumes []string
+		for _, v := range p.Spec.Volumes {
+			name := v.Name
+			if strings.HasPrefix(name, "kube-api-access-") {
+				continue
+			}
+			if c := v.PersistentVolumeClaim; c != nil {
+				name += ":" + c.ClaimName
+			}
+			volumes = append(volumes, name)
+		}
+		host := p.Spec.Hostname
+		if host == "" { // it was taken in
+			host = p.Name
+		}
+		fmt.Fprintf(b, "%s host=%s.%s index=%s name=%s volumes=%s\n", p.Name, host, p.Spec.Subdomain, p.Labels[appsv1.PodIndexLabel],
+			p.Labels[appsv1.StatefulSetPodNameLabel], strings.Join(volumes, ","))
+	}
+}
+
 func line(o api.Object) string {
 	s := strings.TrimPrefix(o.GetNamespace()+"/", "default/")
 	kind := strings.ToLower(o.GetObjectKind().GroupVersionKind().Kind)
@@ -83,10 +117,39 @@ func line(o api.Object) string {
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
 		}
+	case *appsv1.StatefulSet:
+		s = fmt.Sprintf("statefulset %s%s want=%d have=%d ready=%d available=%d current=%d updated=%d", s, o.Name, *o.Spec.Replicas, o.Status.Replicas,
+			o.Status.ReadyReplicas, o.Status.AvailableReplicas, o.Status.CurrentReplicas, o.Status.UpdatedReplicas)
+		if o.Status.CurrentRevision != o.Status.UpdateRevision {
+			s += " rolling"
+		}
+		if n := o.Status.CollisionCount; n != nil {
+			s += fmt.Sprintf(" collisions=%d", *n)
+		}
+	case *appsv1.DaemonSet:
+		s = fmt.Sprintf("daemonset %s%s desired=%d current=%d ready=%d available=%d unavailable=%d updated=%d misscheduled=%d", s, o.Name,
+			o.Status.DesiredNumberScheduled, o.Status.CurrentNumberScheduled, o.Status.NumberReady, o.Status.NumberAvailable,
+			o.Status.NumberUnavailable, o.Status.UpdatedNumberScheduled, o.Status.NumberMisscheduled)
+		if n := o.Status.CollisionCount; n != nil {
+			s += fmt.Sprintf(" collisions=%d", *n)
+		}
+	case *appsv1.ControllerRevision:
+		s = fmt.Sprintf("revision %d of %s%s", o.Revision, s, o.Name[:max(strings.LastIndex(o.Name, "-"), 0)])
+		if metav1.GetControllerOf(o) == nil {
+			s += " loose"
+		}
+	case *corev1.PersistentVolumeClaim:
+		s = fmt.Sprintf("claim %s%s", s, o.Name)
+		for _, r := range o.OwnerReferences {
+			s += fmt.Sprintf(" of %s/%s", r.Kind, r.Name)
+		}
 	case *corev1.Pod:
 		s = fmt.Sprintf("pod %s%s %s", s, stable(o), o.Status.Phase)
 		if o.Spec.Containers[0].Image != "img" {
 			s += " " + o.Spec.Containers[0].Image
+		}
+		if all := o.Status.ContainerStatuses; len(all) > 0 && all[0].State.Running != nil && !core.PodReady(o) {
+			s += " unready"
 		}
 		if i := o.Labels[batchv1.JobCompletionIndexAnnotation]; i != "" {
 			s += " index=" + i
@@ -227,7 +290,7 @@ func is(b *bool) int {
 // stable is a name without what chance put into it.
 func stable(o api.Object) string {
 	name := o.GetName()
-	if o.GetGenerateName() != "" {
+	if o.GetGenerateName() != "" && o.GetLabels()[appsv1.StatefulSetPodNameLabel] == "" {
 		name = name[:len(name)-5] + "*"
 	}
 	if hash := o.GetLabels()[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" {
