@@ -268,6 +268,7 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 //	unfinalize KIND NS/NAME takes all finalizers off
 //	evict NS/NAME [refused] evicts a pod
 //	kubelet on|off          whether pods run and end by themselves
+//	remove PREFIX N [IMAGE] deletes N pods whose names begin so, or up to N of an image
 //	end NAME                ends a pod that is on its way out
 //	pods PHASE N PREFIX     gives N pods whose names begin so a phase; the first by name that do not have it
 //	advance DURATION        moves the clock
@@ -295,6 +296,8 @@ func (w *world) play(a *txtar.Archive) {
 			w.kubelet = word[1] == "on"
 		case "pods":
 			w.setPods(word[1:])
+		case "remove":
+			w.removePods(word[1:])
 		case "end":
 			zero := int64(0)
 			if err := core.Pod.Delete(w.t.Context(), w.h, "default", word[1], api.Options{GracePeriod: &zero}); err != nil {
@@ -542,6 +545,24 @@ func (w *world) unfinalize(kind, id string) {
 	ns, name, _ := strings.Cut(id, "/")
 	if _, err := api.Untyped(w.kind(kind)).Patch(w.t.Context(), w.h, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+func (w *world) removePods(args []string) {
+	w.t.Helper()
+	var n int
+	fmt.Sscan(args[1], &n)
+	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, p := range pods {
+		if n > 0 && strings.HasPrefix(p.Name, args[0]) && (len(args) < 3 || p.Spec.Containers[0].Image == args[2]) {
+			if err := core.Pod.Delete(w.t.Context(), w.h, p.Namespace, p.Name, api.Options{}); err != nil {
+				w.t.Fatal(err)
+			}
+			n--
+		}
 	}
 }
 

@@ -38,6 +38,10 @@ func (w *world) show(kinds []string) string {
 			w.identities(&b)
 			continue
 		}
+		if kind == "tolerations" {
+			w.tolerations(&b)
+			continue
+		}
 		r := w.byName(kind)
 		if r == nil {
 			fmt.Fprintf(&b, "no %s\n", kind)
@@ -99,6 +103,22 @@ func (w *world) identities(b *strings.Builder) {
 	}
 }
 
+// tolerations prints those of the first pod that are for ever.
+func (w *world) tolerations(b *strings.Builder) {
+	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil || len(pods) == 0 {
+		return
+	}
+	var all []string
+	for _, t := range pods[0].Spec.Tolerations {
+		if t.TolerationSeconds == nil {
+			all = append(all, fmt.Sprintf("%s:%s", t.Key, t.Effect))
+		}
+	}
+	slices.Sort(all)
+	fmt.Fprintln(b, strings.Join(all, "\n"))
+}
+
 func line(o api.Object) string {
 	s := strings.TrimPrefix(o.GetNamespace()+"/", "default/")
 	kind := strings.ToLower(o.GetObjectKind().GroupVersionKind().Kind)
@@ -147,6 +167,9 @@ func line(o api.Object) string {
 		s = fmt.Sprintf("pod %s%s %s", s, stable(o), o.Status.Phase)
 		if o.Spec.Containers[0].Image != "img" {
 			s += " " + o.Spec.Containers[0].Image
+		}
+		if a := o.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+			s += " for=" + a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
 		}
 		if all := o.Status.ContainerStatuses; len(all) > 0 && all[0].State.Running != nil && !core.PodReady(o) {
 			s += " unready"
@@ -213,6 +236,9 @@ func line(o api.Object) string {
 			message = "Created pod: " + name[:len(name)-5]
 		} else if name, ok := strings.CutPrefix(message, "Deleted pod: "); ok {
 			message = "Deleted pod: " + name[:len(name)-5]
+		}
+		if o.Reason == "FailedDaemonPod" {
+			message = message[:strings.Index(message, "-")+1]
 		}
 		return fmt.Sprintf("%s %s %s/%s: %s", o.Type, o.Reason, o.InvolvedObject.Kind, o.InvolvedObject.Name, message)
 	case *networkingv1.IPAddress:
