@@ -31,6 +31,7 @@ func All(cfg Config) []control.Runner {
 		NodeLifecycle(),
 		PodCIDR(cfg.PodCIDR),
 		PodGC(),
+		ReplicationController,
 		RootCA(cfg.RootCA),
 		ServiceAccount,
 		ServiceAddresses,

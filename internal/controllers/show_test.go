@@ -137,6 +137,11 @@ func line(o api.Object) string {
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
 		}
+	case *corev1.ReplicationController:
+		s = fmt.Sprintf("rc %s%s want=%d have=%d ready=%d available=%d", s, o.Name, *o.Spec.Replicas, o.Status.Replicas, o.Status.ReadyReplicas, o.Status.AvailableReplicas)
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
 	case *appsv1.StatefulSet:
 		s = fmt.Sprintf("statefulset %s%s want=%d have=%d ready=%d available=%d current=%d updated=%d", s, o.Name, *o.Spec.Replicas, o.Status.Replicas,
 			o.Status.ReadyReplicas, o.Status.AvailableReplicas, o.Status.CurrentReplicas, o.Status.UpdatedReplicas)
