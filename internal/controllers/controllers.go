@@ -16,6 +16,7 @@ type Config struct {
 func All(cfg Config) []control.Runner {
 	return []control.Runner{
 		ClusterRoleAggregation,
+		CronJob,
 		DaemonSet(),
 		DefinitionCleanup(cfg.Kinds),
 		Definitions(cfg.Kinds),

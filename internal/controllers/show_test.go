@@ -137,6 +137,14 @@ func line(o api.Object) string {
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
 		}
+	case *batchv1.CronJob:
+		s = fmt.Sprintf("cronjob %s%s active=%d", s, o.Name, len(o.Status.Active))
+		if t := o.Status.LastScheduleTime; t != nil {
+			s += " last=" + t.UTC().Format("02T15:04:05")
+		}
+		if t := o.Status.LastSuccessfulTime; t != nil {
+			s += " success=" + t.UTC().Format("02T15:04:05")
+		}
 	case *corev1.ReplicationController:
 		s = fmt.Sprintf("rc %s%s want=%d have=%d ready=%d available=%d", s, o.Name, *o.Spec.Replicas, o.Status.Replicas, o.Status.ReadyReplicas, o.Status.AvailableReplicas)
 		for _, c := range o.Status.Conditions {
@@ -202,7 +210,11 @@ func line(o api.Object) string {
 		if o.Status.Ready != nil {
 			ready = *o.Status.Ready
 		}
-		s = fmt.Sprintf("job %s%s active=%d ready=%d succeeded=%d failed=%d", s, o.Name, o.Status.Active, ready, o.Status.Succeeded, o.Status.Failed)
+		name := o.Name
+		if at := o.Annotations[batchv1.CronJobScheduledTimestampAnnotation]; at != "" {
+			name = name[:strings.LastIndex(name, "-")] + "@" + at
+		}
+		s = fmt.Sprintf("job %s%s active=%d ready=%d succeeded=%d failed=%d", s, name, o.Status.Active, ready, o.Status.Succeeded, o.Status.Failed)
 		if o.Status.CompletedIndexes != "" {
 			s += " done=" + o.Status.CompletedIndexes
 		}
