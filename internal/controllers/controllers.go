@@ -24,6 +24,7 @@ func All(cfg Config) []control.Runner {
 		Disruption(cfg.Kinds),
 		Endpoints,
 		EndpointSlice,
+		EndpointSliceMirroring,
 		FlowSchema,
 		Job,
 		JobOrphans,
