@@ -34,6 +34,7 @@ func All(cfg Config) []control.Runner {
 		PodCIDR(cfg.PodCIDR),
 		PodGC(),
 		ReplicationController,
+		ResourceQuota(cfg.Kinds),
 		RootCA(cfg.RootCA),
 		ServiceAccount,
 		ServiceAddresses,

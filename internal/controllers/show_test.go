@@ -145,6 +145,15 @@ func line(o api.Object) string {
 		if t := o.Status.LastSuccessfulTime; t != nil {
 			s += " success=" + t.UTC().Format("02T15:04:05")
 		}
+	case *corev1.ResourceQuota:
+		s = "quota " + s + o.Name
+		var names []string
+		for name, hard := range o.Status.Hard {
+			used := o.Status.Used[name]
+			names = append(names, fmt.Sprintf("%s=%s/%s", name, used.String(), hard.String()))
+		}
+		slices.Sort(names)
+		s += " " + strings.Join(names, " ")
 	case *corev1.ReplicationController:
 		s = fmt.Sprintf("rc %s%s want=%d have=%d ready=%d available=%d", s, o.Name, *o.Spec.Replicas, o.Status.Replicas, o.Status.ReadyReplicas, o.Status.AvailableReplicas)
 		for _, c := range o.Status.Conditions {
