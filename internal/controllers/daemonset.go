@@ -156,12 +156,12 @@ func (m *daemons) advance(ctx context.Context, r *daemonRun) (again time.Duratio
 		}
 		plan.remove = append(plan.remove, p)
 	}
-	n := min(len(plan.create), burst)
-	_, failed := createPods(ctx, r.c, r.set, n, func(i int) *corev1.Pod { return r.pod(plan.create[i]) })
 	if err := deletePods(ctx, r.c, r.set, plan.remove[:min(len(plan.remove), burst)]); err != nil {
 		return 0, err
 	}
-	return again, failed
+	n := min(len(plan.create), burst)
+	_, err = createPods(ctx, r.c, r.set, n, func(i int) *corev1.Pod { return r.pod(plan.create[i]) })
+	return again, err
 }
 
 // mayReplace is the time left until the pod of a node, which has failed, may be

@@ -37,10 +37,11 @@ func (q *quotas) changed(c *control.Cluster, kind *api.Resource, old, new api.Ob
 	if kind == core.ResourceQuota.Def() {
 		keys = append(keys, control.KeyOf(o))
 	}
-	if old != nil && new != nil && sameUsage(kind, old, new) {
+	here := control.All(c, api.Untyped(core.ResourceQuota.Def()), o.GetNamespace())
+	if len(here) == 0 || old != nil && new != nil && sameUsage(kind, old, new) {
 		return keys
 	}
-	for _, r := range control.All(c, api.Untyped(core.ResourceQuota.Def()), o.GetNamespace()) {
+	for _, r := range here {
 		keys = append(keys, control.KeyOf(r))
 	}
 	return keys
