@@ -9,6 +9,7 @@ import (
 type Config struct {
 	Kinds   control.Kinds // everything the server stores: for garbage collection, namespace deletion and more
 	RootCA  string        // PEM of what signs the API server's certificate, for kube-root-ca.crt
+	Metrics Metrics       // where pods' metrics are asked for; nowhere if nil
 	PodCIDR string        // what the nodes' pod networks are cut from; "10.42.0.0/16" if empty
 }
 
@@ -26,6 +27,7 @@ func All(cfg Config) []control.Runner {
 		EndpointSlice,
 		EndpointSliceMirroring,
 		FlowSchema,
+		HorizontalPodAutoscaler(cfg.Kinds, cfg.Metrics),
 		Job,
 		JobOrphans,
 		GarbageCollector(cfg.Kinds),

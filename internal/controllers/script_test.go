@@ -69,6 +69,7 @@ type world struct {
 	rand    *rand.Rand
 	kubelet bool
 	seen    map[string]int // of the last "want"
+	used    metered
 }
 
 func newServer(t *testing.T, c *clock) *apiserver.Server {
@@ -104,7 +105,7 @@ func testLog() *slog.Logger {
 }
 
 func options(w *world) controllers.Config {
-	return controllers.Config{Kinds: w.server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16"}
+	return controllers.Config{Kinds: w.server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16", Metrics: w.measure}
 }
 
 func resources() (out []*api.Resource) {
@@ -179,6 +180,9 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 	p.Status.Phase = corev1.PodPhase(phase)
 	now := metav1.NewTime(w.clock.Now())
 	status := corev1.ConditionFalse
+	if p.Status.StartTime == nil {
+		p.Status.StartTime = &now
+	}
 	switch phase {
 	case "Broken", "Unready":
 		p.Status.Phase = corev1.PodRunning
@@ -269,6 +273,8 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 //	evict NS/NAME [refused] evicts a pod
 //	kubelet on|off          whether pods run and end by themselves
 //	remove PREFIX N [IMAGE] deletes N pods whose names begin so, or up to N of an image
+//	usage PREFIX CPU        says how much CPU each pod uses whose name begins so
+//	metric NAME VALUE       says what a custom or external metric is, for each object that has it
 //	end NAME                ends a pod that is on its way out
 //	pods PHASE N PREFIX     gives N pods whose names begin so a phase; the first by name that do not have it
 //	advance DURATION        moves the clock
@@ -296,6 +302,8 @@ func (w *world) play(a *txtar.Archive) {
 			w.kubelet = word[1] == "on"
 		case "pods":
 			w.setPods(word[1:])
+		case "usage", "metric":
+			w.used.set(word[0]+" "+word[1], word[2])
 		case "remove":
 			w.removePods(word[1:])
 		case "end":

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -144,6 +145,16 @@ func line(o api.Object) string {
 		}
 		if t := o.Status.LastSuccessfulTime; t != nil {
 			s += " success=" + t.UTC().Format("02T15:04:05")
+		}
+	case *autoscalingv2.HorizontalPodAutoscaler:
+		s = fmt.Sprintf("hpa %s%s have=%d want=%d", s, o.Name, o.Status.CurrentReplicas, o.Status.DesiredReplicas)
+		for _, m := range o.Status.CurrentMetrics {
+			if r := m.Resource; r != nil && r.Current.AverageUtilization != nil {
+				s += fmt.Sprintf(" %s=%d%%", r.Name, *r.Current.AverageUtilization)
+			}
+		}
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
 		}
 	case *corev1.ResourceQuota:
 		s = "quota " + s + o.Name
