@@ -137,3 +137,27 @@ func TestQuotaAtOnce(t *testing.T) {
 	_, err := core.Pod.Create(t.Context(), s, dry)
 	refused(t, err, "exceeded quota")
 }
+
+// TestQuotaOfResize checks that a pod does not grow beyond a quota in place.
+func TestQuotaOfResize(t *testing.T) {
+	s := admitting(t, admit.Settings{})
+	bound(t, s, "q", map[string]string{"requests.cpu": "1"})
+	p, err := core.Pod.Create(t.Context(), s, asking("a", "600m"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	grow := func(cpu string) error {
+		next := p.DeepCopy()
+		next.ResourceVersion = ""
+		next.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse(cpu)
+		_, err := s.Handle(t.Context(), &api.Request{Verb: api.Update, Resource: core.Pod.Def(), Sub: "resize", Namespace: "default", Name: "a", Object: next})
+		return err
+	}
+	refused(t, grow("1100m"), "exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1")
+	if err := grow("900m"); err != nil {
+		t.Error(err)
+	}
+	if err := grow("100m"); err != nil {
+		t.Error(err)
+	}
+}

@@ -25,7 +25,7 @@ import (
 func resourceQuota() *Step {
 	q := &quotas{by: map[string]map[string]*corev1.ResourceQuota{}, open: map[string][]*underway{}}
 	return &Step{
-		Name: "ResourceQuota", For: []string{"*"}, Verbs: []api.Verb{api.Create, api.Update},
+		Name: "ResourceQuota", For: []string{"*"}, Verbs: []api.Verb{api.Create, api.Update}, Subs: []string{"resize"},
 		Reserve:  q.reserve,
 		Keeps:    true,
 		Validate: q.validate,
@@ -116,7 +116,8 @@ func more(a *Attributes) corev1.ResourceList {
 	return use
 }
 
-// before are the writes of a kind that came before this one, by object.
+// before are the writes of a kind that came before this one, by object. A write
+// to a subresource has no place in the order; it comes after all.
 func (q *quotas) before(a *Attributes) (out map[types.UID]api.Object, found bool) {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
@@ -129,7 +130,7 @@ func (q *quotas) before(a *Attributes) (out map[types.UID]api.Object, found bool
 			out[w.uid] = w.obj
 		}
 	}
-	return nil, false
+	return out, a.Sub != ""
 }
 
 func (q *quotas) validate(_ context.Context, a *Attributes) error {
@@ -138,6 +139,9 @@ func (q *quotas) validate(_ context.Context, a *Attributes) error {
 		return nil
 	}
 	add := more(a)
+	if len(add) == 0 {
+		return nil
+	}
 	for _, r := range q.of(a.New.GetNamespace()) {
 		if !quota.Covers(r, a.New) {
 			continue
