@@ -142,7 +142,7 @@ func sooner(a, b time.Duration) time.Duration {
 
 // advance takes the next step, and says when a failed pod may be replaced.
 func (m *daemons) advance(ctx context.Context, r *daemonRun) (again time.Duration, err error) {
-	plan := planDaemons(r.set, r.nodes, r.pods, r.hash, r.c.Now())
+	plan := planDaemons(r.set, r.nodes, r.pods, r.updated, r.c.Now())
 	for _, p := range plan.ended {
 		node := targetOf(p)
 		if wait := m.mayReplace(control.KeyOf(r.set), node, r.c.Now()); wait > 0 {
@@ -194,6 +194,9 @@ func (r *daemonRun) pod(node string) *corev1.Pod {
 	aim(&p.Spec, node)
 	return p
 }
+
+// updated says whether a pod is of the template as it is now.
+func (r *daemonRun) updated(p *corev1.Pod) bool { return r.history.fresh[daemonHash(p)] }
 
 func daemonHash(p *corev1.Pod) string { return p.Labels[appsv1.DefaultDaemonSetUniqueLabelKey] }
 

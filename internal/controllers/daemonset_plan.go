@@ -92,7 +92,7 @@ func daemonLimits(d *appsv1.DaemonSet, desired int) (surge, unavailable int) {
 // planDaemons decides the next step: every node that is to have a pod gets one
 // and keeps just one, every other loses what it has, and old pods are replaced
 // within the limits of the update.
-func planDaemons(d *appsv1.DaemonSet, nodes []*corev1.Node, pods []*corev1.Pod, hash string, now time.Time) (p daemonPlan) {
+func planDaemons(d *appsv1.DaemonSet, nodes []*corev1.Node, pods []*corev1.Pod, updated func(*corev1.Pod) bool, now time.Time) (p daemonPlan) {
 	fits := daemonFits(d)
 	at := onNodes(pods)
 	known, desired := map[string]bool{}, 0
@@ -107,7 +107,7 @@ func planDaemons(d *appsv1.DaemonSet, nodes []*corev1.Node, pods []*corev1.Pod, 
 		ok, _ := available(pod, d.Spec.MinReadySeconds, now)
 		return ok
 	}
-	u := daemonUpdate{works: works, hash: hash}
+	u := daemonUpdate{works: works, updated: updated}
 	for _, n := range nodes {
 		f, here := fits(n), at[n.Name]
 		switch {
@@ -117,7 +117,7 @@ func planDaemons(d *appsv1.DaemonSet, nodes []*corev1.Node, pods []*corev1.Pod, 
 		case !f.stay:
 			p.remove = append(p.remove, notGoing(here)...)
 		default:
-			live, extra := p.sift(here, hash, surge > 0, works)
+			live, extra := p.sift(here, updated, surge > 0, works)
 			p.remove = append(p.remove, extra...)
 			if f.run {
 				u.look(n.Name, live)
@@ -147,7 +147,7 @@ func notGoing(pods []*corev1.Pod) []*corev1.Pod {
 // sift tells the pods of a node that are to stay from those that are too many:
 // more than one, or with surge more than one old and one new. Where both are
 // there, the old one goes once it is not ready or the new one is available.
-func (p *daemonPlan) sift(here []*corev1.Pod, hash string, surging bool, works func(*corev1.Pod) bool) (live, extra []*corev1.Pod) {
+func (p *daemonPlan) sift(here []*corev1.Pod, updated func(*corev1.Pod) bool, surging bool, works func(*corev1.Pod) bool) (live, extra []*corev1.Pod) {
 	var oldest, old, new *corev1.Pod
 	for _, pod := range notGoing(here) {
 		if finished(pod) {
@@ -156,7 +156,7 @@ func (p *daemonPlan) sift(here []*corev1.Pod, hash string, surging bool, works f
 		}
 		slot := &oldest
 		switch {
-		case surging && daemonHash(pod) == hash:
+		case surging && updated(pod):
 			slot = &new
 		case surging:
 			slot = &old
@@ -181,7 +181,7 @@ func (p *daemonPlan) sift(here []*corev1.Pod, hash string, surging bool, works f
 // A daemonUpdate collects what an update may replace.
 type daemonUpdate struct {
 	works   func(*corev1.Pod) bool
-	hash    string
+	updated func(*corev1.Pod) bool
 	missing int // nodes without an available pod
 	surging int // nodes with two
 	bad     []*corev1.Pod
@@ -198,7 +198,7 @@ func (u *daemonUpdate) look(node string, live []*corev1.Pod) {
 	switch {
 	case len(live) > 1:
 		u.surging++
-	case daemonHash(pod) == u.hash:
+	case u.updated(pod):
 		if !u.works(pod) {
 			u.missing++
 		}
@@ -253,7 +253,7 @@ func daemonStatus(r *daemonRun, now time.Time) (s appsv1.DaemonSetStatus, again 
 		s.NumberReady += int32(truth(isReady))
 		s.NumberAvailable += int32(truth(works))
 		live := notGoing(here)
-		old := slices.ContainsFunc(live, func(p *corev1.Pod) bool { return daemonHash(p) != r.hash })
+		old := slices.ContainsFunc(live, func(p *corev1.Pod) bool { return !r.updated(p) })
 		s.UpdatedNumberScheduled += int32(truth(len(live) > 0 && !old))
 	}
 	s.NumberUnavailable = s.DesiredNumberScheduled - s.NumberAvailable

@@ -32,7 +32,8 @@ type history[P api.Object] struct {
 	template   *corev1.PodTemplateSpec
 	hashLabel  string // of the revisions
 	all        []*appsv1.ControllerRevision
-	collisions *int32 // as the status is to have it
+	collisions *int32          // as the status is to have it
+	fresh      map[string]bool // hashes of the revisions of the template as it is now; there may be several if somebody made one
 }
 
 // load finds the revisions of the owner, the oldest first.
@@ -65,20 +66,38 @@ func (h *history[P]) newest(ctx context.Context) (*appsv1.ControllerRevision, er
 	}
 	last := int64(0)
 	var same *appsv1.ControllerRevision
+	h.fresh = map[string]bool{}
 	for _, r := range h.all {
 		last = max(last, r.Revision)
 		if h.holds(r, data) {
 			same = r
+			h.fresh[r.Labels[h.hashLabel]] = true
 		}
 	}
-	switch {
-	case same == nil:
-		return h.add(ctx, data, last+1)
-	case same.Revision == last:
+	delete(h.fresh, "")
+	if same == nil {
+		same, err = h.add(ctx, data, last+1)
+		if err == nil {
+			h.fresh[same.Labels[h.hashLabel]] = true
+		}
+		return same, err
+	}
+	hash := same.Labels[h.hashLabel]
+	if same.Revision == last && hash != "" {
 		return same, nil
 	}
 	next := api.Clone(same)
-	next.Revision = last + 1
+	next.Revision = last
+	if same.Revision < last {
+		next.Revision++
+	}
+	if hash == "" { // somebody made it
+		if next.Labels == nil {
+			next.Labels = map[string]string{}
+		}
+		next.Labels[h.hashLabel] = same.Name[max(len(same.Name)-63, 0):]
+		h.fresh[next.Labels[h.hashLabel]] = true
+	}
 	got, err := apps.ControllerRevision.Update(ctx, h.c, next)
 	if err != nil {
 		return nil, err
