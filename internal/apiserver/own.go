@@ -183,7 +183,7 @@ func (w *writing) unowned(obj, before api.Object) {
 // fill something in: obj itself if not.
 func (w *writing) before(obj api.Object, fills bool) api.Object {
 	for _, st := range w.t.steps {
-		fills = fills || st.Reserve != nil
+		fills = fills || st.Reserve != nil && !st.Keeps
 	}
 	if !fills || !owned.AnyShort(obj.GetManagedFields()) {
 		return obj

@@ -46,6 +46,8 @@ type Controller[T api.Object] struct {
 type Watch struct {
 	Kind api.Definition
 	Keys func(c *Cluster, o api.Object) []Key // called for the old and the new state; nil: only kept at hand for reading
+	// When, if there is one, says whether a change from old to new matters at all.
+	When func(old, new api.Object) bool
 	// Slim says what Slim and Bare of a Sweep say: Keys looks at names, owners, finalizers and
 	// deletion alone, and Reconcile asks the server for what it reads of the kind.
 	Slim bool
@@ -118,9 +120,10 @@ func (k *Controller[T]) task() *task {
 		}
 		return 0, nil
 	}
-	each := func(d api.Definition, slim bool, keys func(*Cluster, api.Object) []Key) {
-		t.subs = append(t.subs, sub{d.Def(), slim, func(c *Cluster, old, new api.Object) (out []Key) {
-			if keys == nil {
+	each := func(w Watch) {
+		keys := w.Keys
+		t.subs = append(t.subs, sub{w.Kind.Def(), w.Slim, func(c *Cluster, old, new api.Object) (out []Key) {
+			if keys == nil || w.When != nil && old != nil && new != nil && !w.When(old, new) {
 				return nil
 			}
 			if old != nil {
@@ -132,12 +135,12 @@ func (k *Controller[T]) task() *task {
 			return out
 		}})
 	}
-	each(k.For, false, func(_ *Cluster, o api.Object) []Key { return []Key{KeyOf(o)} })
+	each(Watch{Kind: k.For, Keys: func(_ *Cluster, o api.Object) []Key { return []Key{KeyOf(o)} }})
 	for _, d := range k.Owns {
-		each(d, false, func(_ *Cluster, o api.Object) []Key { return ownerKey(k.For.Def(), o) })
+		each(Watch{Kind: d, Keys: func(_ *Cluster, o api.Object) []Key { return ownerKey(k.For.Def(), o) }})
 	}
 	for _, w := range k.Watches {
-		each(w.Kind, w.Slim, w.Keys)
+		each(w)
 	}
 	for _, d := range k.Writes {
 		t.writes = append(t.writes, d.Def())

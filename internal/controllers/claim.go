@@ -15,12 +15,15 @@ import (
 // claim returns the children that owner controls and its selector matches. On
 // the way it adopts matching children that nothing controls, and releases those
 // it controls that no longer match. An owner that is being deleted claims
-// nothing new and lets nothing go.
-func claim[P, C api.Object](ctx context.Context, c *control.Cluster, parent *api.Kind[P], child *api.Kind[C], owner P, sel labels.Selector) ([]C, error) {
+// nothing new and lets nothing go. A child must pass also, too, if that is given.
+func claim[P, C api.Object](ctx context.Context, c *control.Cluster, parent *api.Kind[P], child *api.Kind[C], owner P, sel labels.Selector, also ...func(C) bool) ([]C, error) {
 	deleting := owner.GetDeletionTimestamp() != nil
+	matches := func(o C) bool {
+		return sel.Matches(labels.Set(o.GetLabels())) && !slices.ContainsFunc(also, func(f func(C) bool) bool { return !f(o) })
+	}
 	var mine []C
 	for _, o := range control.Owned(c, child, owner.GetUID()) {
-		if sel.Matches(labels.Set(o.GetLabels())) {
+		if matches(o) {
 			mine = append(mine, o)
 		} else if !deleting {
 			if err := release(ctx, c, child, o, owner); err != nil {
@@ -33,7 +36,7 @@ func claim[P, C api.Object](ctx context.Context, c *control.Cluster, parent *api
 	}
 	alive := false
 	for _, o := range control.Loose(c, child, owner.GetNamespace()) {
-		if o.GetDeletionTimestamp() != nil || !sel.Matches(labels.Set(o.GetLabels())) {
+		if o.GetDeletionTimestamp() != nil || !matches(o) {
 			continue
 		}
 		if !alive { // its deletion may not have come through yet

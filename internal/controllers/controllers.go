@@ -9,6 +9,7 @@ import (
 type Config struct {
 	Kinds   control.Kinds // everything the server stores: for garbage collection, namespace deletion and more
 	RootCA  string        // PEM of what signs the API server's certificate, for kube-root-ca.crt
+	Metrics Metrics       // where pods' metrics are asked for; nowhere if nil
 	PodCIDR string        // what the nodes' pod networks are cut from; "10.42.0.0/16" if empty
 }
 
@@ -16,13 +17,17 @@ type Config struct {
 func All(cfg Config) []control.Runner {
 	return []control.Runner{
 		ClusterRoleAggregation,
+		CronJob,
+		DaemonSet(),
 		DefinitionCleanup(cfg.Kinds),
 		Definitions(cfg.Kinds),
 		Deployment,
 		Disruption(cfg.Kinds),
 		Endpoints,
 		EndpointSlice,
+		EndpointSliceMirroring,
 		FlowSchema,
+		HorizontalPodAutoscaler(cfg.Kinds, cfg.Metrics),
 		Job,
 		JobOrphans,
 		GarbageCollector(cfg.Kinds),
@@ -30,10 +35,13 @@ func All(cfg Config) []control.Runner {
 		NodeLifecycle(),
 		PodCIDR(cfg.PodCIDR),
 		PodGC(),
+		ReplicationController,
+		ResourceQuota(cfg.Kinds),
 		RootCA(cfg.RootCA),
 		ServiceAccount,
 		ServiceAddresses,
 		ServiceAddressRemoval,
+		StatefulSet,
 		StorageVersionMigration(cfg.Kinds),
 		TaintEviction,
 		ReplicaSet,

@@ -62,8 +62,13 @@ func without(m map[string]string, key string) map[string]string {
 
 // templateHash names a template; collisions tells apart templates whose hashes are the same.
 func templateHash(t *corev1.PodTemplateSpec, collisions *int32) string {
-	f := fnv.New32a()
 	b, _ := json.Marshal(t) // the API's types always have a JSON form
+	return hashName(b, collisions)
+}
+
+// hashName is a short name for b, made of letters that spell no words.
+func hashName(b []byte, collisions *int32) string {
+	f := fnv.New32a()
 	f.Write(b)
 	if collisions != nil {
 		f.Write(binary.LittleEndian.AppendUint64(nil, uint64(*collisions)))

@@ -255,13 +255,14 @@ func newSlice(s *corev1.Service, g *group, all []discoveryv1.Endpoint) *discover
 }
 
 // carryOut makes before it removes, so that no endpoint is missing in between.
-func (p *slicePlan) carryOut(ctx context.Context, c *control.Cluster, s *corev1.Service) error {
+func (p *slicePlan) carryOut(ctx context.Context, c *control.Cluster, owner api.Object) error {
 	for _, sl := range p.create {
 		if _, err := discovery.EndpointSlice.Create(ctx, c, sl); err != nil {
 			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				return nil
 			}
-			c.Eventf(s, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service %s/%s: %v", s.Namespace, s.Name, err)
+			c.Eventf(owner, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for %s %s/%s: %v",
+				owner.GetObjectKind().GroupVersionKind().Kind, owner.GetNamespace(), owner.GetName(), err)
 			return err
 		}
 	}

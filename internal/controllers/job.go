@@ -94,7 +94,7 @@ type run struct {
 
 func reconcileJob(ctx context.Context, c *control.Cluster, j *batchv1.Job) (time.Duration, error) {
 	if by := j.Spec.ManagedBy; by != nil && *by != batchv1.JobControllerName {
-		return 0, nil
+		return expireJob(ctx, c, j) // that much is for all
 	}
 	if outcome(j) != nil {
 		return retireJob(ctx, c, j)
@@ -293,16 +293,21 @@ func outcome(j *batchv1.Job) *batchv1.JobCondition {
 }
 
 // retireJob lets go of the pods of a job that has ended, and removes it when
-// its time is over (spec.ttlSecondsAfterFinished).
+// its time is over.
 func retireJob(ctx context.Context, c *control.Cluster, j *batchv1.Job) (time.Duration, error) {
 	if err := untrackAll(ctx, c, control.Owned(c, core.Pod, j.UID)); err != nil {
 		return 0, err
 	}
-	ttl := j.Spec.TTLSecondsAfterFinished
-	if ttl == nil || j.DeletionTimestamp != nil {
+	return expireJob(ctx, c, j)
+}
+
+// expireJob removes a job some time after it ended (spec.ttlSecondsAfterFinished).
+func expireJob(ctx context.Context, c *control.Cluster, j *batchv1.Job) (time.Duration, error) {
+	ttl, end := j.Spec.TTLSecondsAfterFinished, outcome(j)
+	if ttl == nil || end == nil || j.DeletionTimestamp != nil {
 		return 0, nil
 	}
-	if left := outcome(j).LastTransitionTime.Add(time.Duration(*ttl) * time.Second).Sub(c.Now()); left > 0 {
+	if left := end.LastTransitionTime.Add(time.Duration(*ttl) * time.Second).Sub(c.Now()); left > 0 {
 		return left, nil
 	}
 	foreground := metav1.DeletePropagationForeground

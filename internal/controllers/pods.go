@@ -63,25 +63,16 @@ func podPrefix(owner string) string {
 	return owner[:min(len(owner), most-1)] + "-"
 }
 
-// createPods makes n pods, few at first and more as they succeed, so that a
-// template that can not work costs one request and not n. It returns how many
-// were made.
-func createPods(ctx context.Context, c *control.Cluster, owner api.Object, n int, pod func(i int) *corev1.Pod) (made int, err error) {
+// gradually calls do for 0 to n-1, few at first and more as they succeed, so that
+// what can not work costs one request and not n. It returns how many succeeded.
+func gradually(c *control.Cluster, n int, do func(i int) error) (made int, err error) {
 	for batch := 1; made < n; batch *= 2 {
-		size := min(batch, n-made)
+		first, size := made, min(batch, n-made)
 		done := make([]bool, size)
 		err := c.Each(size, func(i int) error {
-			p, err := core.Pod.Create(ctx, c, pod(made+i))
-			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-				return err
-			}
-			if err != nil {
-				c.Eventf(owner, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
-				return err
-			}
-			done[i] = true
-			c.Eventf(owner, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", p.Name)
-			return nil
+			err := do(first + i)
+			done[i] = err == nil
+			return err
 		})
 		for _, ok := range done {
 			if ok {
@@ -93,6 +84,20 @@ func createPods(ctx context.Context, c *control.Cluster, owner api.Object, n int
 		}
 	}
 	return made, nil
+}
+
+// createPods makes n pods, and tells of each. It returns how many were made.
+func createPods(ctx context.Context, c *control.Cluster, owner api.Object, n int, pod func(i int) *corev1.Pod) (made int, err error) {
+	return gradually(c, n, func(i int) error {
+		p, err := core.Pod.Create(ctx, c, pod(i))
+		switch {
+		case err == nil:
+			c.Eventf(owner, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", p.Name)
+		case !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+			c.Eventf(owner, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
+		}
+		return err
+	})
 }
 
 // deletePods removes pods on behalf of owner.

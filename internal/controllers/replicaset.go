@@ -21,36 +21,82 @@ import (
 const burst = 500
 
 // ReplicaSet keeps as many pods of a template running as it is asked for.
-var ReplicaSet = &control.Controller[*appsv1.ReplicaSet]{
-	Name: "replicaset",
-	For:  apps.ReplicaSet,
-	Owns: []api.Definition{core.Pod},
-	Watches: []control.Watch{
-		matching(apps.ReplicaSet, core.Pod, func(rs *appsv1.ReplicaSet) *metav1.LabelSelector { return rs.Spec.Selector }),
-	},
-	Writes:    []api.Definition{core.Pod},
-	Reconcile: reconcileReplicaSet,
+var ReplicaSet = replicating("replicaset", apps.ReplicaSet, &replicas[*appsv1.ReplicaSet]{
+	kind: apps.ReplicaSet,
+	as:   func(rs *appsv1.ReplicaSet) *appsv1.ReplicaSet { return rs },
+	set:  func(rs *appsv1.ReplicaSet, s appsv1.ReplicaSetStatus) { rs.Status = s },
+})
+
+// ReplicationController is what came before ReplicaSet, and works as that does.
+var ReplicationController = replicating("replication", core.ReplicationController, &replicas[*corev1.ReplicationController]{
+	kind: core.ReplicationController,
+	as:   controllerAsSet,
+	set:  setControllerStatus,
+})
+
+// A replicas knows how to look at an object as a replica set.
+type replicas[T api.Object] struct {
+	kind *api.Kind[T]
+	as   func(T) *appsv1.ReplicaSet
+	set  func(T, appsv1.ReplicaSetStatus)
 }
 
-func reconcileReplicaSet(ctx context.Context, c *control.Cluster, rs *appsv1.ReplicaSet) (time.Duration, error) {
+func replicating[T api.Object](name string, kind *api.Kind[T], r *replicas[T]) *control.Controller[T] {
+	return &control.Controller[T]{
+		Name:      name,
+		For:       kind,
+		Owns:      []api.Definition{core.Pod},
+		Watches:   []control.Watch{matching(kind, core.Pod, func(o T) *metav1.LabelSelector { return r.as(o).Spec.Selector })},
+		Writes:    []api.Definition{core.Pod},
+		Reconcile: r.reconcile,
+	}
+}
+
+func controllerAsSet(rc *corev1.ReplicationController) *appsv1.ReplicaSet {
+	rs := &appsv1.ReplicaSet{
+		ObjectMeta: rc.ObjectMeta,
+		Spec: appsv1.ReplicaSetSpec{Replicas: rc.Spec.Replicas, MinReadySeconds: rc.Spec.MinReadySeconds,
+			Selector: metav1.SetAsLabelSelector(rc.Spec.Selector)},
+	}
+	if rc.Spec.Template != nil {
+		rs.Spec.Template = *rc.Spec.Template
+	}
+	for _, c := range rc.Status.Conditions {
+		rs.Status.Conditions = append(rs.Status.Conditions, appsv1.ReplicaSetCondition{
+			Type: appsv1.ReplicaSetConditionType(c.Type), Status: c.Status, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message})
+	}
+	return rs
+}
+
+func setControllerStatus(rc *corev1.ReplicationController, s appsv1.ReplicaSetStatus) {
+	rc.Status = corev1.ReplicationControllerStatus{Replicas: s.Replicas, FullyLabeledReplicas: s.FullyLabeledReplicas,
+		ReadyReplicas: s.ReadyReplicas, AvailableReplicas: s.AvailableReplicas, ObservedGeneration: s.ObservedGeneration}
+	for _, c := range s.Conditions {
+		rc.Status.Conditions = append(rc.Status.Conditions, corev1.ReplicationControllerCondition{
+			Type: corev1.ReplicationControllerConditionType(c.Type), Status: c.Status, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message})
+	}
+}
+
+func (r *replicas[T]) reconcile(ctx context.Context, c *control.Cluster, o T) (time.Duration, error) {
+	rs := r.as(o)
 	sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
-	if err != nil {
+	if err != nil || sel.Empty() {
 		return 0, nil // validation keeps these out
 	}
-	pods, err := claim(ctx, c, apps.ReplicaSet, core.Pod, rs, sel)
+	pods, err := claim(ctx, c, r.kind, core.Pod, o, sel)
 	if err != nil {
 		return 0, err
 	}
 	live, terminating := sortOut(pods)
 	var failed error
 	if rs.DeletionTimestamp == nil {
-		failed = scaleReplicaSet(ctx, c, rs, live)
+		failed = r.scale(ctx, c, o, rs, live)
 		live, terminating = sortOut(slices.DeleteFunc(control.Owned(c, core.Pod, rs.UID), func(p *corev1.Pod) bool {
 			return !sel.Matches(labels.Set(p.Labels))
 		}))
 	}
 	status, again := replicaSetStatus(rs, live, len(terminating), failed, c.Now())
-	if _, err := control.SetStatus(ctx, c, apps.ReplicaSet, rs, func(rs *appsv1.ReplicaSet) { rs.Status = status }); err != nil {
+	if _, err := control.SetStatus(ctx, c, r.kind, o, func(o T) { r.set(o, status) }); err != nil {
 		return 0, ignoreNotFound(err)
 	}
 	if apierrors.HasStatusCause(failed, corev1.NamespaceTerminatingCause) {
@@ -73,11 +119,11 @@ func sortOut(pods []*corev1.Pod) (live, terminating []*corev1.Pod) {
 	return live, terminating
 }
 
-func scaleReplicaSet(ctx context.Context, c *control.Cluster, rs *appsv1.ReplicaSet, live []*corev1.Pod) error {
+func (r *replicas[T]) scale(ctx context.Context, c *control.Cluster, o T, rs *appsv1.ReplicaSet, live []*corev1.Pod) error {
 	diff := int(*rs.Spec.Replicas) - len(live)
 	if diff > 0 {
-		ref := control.OwnerRef(apps.ReplicaSet, rs)
-		_, err := createPods(ctx, c, rs, min(diff, burst), func(int) *corev1.Pod { return fromTemplate(&rs.Spec.Template, rs, ref) })
+		ref := control.OwnerRef(r.kind, o)
+		_, err := createPods(ctx, c, o, min(diff, burst), func(int) *corev1.Pod { return fromTemplate(&rs.Spec.Template, o, ref) })
 		return err
 	}
 	if diff == 0 {
@@ -87,7 +133,7 @@ func scaleReplicaSet(ctx context.Context, c *control.Cluster, rs *appsv1.Replica
 		nodes := crowds(c, rs)
 		leastUseful(live, func(p *corev1.Pod) int { return nodes[p.Spec.NodeName] }, c.Now())
 	}
-	return deletePods(ctx, c, rs, live[:min(diff, burst)])
+	return deletePods(ctx, c, o, live[:min(diff, burst)])
 }
 
 // crowds counts the active pods on each node of all replica sets that rs's own

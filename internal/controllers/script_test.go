@@ -69,6 +69,7 @@ type world struct {
 	rand    *rand.Rand
 	kubelet bool
 	seen    map[string]int // of the last "want"
+	used    metered
 }
 
 func newServer(t *testing.T, c *clock) *apiserver.Server {
@@ -104,7 +105,7 @@ func testLog() *slog.Logger {
 }
 
 func options(w *world) controllers.Config {
-	return controllers.Config{Kinds: w.server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16"}
+	return controllers.Config{Kinds: w.server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16", Metrics: w.measure}
 }
 
 func resources() (out []*api.Resource) {
@@ -170,7 +171,8 @@ func (w *world) tick() (changed bool) {
 	return changed
 }
 
-// setPod gives a pod a phase; a running pod is ready.
+// setPod gives a pod a phase; a running pod is ready. Of the phase "Broken" a pod
+// runs and was never ready, of "Unready" it was.
 func (w *world) setPod(p *corev1.Pod, phase string) {
 	w.t.Helper()
 	p = p.DeepCopy()
@@ -178,10 +180,22 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 	p.Status.Phase = corev1.PodPhase(phase)
 	now := metav1.NewTime(w.clock.Now())
 	status := corev1.ConditionFalse
-	if phase == "Running" {
+	if p.Status.StartTime == nil {
+		p.Status.StartTime = &now
+	}
+	switch phase {
+	case "Broken", "Unready":
+		p.Status.Phase = corev1.PodRunning
+		started := now
+		if phase == "Unready" {
+			started = metav1.NewTime(now.Add(-time.Minute))
+		}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: p.Spec.Containers[0].Name, State: corev1.ContainerState{
+			Running: &corev1.ContainerStateRunning{StartedAt: started}}}}
+	case "Running":
 		status = corev1.ConditionTrue
 		p.Status.PodIP = fmt.Sprintf("10.42.0.%d", len(p.Name)+int(p.UID[len(p.UID)-1]))
-	} else {
+	default:
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: p.Spec.Containers[0].Name, State: corev1.ContainerState{
 			Terminated: &corev1.ContainerStateTerminated{ExitCode: int32(map[string]int{"Failed": 1}[phase]), FinishedAt: now}}}}
 	}
@@ -258,6 +272,10 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 //	unfinalize KIND NS/NAME takes all finalizers off
 //	evict NS/NAME [refused] evicts a pod
 //	kubelet on|off          whether pods run and end by themselves
+//	remove PREFIX N [IMAGE] deletes N pods whose names begin so, or up to N of an image
+//	usage PREFIX CPU        says how much CPU each pod uses whose name begins so
+//	metric NAME VALUE       says what a custom or external metric is, for each object that has it
+//	end NAME                ends a pod that is on its way out
 //	pods PHASE N PREFIX     gives N pods whose names begin so a phase; the first by name that do not have it
 //	advance DURATION        moves the clock
 //	want KIND...            compares what there is with the section's text
@@ -284,6 +302,15 @@ func (w *world) play(a *txtar.Archive) {
 			w.kubelet = word[1] == "on"
 		case "pods":
 			w.setPods(word[1:])
+		case "usage", "metric":
+			w.used.set(word[0]+" "+word[1], word[2])
+		case "remove":
+			w.removePods(word[1:])
+		case "end":
+			zero := int64(0)
+			if err := core.Pod.Delete(w.t.Context(), w.h, "default", word[1], api.Options{GracePeriod: &zero}); err != nil {
+				w.t.Fatal(err)
+			}
 		case "advance":
 			d, err := time.ParseDuration(word[1])
 			if err != nil {
@@ -529,6 +556,24 @@ func (w *world) unfinalize(kind, id string) {
 	}
 }
 
+func (w *world) removePods(args []string) {
+	w.t.Helper()
+	var n int
+	fmt.Sscan(args[1], &n)
+	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, p := range pods {
+		if n > 0 && strings.HasPrefix(p.Name, args[0]) && (len(args) < 3 || p.Spec.Containers[0].Image == args[2]) {
+			if err := core.Pod.Delete(w.t.Context(), w.h, p.Namespace, p.Name, api.Options{}); err != nil {
+				w.t.Fatal(err)
+			}
+			n--
+		}
+	}
+}
+
 func (w *world) setPods(args []string) {
 	w.t.Helper()
 	var n int
@@ -539,7 +584,7 @@ func (w *world) setPods(args []string) {
 		w.t.Fatal(err)
 	}
 	for _, p := range pods {
-		if n > 0 && strings.HasPrefix(p.Name, args[2]) && string(p.Status.Phase) != args[0] && p.DeletionTimestamp == nil &&
+		if n > 0 && strings.HasPrefix(p.Name, args[2]) && (string(p.Status.Phase) != args[0] || args[0] == "Running" && !core.PodReady(p)) && p.DeletionTimestamp == nil &&
 			p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
 			w.setPod(p, args[0])
 			n--

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -34,6 +35,14 @@ func (w *world) show(kinds []string) string {
 	w.t.Helper()
 	var b strings.Builder
 	for _, kind := range kinds {
+		if kind == "identities" {
+			w.identities(&b)
+			continue
+		}
+		if kind == "tolerations" {
+			w.tolerations(&b)
+			continue
+		}
 		r := w.byName(kind)
 		if r == nil {
 			fmt.Fprintf(&b, "no %s\n", kind)
@@ -65,6 +74,52 @@ func (w *world) show(kinds []string) string {
 	return b.String()
 }
 
+// identities prints what tells the pods of a stateful set apart.
+func (w *world) identities(b *strings.Builder) {
+	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, p := range pods {
+		if p.Labels[appsv1.StatefulSetPodNameLabel] == "" {
+			continue
+		}
+		var volumes []string
+		for _, v := range p.Spec.Volumes {
+			name := v.Name
+			if strings.HasPrefix(name, "kube-api-access-") {
+				continue
+			}
+			if c := v.PersistentVolumeClaim; c != nil {
+				name += ":" + c.ClaimName
+			}
+			volumes = append(volumes, name)
+		}
+		host := p.Spec.Hostname
+		if host == "" { // it was taken in
+			host = p.Name
+		}
+		fmt.Fprintf(b, "%s host=%s.%s index=%s name=%s volumes=%s\n", p.Name, host, p.Spec.Subdomain, p.Labels[appsv1.PodIndexLabel],
+			p.Labels[appsv1.StatefulSetPodNameLabel], strings.Join(volumes, ","))
+	}
+}
+
+// tolerations prints those of the first pod that are for ever.
+func (w *world) tolerations(b *strings.Builder) {
+	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil || len(pods) == 0 {
+		return
+	}
+	var all []string
+	for _, t := range pods[0].Spec.Tolerations {
+		if t.TolerationSeconds == nil {
+			all = append(all, fmt.Sprintf("%s:%s", t.Key, t.Effect))
+		}
+	}
+	slices.Sort(all)
+	fmt.Fprintln(b, strings.Join(all, "\n"))
+}
+
 func line(o api.Object) string {
 	s := strings.TrimPrefix(o.GetNamespace()+"/", "default/")
 	kind := strings.ToLower(o.GetObjectKind().GroupVersionKind().Kind)
@@ -83,10 +138,74 @@ func line(o api.Object) string {
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
 		}
+	case *batchv1.CronJob:
+		s = fmt.Sprintf("cronjob %s%s active=%d", s, o.Name, len(o.Status.Active))
+		if t := o.Status.LastScheduleTime; t != nil {
+			s += " last=" + t.UTC().Format("02T15:04:05")
+		}
+		if t := o.Status.LastSuccessfulTime; t != nil {
+			s += " success=" + t.UTC().Format("02T15:04:05")
+		}
+	case *autoscalingv2.HorizontalPodAutoscaler:
+		s = fmt.Sprintf("hpa %s%s have=%d want=%d", s, o.Name, o.Status.CurrentReplicas, o.Status.DesiredReplicas)
+		for _, m := range o.Status.CurrentMetrics {
+			if r := m.Resource; r != nil && r.Current.AverageUtilization != nil {
+				s += fmt.Sprintf(" %s=%d%%", r.Name, *r.Current.AverageUtilization)
+			}
+		}
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
+	case *corev1.ResourceQuota:
+		s = "quota " + s + o.Name
+		var names []string
+		for name, hard := range o.Status.Hard {
+			used := o.Status.Used[name]
+			names = append(names, fmt.Sprintf("%s=%s/%s", name, used.String(), hard.String()))
+		}
+		slices.Sort(names)
+		s += " " + strings.Join(names, " ")
+	case *corev1.ReplicationController:
+		s = fmt.Sprintf("rc %s%s want=%d have=%d ready=%d available=%d", s, o.Name, *o.Spec.Replicas, o.Status.Replicas, o.Status.ReadyReplicas, o.Status.AvailableReplicas)
+		for _, c := range o.Status.Conditions {
+			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
+	case *appsv1.StatefulSet:
+		s = fmt.Sprintf("statefulset %s%s want=%d have=%d ready=%d available=%d current=%d updated=%d", s, o.Name, *o.Spec.Replicas, o.Status.Replicas,
+			o.Status.ReadyReplicas, o.Status.AvailableReplicas, o.Status.CurrentReplicas, o.Status.UpdatedReplicas)
+		if o.Status.CurrentRevision != o.Status.UpdateRevision {
+			s += " rolling"
+		}
+		if n := o.Status.CollisionCount; n != nil {
+			s += fmt.Sprintf(" collisions=%d", *n)
+		}
+	case *appsv1.DaemonSet:
+		s = fmt.Sprintf("daemonset %s%s desired=%d current=%d ready=%d available=%d unavailable=%d updated=%d misscheduled=%d", s, o.Name,
+			o.Status.DesiredNumberScheduled, o.Status.CurrentNumberScheduled, o.Status.NumberReady, o.Status.NumberAvailable,
+			o.Status.NumberUnavailable, o.Status.UpdatedNumberScheduled, o.Status.NumberMisscheduled)
+		if n := o.Status.CollisionCount; n != nil {
+			s += fmt.Sprintf(" collisions=%d", *n)
+		}
+	case *appsv1.ControllerRevision:
+		s = fmt.Sprintf("revision %d of %s%s", o.Revision, s, o.Name[:max(strings.LastIndex(o.Name, "-"), 0)])
+		if metav1.GetControllerOf(o) == nil {
+			s += " loose"
+		}
+	case *corev1.PersistentVolumeClaim:
+		s = fmt.Sprintf("claim %s%s", s, o.Name)
+		for _, r := range o.OwnerReferences {
+			s += fmt.Sprintf(" of %s/%s", r.Kind, r.Name)
+		}
 	case *corev1.Pod:
 		s = fmt.Sprintf("pod %s%s %s", s, stable(o), o.Status.Phase)
 		if o.Spec.Containers[0].Image != "img" {
 			s += " " + o.Spec.Containers[0].Image
+		}
+		if a := o.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+			s += " for=" + a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
+		}
+		if all := o.Status.ContainerStatuses; len(all) > 0 && all[0].State.Running != nil && !core.PodReady(o) {
+			s += " unready"
 		}
 		if i := o.Labels[batchv1.JobCompletionIndexAnnotation]; i != "" {
 			s += " index=" + i
@@ -111,7 +230,11 @@ func line(o api.Object) string {
 		if o.Status.Ready != nil {
 			ready = *o.Status.Ready
 		}
-		s = fmt.Sprintf("job %s%s active=%d ready=%d succeeded=%d failed=%d", s, o.Name, o.Status.Active, ready, o.Status.Succeeded, o.Status.Failed)
+		name := o.Name
+		if at := o.Annotations[batchv1.CronJobScheduledTimestampAnnotation]; at != "" {
+			name = name[:strings.LastIndex(name, "-")] + "@" + at
+		}
+		s = fmt.Sprintf("job %s%s active=%d ready=%d succeeded=%d failed=%d", s, name, o.Status.Active, ready, o.Status.Succeeded, o.Status.Failed)
 		if o.Status.CompletedIndexes != "" {
 			s += " done=" + o.Status.CompletedIndexes
 		}
@@ -150,6 +273,9 @@ func line(o api.Object) string {
 			message = "Created pod: " + name[:len(name)-5]
 		} else if name, ok := strings.CutPrefix(message, "Deleted pod: "); ok {
 			message = "Deleted pod: " + name[:len(name)-5]
+		}
+		if o.Reason == "FailedDaemonPod" {
+			message = message[:strings.Index(message, "-")+1]
 		}
 		return fmt.Sprintf("%s %s %s/%s: %s", o.Type, o.Reason, o.InvolvedObject.Kind, o.InvolvedObject.Name, message)
 	case *networkingv1.IPAddress:
@@ -227,7 +353,7 @@ func is(b *bool) int {
 // stable is a name without what chance put into it.
 func stable(o api.Object) string {
 	name := o.GetName()
-	if o.GetGenerateName() != "" {
+	if o.GetGenerateName() != "" && o.GetLabels()[appsv1.StatefulSetPodNameLabel] == "" {
 		name = name[:len(name)-5] + "*"
 	}
 	if hash := o.GetLabels()[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" {

@@ -47,6 +47,7 @@ type plane struct {
 	agents     agents
 	nodeTLS    *tls.Config // how the API server reaches the nodes' agents
 	metrics    *prometheus.Registry
+	behind     api.Handler // Server, with other API servers behind it
 
 	scheduler, controllers started
 }
@@ -128,7 +129,8 @@ func (s *system) serve(ctx context.Context, l net.Listener, p *plane, authn *acc
 	if err != nil {
 		return err
 	}
-	handler := httpapi.Serve(access.Authorize(others.Handler(p.Server), p.authorizer), httpapi.Config{
+	p.behind = others.Handler(p.Server)
+	handler := httpapi.Serve(access.Authorize(p.behind, p.authorizer), httpapi.Config{
 		Groups:       p.Groups,
 		MaxBody:      s.MaxObject,
 		Remote:       others.Catalog,
@@ -180,7 +182,8 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 		return r
 	}
 	ctl := api.As(api.User{Name: api.UserControllers, Groups: []string{api.GroupAuthenticated}}, p.Server)
-	all := controllers.All(controllers.Config{Kinds: p.Server.Kinds, RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String()})
+	all := controllers.All(controllers.Config{Kinds: p.Server.Kinds, RootCA: string(s.ca.PEM), PodCIDR: s.id.PodCIDR.String(),
+		Metrics: metricsFrom(p.behind)})
 	s.part(ctx, "the controllers", func(ctx context.Context) error {
 		p.controllers.Store(true)
 		return control.Run(ctx, ctl, all, control.Config{Log: s.Log, Now: s.now, Events: events("controllers", ""), Register: p.metrics})

@@ -34,6 +34,7 @@ type Step struct {
 	// Reserve runs after Prepare and before validation. It may change a.New. What
 	// it returns is called once the write is decided: with true if it was made.
 	Reserve func(context.Context, *Attributes) (func(made bool), error)
+	Keeps   bool // Reserve changes nothing
 
 	// Validate refuses what is not allowed. It runs last.
 	Validate func(context.Context, *Attributes) error
@@ -69,6 +70,7 @@ func All(c Settings) []*Step {
 		defaultIngressClass,
 		certificateRequester,
 		certificateSubject,
+		resourceQuota(),
 	}
 }
 
