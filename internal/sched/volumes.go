@@ -1,0 +1,137 @@
+package sched
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/storage/volume"
+)
+
+// Volumes are the claims and volumes of the cluster, which pods use them, and
+// which volumes have been promised to claims.
+type Volumes struct {
+	Claims     Table[*corev1.PersistentVolumeClaim] // by namespace and name
+	Volumes    Table[*corev1.PersistentVolume]      // by name
+	Classes    Table[*storagev1.StorageClass]       // by name
+	Nodes      Table[*storagev1.CSINode]            // by name
+	Drivers    Table[*storagev1.CSIDriver]          // by name
+	Capacities Table[*storagev1.CSIStorageCapacity] // by namespace and name
+
+	users map[string]map[types.UID]*Pod // pods on nodes, by claim
+	taken map[string]string             // claims by the volume promised to them
+}
+
+// A Table holds objects by [ObjectKey].
+type Table[T metav1.Object] map[string]T
+
+// ObjectKey is an object's namespace and name, or its name.
+func ObjectKey(namespace, name string) string {
+	if namespace == "" {
+		return name
+	}
+	return namespace + "/" + name
+}
+
+// Put takes in an object.
+func (t Table[T]) Put(o T) { t[ObjectKey(o.GetNamespace(), o.GetName())] = o }
+
+// Drop forgets an object.
+func (t Table[T]) Drop(o T) { delete(t, ObjectKey(o.GetNamespace(), o.GetName())) }
+
+func newVolumes() Volumes {
+	return Volumes{
+		Claims: Table[*corev1.PersistentVolumeClaim]{}, Volumes: Table[*corev1.PersistentVolume]{}, Classes: Table[*storagev1.StorageClass]{},
+		Nodes: Table[*storagev1.CSINode]{}, Drivers: Table[*storagev1.CSIDriver]{}, Capacities: Table[*storagev1.CSIStorageCapacity]{},
+		users: map[string]map[types.UID]*Pod{}, taken: map[string]string{},
+	}
+}
+
+// use counts a pod in or out as a user of its claims.
+func (v *Volumes) use(p *Pod, by int) {
+	for _, name := range Claims(p.Pod) {
+		key := ObjectKey(p.Namespace, name)
+		if by < 0 {
+			if delete(v.users[key], p.UID); len(v.users[key]) == 0 {
+				delete(v.users, key)
+			}
+			continue
+		}
+		if v.users[key] == nil {
+			v.users[key] = map[types.UID]*Pod{}
+		}
+		v.users[key][p.UID] = p
+	}
+}
+
+// Users returns the pods on nodes that use a claim.
+func (v *Volumes) Users(namespace, claim string) map[types.UID]*Pod {
+	return v.users[ObjectKey(namespace, claim)]
+}
+
+// Bound says whether a claim has its volume.
+func Bound(c *corev1.PersistentVolumeClaim) bool {
+	return c.Spec.VolumeName != "" && (c.Annotations[volume.AnnBindCompleted] != "" || c.Status.Phase == corev1.ClaimBound)
+}
+
+// Match returns the smallest volume that a claim could have on a node, or nil.
+// Those in not are left out.
+func (v *Volumes) Match(c *corev1.PersistentVolumeClaim, n *corev1.Node, not map[string]bool) (best *corev1.PersistentVolume) {
+	sel := labels.Everything()
+	if c.Spec.Selector != nil {
+		var err error
+		if sel, err = metav1.LabelSelectorAsSelector(c.Spec.Selector); err != nil {
+			return nil
+		}
+	}
+	want := c.Spec.Resources.Requests[corev1.ResourceStorage]
+	key := ObjectKey(c.Namespace, c.Name)
+	for name, pv := range v.Volumes {
+		if not[name] || pv.DeletionTimestamp != nil || v.taken[name] != "" && v.taken[name] != key {
+			continue
+		}
+		mine := pv.Spec.ClaimRef != nil && pv.Spec.ClaimRef.Namespace == c.Namespace && pv.Spec.ClaimRef.Name == c.Name &&
+			(pv.Spec.ClaimRef.UID == "" || pv.Spec.ClaimRef.UID == c.UID)
+		if c.Spec.VolumeName != "" && c.Spec.VolumeName != name || pv.Spec.ClaimRef != nil && !mine {
+			continue
+		}
+		size := pv.Spec.Capacity[corev1.ResourceStorage]
+		if size.Cmp(want) < 0 || volume.CheckVolumeModeMismatches(&c.Spec, &pv.Spec) || volume.CheckNodeAffinity(pv, n.Labels) != nil {
+			continue
+		}
+		if !mine && (pv.Status.Phase != corev1.VolumeAvailable || !sel.Matches(labels.Set(pv.Labels)) || !volume.CheckAccessModes(c, pv) ||
+			volume.GetPersistentVolumeClass(pv) != volume.GetPersistentVolumeClaimClass(c) || !sameText(pv.Spec.VolumeAttributesClassName, c.Spec.VolumeAttributesClassName)) {
+			continue
+		}
+		if mine {
+			return pv
+		}
+		if best != nil {
+			have := best.Spec.Capacity[corev1.ResourceStorage]
+			if d := size.Cmp(have); d > 0 || d == 0 && name > best.Name {
+				continue
+			}
+		}
+		best = pv
+	}
+	return best
+}
+
+func sameText(a, b *string) bool {
+	text := func(s *string) string {
+		if s == nil {
+			return ""
+		}
+		return *s
+	}
+	return text(a) == text(b)
+}
+
+// Promise keeps a volume for a claim until it is written; Release ends that.
+func (v *Volumes) Promise(name string, c *corev1.PersistentVolumeClaim) {
+	v.taken[name] = ObjectKey(c.Namespace, c.Name)
+}
+
+// Release ends what [Volumes.Promise] began.
+func (v *Volumes) Release(name string) { delete(v.taken, name) }
