@@ -17,6 +17,7 @@ type sheet struct {
 
 	at              int64 // moves of the state that it knows
 	layout, selects uint64
+	expects         uint64
 
 	near, far []int    // asks about a node alone, and with more in view
 	why       []ruling // by node
@@ -71,7 +72,7 @@ func (p *Placer) sheet(pod *Pod, s *State) *sheet {
 	if fail != nil || only != nil {
 		return nil
 	}
-	sh := &sheet{pod: pod, asks: asks, none: none, at: s.now(), layout: s.layout, selects: s.Select.version, reasons: map[string]int{}}
+	sh := &sheet{pod: pod, asks: asks, none: none, at: s.now(), layout: s.layout, selects: s.Select.version, expects: s.expects, reasons: map[string]int{}}
 	sh.fill(s)
 	if p.sheets == nil {
 		p.sheets = map[string]*sheet{}
@@ -216,7 +217,7 @@ func (sh *sheet) tally() {
 // update takes in what happened since the last use; false if that is too much.
 func (sh *sheet) update(s *State) bool {
 	moves, ok := s.since(sh.at)
-	if !ok || sh.layout != s.layout || sh.selects != s.Select.version {
+	if !ok || sh.layout != s.layout || sh.selects != s.Select.version || sh.expects != s.expects {
 		return false
 	}
 	for _, m := range moves {

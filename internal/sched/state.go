@@ -33,6 +33,7 @@ type State struct {
 	priorities map[int32]int      // pods on nodes by priority
 	leaving    map[types.UID]bool // victims that have been told to go
 
+	expects uint64 // nominations ever of pods that want to be near or away from others
 	layout  uint64
 	domains map[string]*Domains // of this layout, by topology key
 	log     []move
@@ -367,6 +368,9 @@ func (s *State) Nominate(p *Pod, name string) {
 		n.nominated = append(n.nominated, p)
 		n.version++
 		s.nominated[p.UID] = nomination{p, n}
+		if !p.Terms().Empty() {
+			s.expects++
+		}
 	}
 }
 
@@ -376,6 +380,16 @@ func (s *State) Nominated(uid types.UID) string {
 		return at.node.name
 	}
 	return ""
+}
+
+// Expected says whether any nominated pod is one that ok says it is.
+func (s *State) Expected(ok func(*Pod) bool) bool {
+	for _, at := range s.nominated {
+		if ok(at.pod) {
+			return true
+		}
+	}
+	return false
 }
 
 // NamespaceLabels returns the labels of a namespace.

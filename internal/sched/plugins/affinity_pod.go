@@ -218,7 +218,7 @@ func (a *pairs) check() *sched.Check {
 	for g := range a.s.Affine() {
 		take(g)
 	}
-	if !found && a.own.Empty() {
+	if !found && a.own.Empty() && !a.s.Expected(func(o *sched.Pod) bool { return speaksOf(a.pod, a.s, o) }) {
 		return nil
 	}
 	a.first = sched.MatchesAll(a.own.Near, a.s, a.pod.Namespace, a.pod.Labels)
