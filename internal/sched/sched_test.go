@@ -126,6 +126,23 @@ func (r *rig) refused(name, message string) {
 	})
 }
 
+// event waits for an event whose message begins so.
+func (r *rig) event(typ, reason, message string) {
+	r.Helper()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		events, err := core.Event.List(r.ctx, r.h, "default", api.Selectors{})
+		if err != nil {
+			r.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Type == typ && e.Reason == reason && strings.HasPrefix(e.Message, message) {
+				return
+			}
+		}
+	}
+	r.Errorf("no event %s %s %q", typ, reason, message)
+}
+
 func TestReasonsAreCountedAndEventsHelp(t *testing.T) {
 	r := start(t, 1)
 	r.pod("early", "", "")
