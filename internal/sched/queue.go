@@ -52,7 +52,8 @@ type company struct {
 type queue struct {
 	items     map[types.UID]*item
 	active    byPriority
-	timed     byTime // backing and waiting
+	resting   byTime // backing, with a pause that may be cut short
+	timed     byTime // backing without, and waiting
 	companies map[string]*company
 	count     int64
 	sooner    chan struct{} // the earliest time changed
@@ -81,8 +82,9 @@ func (q *queue) activate(it *item) {
 func (q *queue) park(it *item, w where, until time.Time) {
 	q.unlink(it)
 	it.where, it.until = w, until
-	heap.Push(&q.timed, it)
-	if q.timed[0] == it {
+	h := q.heap(it)
+	heap.Push(h, it)
+	if it.index == 0 {
 		select {
 		case q.sooner <- struct{}{}:
 		default:
@@ -101,12 +103,19 @@ func (q *queue) unlink(it *item) {
 	if it.index < 0 {
 		return
 	}
-	if it.where == active {
-		heap.Remove(&q.active, it.index)
-	} else {
-		heap.Remove(&q.timed, it.index)
-	}
+	heap.Remove(q.heap(it), it.index)
 	it.index = -1
+}
+
+// heap is where an item is.
+func (q *queue) heap(it *item) heap.Interface {
+	switch {
+	case it.where == active:
+		return &q.active
+	case it.where == backing && !it.failed:
+		return &q.resting
+	}
+	return &q.timed
 }
 
 // pop takes the most important pod, or nil. If nothing else is to be done, the
@@ -115,8 +124,8 @@ func (q *queue) pop() *item {
 	if len(q.active) > 0 {
 		return heap.Pop(&q.active).(*item)
 	}
-	if len(q.timed) > 0 && q.timed[0].where == backing && !q.timed[0].failed {
-		return heap.Pop(&q.timed).(*item)
+	if len(q.resting) > 0 {
+		return heap.Pop(&q.resting).(*item)
 	}
 	return nil
 }
@@ -134,8 +143,9 @@ func (q *queue) pause(attempts int) time.Duration {
 
 // wait parks a pod that fits nowhere until something happens that may help.
 func (q *queue) wait(it *item, fail *Failure, now time.Time) {
-	q.park(it, waiting, now.Add(mostWait))
+	q.unlink(it)
 	it.notBefore, it.failed = now.Add(q.pause(it.attempts)), false
+	q.park(it, waiting, now.Add(mostWait))
 	key := it.pod.like()
 	if key == "" {
 		key = string(it.pod.UID)
@@ -158,6 +168,7 @@ func (q *queue) wait(it *item, fail *Failure, now time.Time) {
 
 // retry brings a pod back after a failure that is not its own.
 func (q *queue) retry(it *item, now time.Time) {
+	q.unlink(it)
 	it.failed = true
 	q.park(it, backing, now.Add(q.pause(it.attempts)))
 }
@@ -222,14 +233,18 @@ func (q *queue) remove(uid types.UID) {
 // fire brings back the pods whose time has come, and says how long the next
 // one's takes.
 func (q *queue) fire(now time.Time) time.Duration {
-	for len(q.timed) > 0 {
-		it := q.timed[0]
-		if d := it.until.Sub(now); d > 0 {
-			return d
+	next := time.Hour
+	for _, h := range []*byTime{&q.resting, &q.timed} {
+		for len(*h) > 0 {
+			it := (*h)[0]
+			if d := it.until.Sub(now); d > 0 {
+				next = min(next, d)
+				break
+			}
+			q.activate(it)
 		}
-		q.activate(it)
 	}
-	return time.Hour
+	return next
 }
 
 type byPriority []*item
