@@ -134,3 +134,66 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkPreempt measures decisions on a full cluster: a pod fits nowhere,
+// victims are found, leave, and the pod comes. Fifty at a time wait
+// for theirs to leave.
+func BenchmarkPreempt(b *testing.B) {
+	const pods = 2000
+	var spent time.Duration
+	for range b.N {
+		b.StopTimer()
+		s := benchState(b, &workload{})
+		low := pod(b, "", `{containers: [{name: c, resources: {requests: {cpu: 900m, memory: 500Mi}}}]}`)
+		for i := range 20000 {
+			p := *low
+			p.UID = types.UID(fmt.Sprintf("low%d", i))
+			s.AddPod(sched.NewPod(&p), fmt.Sprintf("n%d", i%5000))
+		}
+		high := pod(b, "", `{priority: 10, containers: [{name: c, resources: {requests: {cpu: "3", memory: 500Mi}}}]}`)
+		p := placer(1)
+		p.Percent = 0
+		type waiting struct {
+			pod  *sched.Pod
+			plan *sched.Plan
+		}
+		var line []waiting
+		come := func() {
+			for _, v := range line[0].plan.Victims {
+				s.RemovePod(v.UID)
+			}
+			c, fail := p.Place(line[0].pod, s)
+			if fail != nil || c.Node != line[0].plan.Node {
+				b.Fatalf("the room is gone: %v", fail)
+			}
+			s.Nominate(line[0].pod, "")
+			s.AddPod(line[0].pod, c.Name)
+			line = line[1:]
+		}
+		b.StartTimer()
+		began := time.Now()
+		for i := range pods {
+			one := *high
+			one.UID = types.UID(fmt.Sprintf("high%d", i))
+			next := sched.NewPod(&one)
+			_, fail := p.Place(next, s)
+			if fail == nil {
+				b.Fatal("there is room")
+			}
+			plan := p.Preempt(next, s, sched.DefaultPreemption, fail)
+			if plan == nil {
+				b.Fatal(fail)
+			}
+			s.Nominate(next, plan.Node.Name)
+			line = append(line, waiting{next, plan})
+			if len(line) > 50 {
+				come()
+			}
+		}
+		for len(line) > 0 {
+			come()
+		}
+		spent += time.Since(began)
+	}
+	b.ReportMetric(float64(pods*b.N)/spent.Seconds(), "pods/s")
+}
