@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -36,7 +37,8 @@ type Placer struct {
 	fit    []*Node
 	total  []int64
 	part   []int64
-	seen   map[string]bool
+	seen   map[uint64]bool // hashes
+	hash   maphash.Seed
 	sheets map[string]*sheet
 }
 

@@ -1,6 +1,9 @@
 package sched
 
-import "slices"
+import (
+	"hash/maphash"
+	"slices"
+)
 
 // A sheet is what was worked out for pods that are alike, for every node. It
 // is brought up to date by the state's log before each use, so that a decision
@@ -43,7 +46,7 @@ type ruling struct {
 // How many kinds of pods are remembered as seen, and how many sheets are kept.
 const (
 	mostSeen   = 4096
-	mostSheets = 32
+	mostSheets = 16
 )
 
 // sheet returns the sheet for pods like this one, up to date; nil if it should
@@ -61,11 +64,7 @@ func (p *Placer) sheet(pod *Pod, s *State) *sheet {
 			return sh
 		}
 		delete(p.sheets, key)
-	} else if !p.seen[key] {
-		if p.seen == nil || len(p.seen) >= mostSeen {
-			p.seen = map[string]bool{}
-		}
-		p.seen[key] = true
+	} else if p.isNew(key) {
 		return nil
 	}
 	asks, only, none, fail := p.ask(pod, s)
@@ -84,10 +83,24 @@ func (p *Placer) sheet(pod *Pod, s *State) *sheet {
 	return sh
 }
 
+// isNew says whether it is asked about a kind of pod for the first time.
+func (p *Placer) isNew(key string) bool {
+	if p.seen == nil {
+		p.hash = maphash.MakeSeed()
+	}
+	if p.seen == nil || len(p.seen) >= mostSeen {
+		p.seen = map[uint64]bool{}
+	}
+	h := maphash.String(p.hash, key)
+	known := p.seen[h]
+	p.seen[h] = true
+	return !known
+}
+
 func (p *Placer) dropOldest() {
 	var oldest string
 	for key, sh := range p.sheets {
-		if oldest == "" || sh.at < p.sheets[oldest].at {
+		if old := p.sheets[oldest]; old == nil || sh.at < old.at || sh.at == old.at && key < oldest {
 			oldest = key
 		}
 	}

@@ -64,6 +64,8 @@ type Group struct {
 	Leaving   bool
 	Terms     *Terms
 	On        map[*Node]int
+
+	key string
 }
 
 // Domains are the parts into which a topology key divides the nodes.
@@ -260,13 +262,14 @@ func (s *State) AddPod(p *Pod, name string) {
 	}
 	g := of[p.group]
 	if g == nil {
-		g = &Group{Namespace: p.Namespace, Labels: p.Labels, Leaving: p.DeletionTimestamp != nil, Terms: p.Terms(), On: map[*Node]int{}}
+		g = &Group{Namespace: p.Namespace, Labels: p.Labels, Leaving: p.DeletionTimestamp != nil, Terms: p.Terms(), On: map[*Node]int{}, key: p.group}
 		of[p.group] = g
 		if !g.Terms.Empty() {
 			s.affine[g] = true
 		}
 	}
-	p.terms = g.Terms
+	p.terms, p.group = g.Terms, g.key // one copy for all
+	p.shape, p.shaped = "", false
 	g.On[n]++
 	s.priorities[p.Priority]++
 	s.Volumes.use(p, 1)

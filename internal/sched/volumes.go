@@ -1,6 +1,9 @@
 package sched
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -75,9 +78,9 @@ func Bound(c *corev1.PersistentVolumeClaim) bool {
 	return c.Spec.VolumeName != "" && (c.Annotations[volume.AnnBindCompleted] != "" || c.Status.Phase == corev1.ClaimBound)
 }
 
-// Match returns the smallest volume that a claim could have on a node, or nil.
-// Those in not are left out.
-func (v *Volumes) Match(c *corev1.PersistentVolumeClaim, n *corev1.Node, not map[string]bool) (best *corev1.PersistentVolume) {
+// Candidates returns the volumes that a claim could have as far as it is not
+// about nodes: one that is meant for it, or the smallest first.
+func (v *Volumes) Candidates(c *corev1.PersistentVolumeClaim) (out []*corev1.PersistentVolume) {
 	sel := labels.Everything()
 	if c.Spec.Selector != nil {
 		var err error
@@ -88,34 +91,31 @@ func (v *Volumes) Match(c *corev1.PersistentVolumeClaim, n *corev1.Node, not map
 	want := c.Spec.Resources.Requests[corev1.ResourceStorage]
 	key := ObjectKey(c.Namespace, c.Name)
 	for name, pv := range v.Volumes {
-		if not[name] || pv.DeletionTimestamp != nil || v.taken[name] != "" && v.taken[name] != key {
+		if pv.DeletionTimestamp != nil || v.taken[name] != "" && v.taken[name] != key || c.Spec.VolumeName != "" && c.Spec.VolumeName != name {
 			continue
 		}
-		mine := pv.Spec.ClaimRef != nil && pv.Spec.ClaimRef.Namespace == c.Namespace && pv.Spec.ClaimRef.Name == c.Name &&
-			(pv.Spec.ClaimRef.UID == "" || pv.Spec.ClaimRef.UID == c.UID)
-		if c.Spec.VolumeName != "" && c.Spec.VolumeName != name || pv.Spec.ClaimRef != nil && !mine {
-			continue
-		}
+		ref := pv.Spec.ClaimRef
+		mine := ref != nil && ref.Namespace == c.Namespace && ref.Name == c.Name && (ref.UID == "" || ref.UID == c.UID)
 		size := pv.Spec.Capacity[corev1.ResourceStorage]
-		if size.Cmp(want) < 0 || volume.CheckVolumeModeMismatches(&c.Spec, &pv.Spec) || volume.CheckNodeAffinity(pv, n.Labels) != nil {
-			continue
-		}
-		if !mine && (pv.Status.Phase != corev1.VolumeAvailable || !sel.Matches(labels.Set(pv.Labels)) || !volume.CheckAccessModes(c, pv) ||
-			volume.GetPersistentVolumeClass(pv) != volume.GetPersistentVolumeClaimClass(c) || !sameText(pv.Spec.VolumeAttributesClassName, c.Spec.VolumeAttributesClassName)) {
+		if ref != nil && !mine || size.Cmp(want) < 0 || volume.CheckVolumeModeMismatches(&c.Spec, &pv.Spec) {
 			continue
 		}
 		if mine {
-			return pv
+			return []*corev1.PersistentVolume{pv}
 		}
-		if best != nil {
-			have := best.Spec.Capacity[corev1.ResourceStorage]
-			if d := size.Cmp(have); d > 0 || d == 0 && name > best.Name {
-				continue
-			}
+		if pv.Status.Phase == corev1.VolumeAvailable && sel.Matches(labels.Set(pv.Labels)) && volume.CheckAccessModes(c, pv) &&
+			volume.GetPersistentVolumeClass(pv) == volume.GetPersistentVolumeClaimClass(c) && sameText(pv.Spec.VolumeAttributesClassName, c.Spec.VolumeAttributesClassName) {
+			out = append(out, pv)
 		}
-		best = pv
 	}
-	return best
+	slices.SortFunc(out, func(a, b *corev1.PersistentVolume) int {
+		x, y := a.Spec.Capacity[corev1.ResourceStorage], b.Spec.Capacity[corev1.ResourceStorage]
+		if d := x.Cmp(y); d != 0 {
+			return d
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return out
 }
 
 func sameText(a, b *string) bool {

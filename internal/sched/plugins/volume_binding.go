@@ -86,6 +86,67 @@ type binding struct {
 	open  []*corev1.PersistentVolumeClaim // those that wait for a node
 	match map[string]string               // claims by the volume that was promised
 	make  []*corev1.PersistentVolumeClaim // those whose volume is to be made
+
+	choices map[*corev1.PersistentVolumeClaim]*choice
+}
+
+// A choice is the volumes that one claim could have, in order of preference:
+// those of single hosts by their names, so that no node asks for all.
+type choice struct {
+	byHost map[string][]*corev1.PersistentVolume
+	rest   []*corev1.PersistentVolume
+	rank   map[string]int
+}
+
+func (b *binding) choice(c *corev1.PersistentVolumeClaim) *choice {
+	if k := b.choices[c]; k != nil {
+		return k
+	}
+	k := &choice{byHost: map[string][]*corev1.PersistentVolume{}, rank: map[string]int{}}
+	for i, pv := range b.s.Volumes.Candidates(c) {
+		k.rank[pv.Name] = i
+		if hosts := hostsOf(pv); hosts != nil {
+			for _, host := range hosts {
+				k.byHost[host] = append(k.byHost[host], pv)
+			}
+		} else {
+			k.rest = append(k.rest, pv)
+		}
+	}
+	if b.choices == nil {
+		b.choices = map[*corev1.PersistentVolumeClaim]*choice{}
+	}
+	b.choices[c] = k
+	return k
+}
+
+// on is the best volume on a node that is not used yet, or nil.
+func (k *choice) on(n *sched.Node, used map[string]bool) (best *corev1.PersistentVolume) {
+	for _, all := range [][]*corev1.PersistentVolume{k.byHost[n.Labels[corev1.LabelHostname]], k.rest} {
+		for _, pv := range all {
+			if !used[pv.Name] && volume.CheckNodeAffinity(pv, n.Labels) == nil {
+				if best == nil || k.rank[pv.Name] < k.rank[best.Name] {
+					best = pv
+				}
+				break
+			}
+		}
+	}
+	return best
+}
+
+// hostsOf are the only hosts that have a volume, if that is how it says where it is.
+func hostsOf(pv *corev1.PersistentVolume) []string {
+	a := pv.Spec.NodeAffinity
+	if a == nil || a.Required == nil || len(a.Required.NodeSelectorTerms) != 1 {
+		return nil
+	}
+	for _, e := range a.Required.NodeSelectorTerms[0].MatchExpressions {
+		if e.Key == corev1.LabelHostname && e.Operator == corev1.NodeSelectorOpIn {
+			return e.Values
+		}
+	}
+	return nil
 }
 
 func (b *binding) take(pod *sched.Pod, name string) (refused string) {
@@ -152,7 +213,7 @@ func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolume
 			make = append(make, c)
 			continue
 		}
-		if pv := b.s.Volumes.Match(c, n.Node, used); pv != nil {
+		if pv := b.choice(c).on(n, used); pv != nil {
 			used[pv.Name] = true
 			match[pv.Name] = c
 			continue
