@@ -46,7 +46,7 @@ func (s *Scheduler) bind(ctx context.Context, p *profile, it *item, c *Choice) {
 func prepare(ctx context.Context, h api.Handler, c *Choice) error {
 	for _, check := range c.checks {
 		if check.PreBind != nil {
-			if err := check.PreBind(ctx, h, c.Node); err != nil {
+			if err := check.PreBind(ctx, h, c.Name); err != nil {
 				return err
 			}
 		}

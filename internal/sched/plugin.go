@@ -41,13 +41,13 @@ type Check struct {
 	Only    []string // the only nodes worth asking, by name
 
 	Fits      func(n *Node) Verdict
-	Score     func(n *Node) int64                                     // 0 to 100, more is better, unless Normalize makes it so
-	Normalize func(scores []int64)                                    // over the nodes that fit
-	With      func(p *Pod, n *Node)                                   // from now on as if p ran on n
-	Without   func(p *Pod, n *Node)                                   // from now on as if p did not run on n
-	Reserve   func(n *Node) error                                     // the pod is going to n; an error sends it back
-	Unreserve func(n *Node)                                           // it is not after all
-	PreBind   func(ctx context.Context, h api.Handler, n *Node) error // before the binding is written
+	Score     func(n *Node) int64                                      // 0 to 100, more is better, unless Normalize makes it so
+	Normalize func(scores []int64)                                     // over the nodes that fit
+	With      func(p *Pod, n *Node)                                    // from now on as if p ran on n
+	Without   func(p *Pod, n *Node)                                    // from now on as if p did not run on n
+	Reserve   func(n *Node) error                                      // the pod is going to n; an error sends it back
+	Unreserve func(n *Node)                                            // it is not after all
+	PreBind   func(ctx context.Context, h api.Handler, n string) error // before the binding is written, outside of the state
 }
 
 // A Verdict is what a plugin says of a node for a pod. The zero value means

@@ -187,9 +187,12 @@ type action struct {
 	waits bool // for others, perhaps for minutes
 }
 
-// batch is how many decisions are made in a row before the cluster's changes
-// are let in.
-const batch = 64
+// How many decisions are made in a row before the cluster's changes are let in,
+// and for how long at the most.
+const (
+	batch     = 64
+	batchTime = 5 * time.Millisecond
+)
 
 // next waits for pods and decides where they go.
 func (s *Scheduler) next(ctx context.Context) (acts []action, ok bool) {
@@ -200,7 +203,7 @@ func (s *Scheduler) next(ctx context.Context) (acts []action, ok bool) {
 			return nil, false
 		}
 		if s.synced == s.sources {
-			for len(acts) < batch {
+			for began := s.cfg.Now(); len(acts) < batch && s.cfg.Now().Sub(began) < batchTime; {
 				it := s.queue.pop()
 				if it == nil {
 					break

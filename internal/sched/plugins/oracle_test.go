@@ -605,3 +605,57 @@ func (w *world) best(p *corev1.Pod) (names []string) {
 	}
 	return names
 }
+
+// without is the world without some pods.
+func (w *world) without(gone []*corev1.Pod) *world {
+	out := *w
+	out.pods = slices.DeleteFunc(slices.Clone(w.pods), func(p *corev1.Pod) bool { return slices.Contains(gone, p) })
+	return &out
+}
+
+// victims are those that would have to leave a node for the pod to come; nil
+// if that does not help.
+func (w *world) victims(p *corev1.Pod, n *corev1.Node) (out []*corev1.Pod) {
+	for _, o := range w.on(n.Name) {
+		if *o.Spec.Priority < *p.Spec.Priority {
+			out = append(out, o)
+		}
+	}
+	if len(out) == 0 || !w.without(out).feasible(p, n) {
+		return nil
+	}
+	slices.SortFunc(out, func(a, b *corev1.Pod) int {
+		if *a.Spec.Priority != *b.Spec.Priority {
+			return int(*b.Spec.Priority - *a.Spec.Priority)
+		}
+		if d := a.Status.StartTime.Compare(b.Status.StartTime.Time); d != 0 {
+			return d
+		}
+		return strings.Compare(string(a.UID), string(b.UID))
+	})
+	for _, o := range slices.Clone(out) {
+		fewer := slices.DeleteFunc(slices.Clone(out), func(x *corev1.Pod) bool { return x == o })
+		if w.without(fewer).feasible(p, n) {
+			out = fewer
+		}
+	}
+	return out
+}
+
+// harm is what decides between nodes, the most important first; less is better.
+func harm(victims []*corev1.Pod) [4]int64 {
+	h := [4]int64{0, 0, int64(len(victims)), 0}
+	if len(victims) == 0 {
+		return h
+	}
+	h[0] = int64(*victims[0].Spec.Priority)
+	first := int64(math.MaxInt64)
+	for _, v := range victims {
+		h[1] += int64(*v.Spec.Priority) + math.MaxInt32 + 1
+		if *v.Spec.Priority == *victims[0].Spec.Priority {
+			first = min(first, v.Status.StartTime.Unix())
+		}
+	}
+	h[3] = -first
+	return h
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/sched"
@@ -118,22 +119,23 @@ func randomPod(t testing.TB, r *rand.Rand) *corev1.Pod {
 // and services come and go, and asks an independent computation each time.
 func TestOracle(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	cases, decisions, refusals := 400, 0, 0
+	cases, decisions, refusals, plans := 400, 0, 0, 0
 	if testing.Short() {
 		cases = 100
 	}
 	for i := range cases {
-		d, no := oracleRun(t, seed+uint64(i))
+		d, no, p := oracleRun(t, seed+uint64(i))
 		decisions += d
 		refusals += no
+		plans += p
 		if t.Failed() {
 			t.Fatalf("seed %d", seed+uint64(i))
 		}
 	}
-	t.Logf("%d clusters, %d decisions, %d of them that no node will do; first seed %d", cases, decisions, refusals, seed)
+	t.Logf("%d clusters, %d decisions, %d of them that no node will do, %d plans to make room; first seed %d", cases, decisions, refusals, plans, seed)
 }
 
-func oracleRun(t *testing.T, seed uint64) (decisions, refusals int) {
+func oracleRun(t *testing.T, seed uint64) (decisions, refusals, plans int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	w := &world{spaces: map[string]map[string]string{"d": {"team": "one"}, "e": {"team": "two"}}, services: map[string]map[string]map[string]string{}}
 	s := sched.NewState()
@@ -153,6 +155,8 @@ func oracleRun(t *testing.T, seed uint64) (decisions, refusals int) {
 		oracleChange(t, r, w, s, i)
 		p := kinds[r.IntN(len(kinds))].DeepCopy()
 		p.UID = types.UID(fmt.Sprint("p", i))
+		at := metav1.Unix(int64(1e9+r.IntN(10)), 0)
+		p.Status.StartTime = &at
 		if r.IntN(12) == 0 && len(w.nodes) > 0 { // it only is to come
 			p.Spec.NodeName = w.nodes[r.IntN(len(w.nodes))].Name
 			w.coming = append(w.coming, p)
@@ -179,6 +183,11 @@ func oracleRun(t *testing.T, seed uint64) (decisions, refusals int) {
 			if total < len(w.nodes) {
 				t.Errorf("decision %d: %q does not speak of all %d nodes", i, fail, len(w.nodes))
 			}
+			if near, _ := required(p); len(near) == 0 {
+				if oraclePreempt(t, w, p, placer.Preempt(sched.NewPod(p), s, sched.DefaultPreemption, fail)) {
+					plans++
+				}
+			}
 		default:
 			placed := p.DeepCopy()
 			placed.Spec.NodeName = c.Name
@@ -186,10 +195,39 @@ func oracleRun(t *testing.T, seed uint64) (decisions, refusals int) {
 			s.AddPod(sched.NewPod(placed), c.Name)
 		}
 		if t.Failed() {
-			return decisions, refusals
+			return decisions, refusals, plans
 		}
 	}
-	return decisions, refusals
+	return decisions, refusals, plans
+}
+
+// oraclePreempt checks a plan, or that there is none, against the oracle's.
+func oraclePreempt(t *testing.T, w *world, p *corev1.Pod, plan *sched.Plan) bool {
+	var least *[4]int64
+	for _, n := range w.nodes {
+		if v := w.victims(p, n); v != nil {
+			if h := harm(v); least == nil || slices.Compare(h[:], least[:]) < 0 {
+				least = &h
+			}
+		}
+	}
+	switch {
+	case plan == nil && least == nil:
+		return false
+	case plan == nil || least == nil:
+		t.Errorf("plan %+v, but the least harm is %v", plan, least)
+		return false
+	}
+	want := w.victims(p, w.node(plan.Node.Name))
+	var got []*corev1.Pod
+	for _, v := range plan.Victims {
+		got = append(got, v.Pod)
+	}
+	same := func(a, b *corev1.Pod) bool { return a.UID == b.UID }
+	if h := harm(want); !slices.EqualFunc(got, want, same) || h != *least {
+		t.Errorf("plan for node %s: %d victims do harm %v, but %v is possible", plan.Node.Name, len(got), h, *least)
+	}
+	return true
 }
 
 // oracleChange lets something happen to the cluster.

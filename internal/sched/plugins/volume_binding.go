@@ -272,7 +272,7 @@ func (b *binding) unreserve(*sched.Node) {
 
 // write binds volumes to claims, says for which node others are to be made, and
 // waits until all claims are bound.
-func (b *binding) write(ctx context.Context, h api.Handler, n *sched.Node) error {
+func (b *binding) write(ctx context.Context, h api.Handler, node string) error {
 	for _, c := range b.open {
 		for name, claim := range b.match {
 			if claim == c.Name {
@@ -291,9 +291,9 @@ func (b *binding) write(ctx context.Context, h api.Handler, n *sched.Node) error
 			return err
 		}
 		now = now.DeepCopy()
-		metav1.SetMetaDataAnnotation(&now.ObjectMeta, volume.AnnSelectedNode, n.Name)
+		metav1.SetMetaDataAnnotation(&now.ObjectMeta, volume.AnnSelectedNode, node)
 		if _, err := core.PersistentVolumeClaim.Update(ctx, h, now); err != nil {
-			return fmt.Errorf("choose node %s for claim %s: %w", n.Name, c.Name, err)
+			return fmt.Errorf("choose node %s for claim %s: %w", node, c.Name, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.wait)
@@ -302,7 +302,7 @@ func (b *binding) write(ctx context.Context, h api.Handler, n *sched.Node) error
 	slices.SortFunc(open, func(x, y *corev1.PersistentVolumeClaim) int { return cmp.Compare(x.Name, y.Name) })
 	for _, c := range open {
 		provisioned := slices.Contains(b.make, c)
-		if err := untilBound(ctx, h, c, n.Name, provisioned); err != nil {
+		if err := untilBound(ctx, h, c, node, provisioned); err != nil {
 			return err
 		}
 	}
