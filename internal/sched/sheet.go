@@ -270,7 +270,9 @@ func (sh *sheet) update(s *State) bool {
 
 // best is the best node for a pod of the sheet's kind, or nil.
 func (sh *sheet) best(p *Placer, pod *Pod, s *State) *Node {
-	if sh.ranked {
+	// Scores that are scaled over the nodes that fit are others if nodes fall out
+	// because of who is to come there.
+	if sh.ranked && !(sh.varied && len(s.nominated) > 0) {
 		return sh.ranks.best(p, func(i int32) bool {
 			n := s.Nodes[i]
 			return len(n.nominated) == 0 || crowded(sh.asks, pod, n).OK()
