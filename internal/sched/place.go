@@ -37,7 +37,7 @@ type Placer struct {
 	fit    []*Node
 	total  []int64
 	part   []int64
-	seen   map[uint64]bool // hashes
+	seen   map[uint64]uint64 // the layout in which a kind of pod, by its hash, was seen last
 	hash   maphash.Seed
 	sheets map[string]*sheet
 }

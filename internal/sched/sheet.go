@@ -64,7 +64,8 @@ func (p *Placer) sheet(pod *Pod, s *State) *sheet {
 			return sh
 		}
 		delete(p.sheets, key)
-	} else if p.isNew(key) {
+	}
+	if p.isNew(key, s.layout) {
 		return nil
 	}
 	asks, only, none, fail := p.ask(pod, s)
@@ -83,18 +84,19 @@ func (p *Placer) sheet(pod *Pod, s *State) *sheet {
 	return sh
 }
 
-// isNew says whether it is asked about a kind of pod for the first time.
-func (p *Placer) isNew(key string) bool {
+// isNew says whether it is asked about a kind of pod for the first time in this
+// layout: while nodes come one after the other, nothing is worked out for all.
+func (p *Placer) isNew(key string, layout uint64) bool {
 	if p.seen == nil {
 		p.hash = maphash.MakeSeed()
 	}
 	if p.seen == nil || len(p.seen) >= mostSeen {
-		p.seen = map[uint64]bool{}
+		p.seen = map[uint64]uint64{}
 	}
 	h := maphash.String(p.hash, key)
-	known := p.seen[h]
-	p.seen[h] = true
-	return !known
+	at, known := p.seen[h]
+	p.seen[h] = layout
+	return !known || at != layout
 }
 
 func (p *Placer) dropOldest() {
@@ -234,6 +236,12 @@ func (sh *sheet) update(s *State) bool {
 		return false
 	}
 	for _, m := range moves {
+		if m.pod == nil {
+			if m.taints && len(sh.far) > 0 { // they may say which nodes take part in spreading
+				return false
+			}
+			continue
+		}
 		for _, use := range sh.none {
 			if use.Matters != nil && use.Matters(sh.pod, s, m.pod) {
 				return false
@@ -241,9 +249,11 @@ func (sh *sheet) update(s *State) bool {
 		}
 	}
 	for i, m := range moves {
-		if m.came {
+		switch {
+		case m.pod == nil:
+		case m.came:
 			with(sh.asks, m.pod, m.node)
-		} else {
+		default:
 			without(sh.asks, m.pod, m.node)
 		}
 		if i+1 < len(moves) && moves[i+1].node == m.node {

@@ -15,8 +15,9 @@ import (
 // not safe for use by several goroutines.
 //
 // What was worked out from it once is kept up to date by what changed since:
-// [State.AddPod] and [State.RemovePod] write a log, and what touches nodes or
-// namespaces starts a new layout, on which nothing of the old is of use.
+// pods that come and go and nodes that have more or less to give are written to a
+// log; other nodes, other labels or namespaces start a new layout, on which
+// nothing of the old is of use.
 type State struct {
 	Nodes   []*Node // those that exist; a node's Index is its place
 	Volumes Volumes
@@ -74,11 +75,13 @@ type Domains struct {
 	Count int
 }
 
-// A move is a pod that came to a node, or left it.
+// A move is a pod that came to a node, or left it; without a pod, the node
+// itself has changed.
 type move struct {
-	pod  *Pod
-	node *Node
-	came bool
+	pod    *Pod
+	node   *Node
+	came   bool
+	taints bool
 }
 
 // mostMoves is how many moves are remembered for those that lag behind.
@@ -198,9 +201,14 @@ func (s *State) SetNode(node *corev1.Node) (what Event) {
 		s.setImages(n, node.Status.Images)
 		what |= NodeImages
 	}
-	if what != 0 {
-		n.version++
+	if what == 0 {
+		return what
+	}
+	n.version++
+	if what&(NodeAdded|NodeLabels|NodeImages) != 0 {
 		s.relayout()
+	} else {
+		s.record(move{node: n, taints: what&NodeTaints != 0})
 	}
 	return what
 }
@@ -273,7 +281,7 @@ func (s *State) AddPod(p *Pod, name string) {
 	g.On[n]++
 	s.priorities[p.Priority]++
 	s.Volumes.use(p, 1)
-	s.record(move{p, n, true})
+	s.record(move{pod: p, node: n, came: true})
 }
 
 // RemovePod counts a pod out, and returns it if it was there.
@@ -300,7 +308,7 @@ func (s *State) RemovePod(uid types.UID) *Pod {
 		delete(s.priorities, p.Priority)
 	}
 	s.Volumes.use(p, -1)
-	s.record(move{p, n, false})
+	s.record(move{pod: p, node: n})
 	s.tidy(n)
 	p.node = nil
 	return p

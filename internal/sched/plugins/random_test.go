@@ -237,7 +237,7 @@ func oraclePreempt(t *testing.T, w *world, p *corev1.Pod, plan *sched.Plan) bool
 
 // oracleChange lets something happen to the cluster.
 func oracleChange(t *testing.T, r *rand.Rand, w *world, s *sched.State, i int) {
-	switch r.IntN(12) {
+	switch r.IntN(14) {
 	case 0, 1: // a pod goes
 		if len(w.pods) > 0 {
 			k := r.IntN(len(w.pods))
@@ -286,6 +286,16 @@ func oracleChange(t *testing.T, r *rand.Rand, w *world, s *sched.State, i int) {
 		if delete(w.services["d"], name); sel != nil {
 			w.services["d"][name] = sel
 		}
+	case 8, 9: // a node's taints or its size change
+		k := r.IntN(len(w.nodes))
+		n, other := w.nodes[k].DeepCopy(), randomNode(t, r, 0)
+		if r.IntN(2) == 0 {
+			n.Spec = other.Spec
+		} else {
+			n.Status.Allocatable = other.Status.Allocatable
+		}
+		w.nodes[k] = n
+		s.SetNode(n)
 	case 7: // one that was to come does not
 		if len(w.coming) > 0 {
 			s.Nominate(sched.NewPod(w.coming[0]), "")
