@@ -33,12 +33,14 @@ func (s *Scheduler) bind(ctx context.Context, p *profile, it *item, c *Choice) {
 		s.queue.remove(pod.UID)
 		unreserve(c) // it is written: what was promised is had
 		s.mu.Unlock()
+		s.metrics.ended(p.name, scheduled, it)
 		p.events.Eventf(pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, node)
 		return
 	}
 	if ctx.Err() != nil {
 		return
 	}
+	s.metrics.ended(p.name, failed, it)
 	s.cfg.Log.Warn("bind", "namespace", pod.Namespace, "pod", pod.Name, "node", node, "err", err)
 	s.unbind(ctx, p, it, c, err)
 }

@@ -20,6 +20,8 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *profile, it *item, fail *Fa
 	}
 	before := s.state.Nominated(it.pod.UID)
 	plan := p.Preempt(it.pod, s.state, *p.preempt, fail)
+	s.metrics.made(plan)
+	s.metrics.ended(p.name, unschedulable, it)
 	message := fail.String()
 	pod := it.pod.Pod
 	if plan == nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -24,7 +25,7 @@ import (
 )
 
 // startWith is start with a KubeSchedulerConfiguration.
-func startWith(t *testing.T, seed uint64, config string) *rig {
+func startWith(t *testing.T, seed uint64, config string, metrics ...prometheus.Registerer) *rig {
 	t.Helper()
 	c, err := sched.Load([]byte(configHead+config), plugins.All)
 	if err != nil {
@@ -36,6 +37,9 @@ func startWith(t *testing.T, seed uint64, config string) *rig {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	c.Seed, c.Events = seed, record.New(core.Event, s, "default-scheduler", "", nil, nil)
+	if len(metrics) > 0 {
+		c.Register = metrics[0]
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { c.Events.Run(ctx) })
 	wg.Go(func() { _ = sched.Run(ctx, s, c) })
@@ -191,4 +195,86 @@ func TestNominationIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.on("high", "a")
+}
+
+// metric returns the value of a counter or gauge, or the count of a histogram.
+func metric(t *testing.T, reg *prometheus.Registry, name string, labels ...string) float64 {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.Metric {
+			has := map[string]string{}
+			for _, l := range m.Label {
+				has[l.GetName()] = l.GetValue()
+			}
+			all := true
+			for i := 0; i < len(labels); i += 2 {
+				all = all && has[labels[i]] == labels[i+1]
+			}
+			if !all {
+				continue
+			}
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return 0
+}
+
+// TestOnlyWhatHelpsBringsBack follows a pod that a taint keeps out through
+// changes that do not matter to it, to the one that does.
+func TestOnlyWhatHelpsBringsBack(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	r := startWith(t, 1, "", reg)
+	tries := func(result string) float64 {
+		return metric(t, reg, "scheduler_schedule_attempts_total", "profile", "default-scheduler", "result", result)
+	}
+	tainted := func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}} }
+	r.node("a", "4", "4Gi", tainted)
+	r.pod("out", "100m", "10Mi")
+	r.refused("out", "0/1 nodes are available: 1 node(s) had untolerated taint(s). preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
+	r.pod("held", "", "", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/wait"}} })
+	change := func(what func(*corev1.Node)) {
+		t.Helper()
+		n, err := core.Node.Get(r.ctx, r.h, "", "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = n.DeepCopy()
+		what(n)
+		if _, err := core.Node.Update(r.ctx, r.h, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tolerates := func(p *corev1.Pod) { p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}} }
+	// Each change is followed by a pod that needs it: once that is placed, the
+	// scheduler has seen the change.
+	change(func(n *corev1.Node) { n.Labels["one"] = "yes" })
+	r.pod("probe1", "100m", "10Mi", tolerates, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"one": "yes"} })
+	r.on("probe1", "a")
+	change(func(n *corev1.Node) { n.Labels["two"], n.Spec.Taints[0].Value = "yes", "other" })
+	r.pod("probe2", "100m", "10Mi", tolerates, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"two": "yes"} })
+	r.on("probe2", "a")
+	none := int64(0)
+	if err := core.Pod.Delete(r.ctx, r.h, "default", "probe1", api.Options{GracePeriod: &none}); err != nil {
+		t.Fatal(err)
+	}
+	r.node("b", "4", "4Gi", tainted)
+	r.pod("probe3", "100m", "10Mi", tolerates, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "b"} })
+	r.on("probe3", "b")
+	if n := tries("unschedulable"); n != 1 {
+		t.Errorf("%v attempts failed, want 1", n)
+	}
+	for queue, want := range map[string]float64{"unschedulable": 1, "gated": 1, "active": 0, "backoff": 0} {
+		if n := metric(t, reg, "scheduler_pending_pods", "queue", queue); n != want {
+			t.Errorf("%v pods are %s, want %v", n, queue, want)
+		}
+	}
+	change(func(n *corev1.Node) { n.Spec.Taints = nil })
+	r.on("out", "a")
 }

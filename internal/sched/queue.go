@@ -31,6 +31,8 @@ const (
 type item struct {
 	pod       *Pod
 	attempts  int
+	since     time.Time // when it was first seen
+	tried     time.Time // when the last began
 	order     int64     // of arrival in active
 	until     time.Time // end of the pause, or of the longest wait
 	notBefore time.Time // earliest time of the next attempt

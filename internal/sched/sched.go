@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -43,6 +44,8 @@ type Config struct {
 	Seed     uint64 // of what chance decides; of the clock if 0
 	Percent  int    // see [Placer]
 	Flying   int    // bindings that may be on their way at once; 128 if 0
+
+	Register prometheus.Registerer // takes the metrics; none are kept if nil
 
 	FirstPause, MostPause time.Duration // after failed attempts; 1 s and 10 s if 0
 }
@@ -68,10 +71,12 @@ type Scheduler struct {
 	queue    *queue
 	profiles map[string]*profile
 	bound    map[types.UID]bool // promised a node, and the watch has not shown it yet
+	gated    map[types.UID]bool // pods of ours that somebody holds back
 	synced   int                // kinds read once
 	sources  int                // kinds that are followed
 	work     *sync.Cond         // there may be something to do
 	ended    bool
+	metrics  *metrics
 
 	flying chan struct{}
 	wg     sync.WaitGroup
@@ -79,6 +84,7 @@ type Scheduler struct {
 
 type profile struct {
 	Placer
+	name    string
 	preempt *Preemption
 	events  *record.Recorder
 }
@@ -111,15 +117,16 @@ func New(h api.Handler, cfg Config) *Scheduler {
 	}
 	s := &Scheduler{
 		h: h, cfg: cfg, state: NewState(), queue: newQueue(cfg.FirstPause, cfg.MostPause), profiles: map[string]*profile{},
-		bound: map[types.UID]bool{}, flying: make(chan struct{}, cfg.Flying),
+		bound: map[types.UID]bool{}, gated: map[types.UID]bool{}, flying: make(chan struct{}, cfg.Flying),
 	}
 	for i, p := range cfg.Profiles {
 		s.profiles[p.Name] = &profile{
-			Placer:  Placer{Uses: p.Uses, Rand: rand.New(rand.NewPCG(cfg.Seed, uint64(i))), Percent: p.Percent},
-			preempt: p.Preempt, events: cfg.Events.From(p.Name),
+			Placer: Placer{Uses: p.Uses, Rand: rand.New(rand.NewPCG(cfg.Seed, uint64(i))), Percent: p.Percent},
+			name:   p.Name, preempt: p.Preempt, events: cfg.Events.From(p.Name),
 		}
 	}
 	s.work = sync.NewCond(&s.mu)
+	s.metrics = newMetrics(cfg.Register, s)
 	return s
 }
 
@@ -221,8 +228,10 @@ func (s *Scheduler) next(ctx context.Context) (acts []action, ok bool) {
 // decide places one pod.
 func (s *Scheduler) decide(ctx context.Context, it *item) action {
 	it.attempts++
+	it.tried = s.cfg.Now()
 	p := s.profiles[it.pod.Spec.SchedulerName]
 	choice, fail := p.Place(it.pod, s.state)
+	s.metrics.decided(it.tried)
 	if fail != nil {
 		return s.makeRoom(ctx, p, it, fail)
 	}
@@ -249,6 +258,11 @@ func (s *Scheduler) decide(ctx context.Context, it *item) action {
 
 // keep puts a pod aside that fits nowhere, and tells its user.
 func (s *Scheduler) keep(ctx context.Context, p *profile, it *item, fail *Failure) action {
+	result := unschedulable
+	if fail.Error != "" {
+		result = failed
+	}
+	s.metrics.ended(p.name, result, it)
 	message := fail.String()
 	s.queue.wait(it, fail, s.cfg.Now())
 	pod := it.pod.Pod

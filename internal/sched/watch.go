@@ -165,6 +165,7 @@ func (s *Scheduler) wake(c *Change) {
 func (s *Scheduler) sawPods(c api.Change[*corev1.Pod]) {
 	switch {
 	case c.Reset:
+		clear(s.gated)
 		have := map[types.UID]bool{}
 		for _, p := range c.All {
 			have[p.UID] = true
@@ -199,6 +200,7 @@ func (s *Scheduler) forget(uid types.UID) {
 		}
 	}
 	delete(s.bound, uid)
+	delete(s.gated, uid)
 	delete(s.state.leaving, uid)
 	if p := s.state.RemovePod(uid); p != nil {
 		s.wake(&Change{What: PodGone, Pod: p})
@@ -214,6 +216,11 @@ func (s *Scheduler) sawPod(p *corev1.Pod) {
 		s.sawWaiting(p)
 	default:
 		s.forget(p.UID)
+	}
+	if len(p.Spec.SchedulingGates) > 0 && p.DeletionTimestamp == nil && s.profiles[p.Spec.SchedulerName] != nil {
+		s.gated[p.UID] = true
+	} else {
+		delete(s.gated, p.UID)
 	}
 }
 
@@ -258,6 +265,7 @@ func (s *Scheduler) sawWaiting(p *corev1.Pod) {
 	it := s.queue.items[p.UID]
 	if it == nil {
 		it = s.queue.add(NewPod(p))
+		it.since = s.cfg.Now()
 		s.state.Nominate(it.pod, p.Status.NominatedNodeName)
 		return
 	}

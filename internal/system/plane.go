@@ -189,6 +189,7 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 		p.scheduler.Store(true)
 		c := s.placing
 		c.Log, c.Now, c.Seed, c.Events = s.Log, s.now, s.SchedulerSeed, events("default-scheduler", "")
+		c.Register = p.metrics
 		return sched.Run(ctx, sch, c)
 	})
 }
