@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/component-helpers/storage/volume"
+	schedhelpers "k8s.io/component-helpers/scheduling/corev1"
 )
 
 // Volumes are the claims and volumes of the cluster, which pods use them, and
@@ -73,9 +73,57 @@ func (v *Volumes) Users(namespace, claim string) map[types.UID]*Pod {
 	return v.users[ObjectKey(namespace, claim)]
 }
 
+// Annotations of claims and volumes that their controllers know.
+const (
+	BindCompleted     = "pv.kubernetes.io/bind-completed"      // the claim has its volume
+	BoundByController = "pv.kubernetes.io/bound-by-controller" // nobody asked for that very volume
+	SelectedNode      = "volume.kubernetes.io/selected-node"   // the node that a volume is to be made for
+	NoProvisioner     = "kubernetes.io/no-provisioner"         // of classes whose volumes somebody makes by hand
+)
+
+// ClaimClass is the name of a claim's storage class.
+func ClaimClass(c *corev1.PersistentVolumeClaim) string {
+	return classOf(c.Annotations, c.Spec.StorageClassName)
+}
+
+func classOf(annotations map[string]string, class *string) string {
+	if old, ok := annotations[corev1.BetaStorageClassAnnotation]; ok {
+		return old
+	}
+	if class == nil {
+		return ""
+	}
+	return *class
+}
+
+// Reaches says whether a volume can be used on a node.
+func Reaches(pv *corev1.PersistentVolume, n *corev1.Node) bool {
+	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
+		return true
+	}
+	ok, err := schedhelpers.MatchNodeSelectorTerms(n, pv.Spec.NodeAffinity.Required)
+	return ok && err == nil
+}
+
+func modeOf(m *corev1.PersistentVolumeMode) corev1.PersistentVolumeMode {
+	if m == nil {
+		return corev1.PersistentVolumeFilesystem
+	}
+	return *m
+}
+
+func hasModes(pv *corev1.PersistentVolume, c *corev1.PersistentVolumeClaim) bool {
+	for _, m := range c.Spec.AccessModes {
+		if !slices.Contains(pv.Spec.AccessModes, m) {
+			return false
+		}
+	}
+	return true
+}
+
 // Bound says whether a claim has its volume.
 func Bound(c *corev1.PersistentVolumeClaim) bool {
-	return c.Spec.VolumeName != "" && (c.Annotations[volume.AnnBindCompleted] != "" || c.Status.Phase == corev1.ClaimBound)
+	return c.Spec.VolumeName != "" && (c.Annotations[BindCompleted] != "" || c.Status.Phase == corev1.ClaimBound)
 }
 
 // Candidates returns the volumes that a claim could have as far as it is not
@@ -97,14 +145,14 @@ func (v *Volumes) Candidates(c *corev1.PersistentVolumeClaim) (out []*corev1.Per
 		ref := pv.Spec.ClaimRef
 		mine := ref != nil && ref.Namespace == c.Namespace && ref.Name == c.Name && (ref.UID == "" || ref.UID == c.UID)
 		size := pv.Spec.Capacity[corev1.ResourceStorage]
-		if ref != nil && !mine || size.Cmp(want) < 0 || volume.CheckVolumeModeMismatches(&c.Spec, &pv.Spec) {
+		if ref != nil && !mine || size.Cmp(want) < 0 || modeOf(c.Spec.VolumeMode) != modeOf(pv.Spec.VolumeMode) {
 			continue
 		}
 		if mine {
 			return []*corev1.PersistentVolume{pv}
 		}
-		if pv.Status.Phase == corev1.VolumeAvailable && sel.Matches(labels.Set(pv.Labels)) && volume.CheckAccessModes(c, pv) &&
-			volume.GetPersistentVolumeClass(pv) == volume.GetPersistentVolumeClaimClass(c) && sameText(pv.Spec.VolumeAttributesClassName, c.Spec.VolumeAttributesClassName) {
+		if pv.Status.Phase == corev1.VolumeAvailable && sel.Matches(labels.Set(pv.Labels)) && hasModes(pv, c) &&
+			classOf(pv.Annotations, &pv.Spec.StorageClassName) == ClaimClass(c) && sameText(pv.Spec.VolumeAttributesClassName, c.Spec.VolumeAttributesClassName) {
 			out = append(out, pv)
 		}
 	}

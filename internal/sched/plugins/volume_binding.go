@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/component-helpers/storage/volume"
 	schedv1 "k8s.io/kube-scheduler/config/v1"
 
 	"proa/internal/api"
@@ -124,7 +123,7 @@ func (b *binding) choice(c *corev1.PersistentVolumeClaim) *choice {
 func (k *choice) on(n *sched.Node, used map[string]bool) (best *corev1.PersistentVolume) {
 	for _, all := range [][]*corev1.PersistentVolume{k.byHost[n.Labels[corev1.LabelHostname]], k.rest} {
 		for _, pv := range all {
-			if !used[pv.Name] && volume.CheckNodeAffinity(pv, n.Labels) == nil {
+			if !used[pv.Name] && sched.Reaches(pv, n.Node) {
 				if best == nil || k.rank[pv.Name] < k.rank[best.Name] {
 					best = pv
 				}
@@ -170,7 +169,7 @@ func (b *binding) take(pod *sched.Pod, name string) (refused string) {
 		}
 		return ""
 	}
-	class := volume.GetPersistentVolumeClaimClass(c)
+	class := sched.ClaimClass(c)
 	sc := b.s.Volumes.Classes[class]
 	switch {
 	case class != "" && sc == nil:
@@ -196,7 +195,7 @@ func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolume
 		return nil, nil, lostVolume
 	}
 	for _, pv := range b.bound {
-		if volume.CheckNodeAffinity(pv, n.Labels) != nil {
+		if !sched.Reaches(pv, n.Node) {
 			return nil, nil, farVolume
 		}
 	}
@@ -206,7 +205,7 @@ func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolume
 	match = map[string]*corev1.PersistentVolumeClaim{}
 	used := map[string]bool{}
 	for _, c := range b.open {
-		if at := c.Annotations[volume.AnnSelectedNode]; at != "" { // being made already
+		if at := c.Annotations[sched.SelectedNode]; at != "" { // being made already
 			if at != n.Name {
 				return nil, nil, farVolume
 			}
@@ -218,8 +217,8 @@ func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolume
 			match[pv.Name] = c
 			continue
 		}
-		class := b.s.Volumes.Classes[volume.GetPersistentVolumeClaimClass(c)]
-		if class == nil || class.Provisioner == "" || class.Provisioner == volume.NotSupportedProvisioner || !reaches(class, n.Node) {
+		class := b.s.Volumes.Classes[sched.ClaimClass(c)]
+		if class == nil || class.Provisioner == "" || class.Provisioner == sched.NoProvisioner || !reaches(class, n.Node) {
 			return nil, nil, noVolume
 		}
 		if !b.hasSpace(class, c, n.Node) {
@@ -283,7 +282,7 @@ func (b *binding) write(ctx context.Context, h api.Handler, node string) error {
 		}
 	}
 	for _, c := range b.make {
-		if c.Annotations[volume.AnnSelectedNode] != "" {
+		if c.Annotations[sched.SelectedNode] != "" {
 			continue
 		}
 		now, err := core.PersistentVolumeClaim.Get(ctx, h, c.Namespace, c.Name)
@@ -291,7 +290,7 @@ func (b *binding) write(ctx context.Context, h api.Handler, node string) error {
 			return err
 		}
 		now = now.DeepCopy()
-		metav1.SetMetaDataAnnotation(&now.ObjectMeta, volume.AnnSelectedNode, node)
+		metav1.SetMetaDataAnnotation(&now.ObjectMeta, sched.SelectedNode, node)
 		if _, err := core.PersistentVolumeClaim.Update(ctx, h, now); err != nil {
 			return fmt.Errorf("choose node %s for claim %s: %w", node, c.Name, err)
 		}
@@ -320,10 +319,12 @@ func bindVolume(ctx context.Context, h api.Handler, name string, c *corev1.Persi
 		}
 		return fmt.Errorf("volume %s, meant for claim %s, went to claim %s/%s", name, c.Name, ref.Namespace, ref.Name)
 	}
-	pv, _, err = volume.GetBindVolumeToClaim(pv.DeepCopy(), c)
-	if err != nil {
-		return err
+	pv = pv.DeepCopy()
+	if pv.Spec.ClaimRef == nil {
+		metav1.SetMetaDataAnnotation(&pv.ObjectMeta, sched.BoundByController, "yes")
 	}
+	pv.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: c.Namespace, Name: c.Name, UID: c.UID,
+		ResourceVersion: c.ResourceVersion}
 	if _, err := core.PersistentVolume.Update(ctx, h, pv); err != nil {
 		return fmt.Errorf("bind volume %s to claim %s: %w", name, c.Name, err)
 	}
@@ -345,7 +346,7 @@ func untilBound(ctx context.Context, h api.Handler, c *corev1.PersistentVolumeCl
 			return fmt.Errorf("persistentvolumeclaim %q is gone", c.Name)
 		case sched.Bound(now):
 			return nil
-		case provisioned && now.Annotations[volume.AnnSelectedNode] != node:
+		case provisioned && now.Annotations[sched.SelectedNode] != node:
 			return fmt.Errorf("no volume for persistentvolumeclaim %q can be made on node %s", c.Name, node)
 		}
 	}

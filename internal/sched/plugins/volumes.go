@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/component-helpers/storage/volume"
 
 	"proa/internal/sched"
 )
@@ -230,7 +229,7 @@ func attached(p *corev1.Pod, s *sched.State) map[string]string {
 			}
 			continue
 		}
-		if class := s.Volumes.Classes[volume.GetPersistentVolumeClaimClass(c)]; class != nil {
+		if class := s.Volumes.Classes[sched.ClaimClass(c)]; class != nil {
 			out["claim "+key] = class.Provisioner
 		}
 	}
