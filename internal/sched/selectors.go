@@ -3,10 +3,9 @@ package sched
 import (
 	"maps"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Selectors are those of services and of controllers of pods. They say which
@@ -14,11 +13,11 @@ import (
 type Selectors struct {
 	services map[string]map[string]labels.Set // by namespace and name
 	owners   map[types.UID]labels.Selector
-	version  uint64
+	changed  map[string]uint64 // how often, by namespace of services and UID of controllers
 }
 
 func newSelectors() Selectors {
-	return Selectors{services: map[string]map[string]labels.Set{}, owners: map[types.UID]labels.Selector{}}
+	return Selectors{services: map[string]map[string]labels.Set{}, owners: map[types.UID]labels.Selector{}, changed: map[string]uint64{}}
 }
 
 // SetService takes in what a service selects; a service that selects nothing counts as none.
@@ -26,7 +25,7 @@ func (s *Selectors) SetService(namespace, name string, selector map[string]strin
 	if maps.Equal(s.services[namespace][name], selector) {
 		return
 	}
-	s.version++
+	s.changed[namespace]++
 	if len(selector) == 0 {
 		if delete(s.services[namespace], name); len(s.services[namespace]) == 0 {
 			delete(s.services, namespace)
@@ -44,7 +43,7 @@ func (s *Selectors) SetOwner(uid types.UID, selector *metav1.LabelSelector) {
 	if selector == nil {
 		if s.owners[uid] != nil {
 			delete(s.owners, uid)
-			s.version++
+			delete(s.changed, string(uid))
 		}
 		return
 	}
@@ -53,7 +52,26 @@ func (s *Selectors) SetOwner(uid types.UID, selector *metav1.LabelSelector) {
 		return
 	}
 	s.owners[uid] = sel
-	s.version++
+	s.changed[string(uid)]++
+}
+
+// within says whether a set of labels has all those of another.
+func within(want, have map[string]string) bool {
+	for key, v := range want {
+		if got, ok := have[key]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// version is another one when what [Selectors.Of] says of a pod may be.
+func (s *Selectors) version(p *Pod) [2]uint64 {
+	v := [2]uint64{s.changed[p.Namespace]}
+	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
+		v[1] = s.changed[string(ref.UID)]
+	}
+	return v
 }
 
 // Of returns what selects the pods that belong together with p: whatever its
@@ -61,7 +79,7 @@ func (s *Selectors) SetOwner(uid types.UID, selector *metav1.LabelSelector) {
 func (s *Selectors) Of(p *Pod) labels.Selector {
 	all := labels.Set{}
 	for _, sel := range s.services[p.Namespace] {
-		if labels.SelectorFromSet(sel).Matches(labels.Set(p.Labels)) {
+		if within(sel, p.Labels) {
 			maps.Copy(all, sel)
 		}
 	}

@@ -19,8 +19,8 @@ type sheet struct {
 	none []*Use // those that do not care
 
 	at              int64 // moves of the state that it knows
-	layout, selects uint64
-	expects         uint64
+	layout, expects uint64
+	selects         [2]uint64
 
 	near, far []int    // asks about a node alone, and with more in view
 	why       []ruling // by node
@@ -72,7 +72,7 @@ func (p *Placer) sheet(pod *Pod, s *State) *sheet {
 	if fail != nil || only != nil {
 		return nil
 	}
-	sh := &sheet{pod: pod, asks: asks, none: none, at: s.now(), layout: s.layout, selects: s.Select.version, expects: s.expects, reasons: map[string]int{}}
+	sh := &sheet{pod: pod, asks: asks, none: none, at: s.now(), layout: s.layout, selects: s.Select.version(pod), expects: s.expects, reasons: map[string]int{}}
 	sh.fill(s)
 	if p.sheets == nil {
 		p.sheets = map[string]*sheet{}
@@ -232,7 +232,7 @@ func (sh *sheet) tally() {
 // update takes in what happened since the last use; false if that is too much.
 func (sh *sheet) update(s *State) bool {
 	moves, ok := s.since(sh.at)
-	if !ok || sh.layout != s.layout || sh.selects != s.Select.version || sh.expects != s.expects {
+	if !ok || sh.layout != s.layout || sh.selects != s.Select.version(sh.pod) || sh.expects != s.expects {
 		return false
 	}
 	for _, m := range moves {
