@@ -1,10 +1,12 @@
 package sched_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,9 +15,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"proa/internal/api"
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/policy"
 	"proa/internal/sched"
 	"proa/internal/sched/plugins"
 )
@@ -213,4 +217,38 @@ func TestRoomForMany(t *testing.T) {
 		}
 		on[p.Spec.NodeName] = true
 	}
+}
+
+// TestBudgetsOnAServer has a budget protect the less important of two pods.
+func TestBudgetsOnAServer(t *testing.T) {
+	r := start(t, 1)
+	r.node("a", "1", "1Gi")
+	r.pod("guarded", "400m", "100Mi", labelled("guarded"))
+	r.on("guarded", "a")
+	some, high := int32(1), int32(10)
+	r.pod("free", "400m", "100Mi", func(p *corev1.Pod) { p.Spec.Priority = &some })
+	r.on("free", "a")
+	least := intstr.FromInt32(1)
+	if _, err := policy.PodDisruptionBudget.Create(r.ctx, r.h, &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"},
+		Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: &least, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "guarded"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	r.pod("high", "500m", "100Mi", func(p *corev1.Pod) { p.Spec.Priority, p.Spec.SchedulerName = &high, "later" })
+	ctx, cancel := context.WithCancel(r.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { // it has read the budget before it decides
+		_ = sched.Run(ctx, r.h, sched.Config{Name: "later", Plugins: plugins.All, Seed: 1})
+	})
+	defer wg.Wait()
+	defer cancel()
+	r.wait("high", "nominated", func(p *corev1.Pod) bool { return p.Status.NominatedNodeName == "a" })
+	r.wait("free", "on its way out", func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil })
+	if p, err := core.Pod.Get(r.ctx, r.h, "default", "guarded"); err != nil || p.DeletionTimestamp != nil {
+		t.Errorf("the guarded pod is to go: %v", err)
+	}
+	none := int64(0)
+	if err := core.Pod.Delete(r.ctx, r.h, "default", "free", api.Options{GracePeriod: &none}); err != nil {
+		t.Fatal(err)
+	}
+	r.on("high", "a")
 }
