@@ -54,6 +54,8 @@ var settingList = []Setting{
 	{"history-secrets", "BOOL", "whether earlier states of Secrets are kept, too", "false", oneOf("true", "false")},
 	{"scrub-every", "TIME", "how often the whole store is read and its checksums are verified (never if 0)", "24h", duration},
 	{"scrub-rate", "SIZE", "how many bytes a second that reads at most", "1Mi", positiveSize},
+	{"scheduler-config", "FILE", "how pods are placed: a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1 (Kubernetes' defaults if empty)", "", nil},
+	{"scheduler-seed", "N", "what chance decides between equal nodes by; the same number gives the same choices (of the clock if 0)", "0", seed},
 	{"log-level", "LEVEL", "debug, info, warn or error", "info", oneOf("debug", "info", "warn", "error")},
 }
 
@@ -179,6 +181,13 @@ func cidr(v string) error {
 	}
 	if p, err := netip.ParsePrefix(v); err != nil || p != p.Masked() {
 		return errors.New("must be an address range such as 10.42.0.0/16")
+	}
+	return nil
+}
+
+func seed(v string) error {
+	if _, err := strconv.ParseUint(v, 10, 64); err != nil {
+		return errors.New("must be a whole number, 0 or more")
 	}
 	return nil
 }

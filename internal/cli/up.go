@@ -118,8 +118,9 @@ func systemConfig(c *Call) (system.Config, error) {
 		Bind: s.Get("bind"), Advertise: s.Get("advertise"), Domain: s.Get("cluster-domain"),
 		RuntimeEndpoint: s.Get("container-runtime-endpoint"),
 		PodCIDR:         prefix(s.Get("pod-cidr")), ServiceCIDR: prefix(s.Get("service-cidr")),
-		Ports: system.DefaultPorts, Store: storeConfig(c),
+		Ports: system.DefaultPorts, Store: storeConfig(c), SchedulerConfig: s.Get("scheduler-config"),
 	}
+	cfg.SchedulerSeed, _ = strconv.ParseUint(s.Get("scheduler-seed"), 10, 64)
 	if base, _ := strconv.Atoi(s.Get("ports")); base > 0 {
 		cfg.Ports = system.PortsFrom(base)
 	}

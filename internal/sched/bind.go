@@ -3,6 +3,7 @@ package sched
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,7 +15,7 @@ import (
 )
 
 // bind writes a decision.
-func (s *Scheduler) bind(ctx context.Context, it *item, c *Choice) {
+func (s *Scheduler) bind(ctx context.Context, p *profile, it *item, c *Choice) {
 	pod, node := it.pod.Pod, c.Name
 	err := prepare(ctx, s.h, c)
 	if err == nil {
@@ -30,21 +31,24 @@ func (s *Scheduler) bind(ctx context.Context, it *item, c *Choice) {
 	if err == nil {
 		s.mu.Lock()
 		s.queue.remove(pod.UID)
+		unreserve(c) // it is written: what was promised is had
 		s.mu.Unlock()
-		s.cfg.Events.Eventf(pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, node)
+		s.metrics.ended(p.name, scheduled, it)
+		p.events.Eventf(pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, node)
 		return
 	}
 	if ctx.Err() != nil {
 		return
 	}
+	s.metrics.ended(p.name, failed, it)
 	s.cfg.Log.Warn("bind", "namespace", pod.Namespace, "pod", pod.Name, "node", node, "err", err)
-	s.unbind(ctx, it, c, err)
+	s.unbind(ctx, p, it, c, err)
 }
 
 func prepare(ctx context.Context, h api.Handler, c *Choice) error {
 	for _, check := range c.checks {
 		if check.PreBind != nil {
-			if err := check.PreBind(ctx, h, c.Node); err != nil {
+			if err := check.PreBind(ctx, h, c.Name); err != nil {
 				return err
 			}
 		}
@@ -52,9 +56,17 @@ func prepare(ctx context.Context, h api.Handler, c *Choice) error {
 	return nil
 }
 
+func unreserve(c *Choice) {
+	for _, check := range c.checks {
+		if check.Unreserve != nil {
+			check.Unreserve(c.Node)
+		}
+	}
+}
+
 // unbind finds out what became of a pod whose binding failed, and tries again
 // if it is still there and has no node.
-func (s *Scheduler) unbind(ctx context.Context, it *item, c *Choice, cause error) {
+func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice, cause error) {
 	now, err := core.Pod.Get(ctx, s.h, it.pod.Namespace, it.pod.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,17 +75,14 @@ func (s *Scheduler) unbind(ctx context.Context, it *item, c *Choice, cause error
 		s.sawPlaced(now)
 		return
 	}
-	for _, check := range c.checks {
-		if check.Unreserve != nil {
-			check.Unreserve(c.Node)
-		}
-	}
+	unreserve(c)
 	if s.queue.items[uid] != it { // the watch was faster
 		return
 	}
 	delete(s.bound, uid)
-	s.state.RemovePod(uid)
-	s.wake(PodGone)
+	if gone := s.state.RemovePod(uid); gone != nil {
+		s.wake(&Change{What: PodGone, Pod: gone})
+	}
 	if apierrors.IsNotFound(err) || err == nil && (now.UID != uid || !s.ours(now)) {
 		s.queue.remove(uid)
 		return
@@ -84,44 +93,54 @@ func (s *Scheduler) unbind(ctx context.Context, it *item, c *Choice, cause error
 	s.queue.retry(it, s.cfg.Now())
 	s.work.Signal()
 	pod := it.pod.Pod
-	s.cfg.Events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", cause)
+	p.events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", cause)
 }
 
-// tell writes why a pod waits, in an event and in its condition.
-func (s *Scheduler) tell(ctx context.Context, pod *corev1.Pod, reason, message string) {
-	s.cfg.Events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message {
-			return
-		}
+// tell writes why a pod waits, in an event and in its condition; and for which
+// node, unless nominated is nil.
+func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, message string, nominated *string) {
+	p.events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
+	if nominated == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && c.Message == message
+	}) {
+		return
 	}
-	patch, err := scheduledPatch(pod, reason, message, metav1.NewTime(s.cfg.Now()))
-	if err == nil {
-		_, err = core.Pod.Patch(ctx, s.h, pod.Namespace, pod.Name, "status", types.StrategicMergePatchType, patch)
-	}
+	err := s.patchStatus(ctx, pod, statusPatch{Conditions: []corev1.PodCondition{{
+		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: message,
+		ObservedGeneration: pod.Generation, LastTransitionTime: s.since(pod, corev1.PodScheduled, corev1.ConditionFalse),
+	}}, Nominated: nominated})
 	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 		s.cfg.Log.Warn("pod condition", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
 	}
 }
 
-func scheduledPatch(pod *corev1.Pod, reason, message string, now metav1.Time) ([]byte, error) {
-	since := now
+// since is when a condition took its status.
+func (s *Scheduler) since(pod *corev1.Pod, typ corev1.PodConditionType, status corev1.ConditionStatus) metav1.Time {
 	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			since = c.LastTransitionTime
+		if c.Type == typ && c.Status == status {
+			return c.LastTransitionTime
 		}
 	}
-	type status struct {
-		Conditions []corev1.PodCondition `json:"conditions"`
-	}
+	return metav1.NewTime(s.cfg.Now())
+}
+
+type statusPatch struct {
+	Conditions []corev1.PodCondition `json:"conditions,omitempty"`
+	Nominated  *string               `json:"nominatedNodeName,omitempty"`
+}
+
+// patchStatus changes the status of that very pod.
+func (s *Scheduler) patchStatus(ctx context.Context, pod *corev1.Pod, status statusPatch) error {
 	type meta struct {
 		UID types.UID `json:"uid"`
 	}
-	return json.Marshal(struct {
-		Metadata meta   `json:"metadata"`
-		Status   status `json:"status"`
-	}{meta{pod.UID}, status{[]corev1.PodCondition{{
-		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message,
-		ObservedGeneration: pod.Generation, LastTransitionTime: since,
-	}}}})
+	patch, err := json.Marshal(struct {
+		Metadata meta        `json:"metadata"`
+		Status   statusPatch `json:"status"`
+	}{meta{pod.UID}, status})
+	if err != nil {
+		return err
+	}
+	_, err = core.Pod.Patch(ctx, s.h, pod.Namespace, pod.Name, "status", types.StrategicMergePatchType, patch)
+	return err
 }

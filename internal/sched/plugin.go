@@ -3,6 +3,8 @@ package sched
 import (
 	"context"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"proa/internal/api"
 )
 
@@ -14,21 +16,38 @@ type Plugin struct {
 	Weight int64 // of its score; 1 if 0
 	For    func(pod *Pod, s *State) *Check
 	Wakes  Event // what may let in a pod that this plugin kept out
+
+	// Helps looks closer at a change of such a kind: false means that it can not
+	// let the pod in. Nil is always true.
+	Helps func(pod *Pod, s *State, c *Change) bool
+
+	// Matters says, where For has returned nil, whether it would no longer if o
+	// came to a node. Nil is never.
+	Matters func(pod *Pod, s *State, o *Pod) bool
+
+	// Configure returns the plugin with options, given as the JSON of its args in
+	// a KubeSchedulerConfiguration. Nil means that there are none.
+	Configure func(args []byte) (*Plugin, error)
 }
 
 // A Check is what a plugin asks of each node for one pod. Every part may be left out.
+//
+// Fits and Score may look at the node and at the pods on it. If they look at
+// more, With and Without are there to tell them what changes elsewhere: they are
+// called for every pod that comes or goes while the check is in use, and it may
+// be in use for many pods that are alike.
 type Check struct {
 	Refused string   // why no node will do, whatever it is like
 	Only    []string // the only nodes worth asking, by name
 
 	Fits      func(n *Node) Verdict
-	Score     func(n *Node) int64                                     // 0 to 100, more is better, unless Normalize makes it so
-	Normalize func(scores []int64)                                    // over the nodes that fit
-	With      func(p *Pod, n *Node)                                   // from now on as if p ran on n
-	Without   func(p *Pod, n *Node)                                   // from now on as if p did not run on n
-	Reserve   func(n *Node) error                                     // the pod is going to n; an error sends it back
-	Unreserve func(n *Node)                                           // it is not after all
-	PreBind   func(ctx context.Context, h api.Handler, n *Node) error // before the binding is written
+	Score     func(n *Node) int64                                      // 0 to 100, more is better, unless Normalize makes it so
+	Normalize func(scores []int64)                                     // over the nodes that fit
+	With      func(p *Pod, n *Node)                                    // from now on as if p ran on n
+	Without   func(p *Pod, n *Node)                                    // from now on as if p did not run on n
+	Reserve   func(n *Node) error                                      // the pod is going to n; an error sends it back
+	Unreserve func(n *Node)                                            // it is not after all
+	PreBind   func(ctx context.Context, h api.Handler, n string) error // before the binding is written, outside of the state
 }
 
 // A Verdict is what a plugin says of a node for a pod. The zero value means
@@ -55,14 +74,24 @@ const (
 	NodeAdded     Event = 1 << iota
 	NodeResources       // a node has more to give
 	NodeLabels
-	NodeTaints // taints, and spec.unschedulable
-	NodeImages // what images a node holds
-	PodGone    // a pod has left a node, has finished, or asks for less
-	PodPlaced  // a pod has come to a node
-	PodLabels  // the labels of a pod on a node
-	Namespaces // a namespace's labels
-	AnyEvent   = 1<<iota - 1
+	NodeTaints  // taints, and spec.unschedulable
+	NodeImages  // what images a node holds
+	NodeRemoved // which is good for even spreading
+	PodGone     // a pod has left a node, has finished, or asks for less
+	PodPlaced   // a pod has come to a node
+	PodLabels   // the labels of a pod on a node
+	Namespaces  // a namespace's labels
+	Storage     // claims, volumes, storage classes and what CSI drivers say of nodes
+	AnyEvent    = 1<<iota - 1
 )
+
+// A Change is what happened, in detail as far as there is any.
+type Change struct {
+	What Event
+	Node *corev1.Node // as it is now, or was when it was removed
+	Pod  *Pod         // as it is now, or was when it went
+	Was  *Pod         // before it changed
+}
 
 // Reverse turns counts of something bad into scores from 0 to 100.
 func Reverse(scores []int64) {

@@ -1,8 +1,13 @@
 package sched
 
 import (
+	"maps"
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helpers "k8s.io/component-helpers/resource"
 	schedhelpers "k8s.io/component-helpers/scheduling/corev1"
 )
@@ -14,6 +19,10 @@ type Pod struct {
 	Scored   Resources // CPU and memory, with a small amount where nothing is asked for
 	Ports    []HostPort
 	Priority int32
+	terms    *Terms
+	group    string // key of its Group
+	shape    string // key of what is shared with pods like it, once asked for
+	shaped   bool
 	node     *Node // where it runs or is going to
 }
 
@@ -53,13 +62,14 @@ const anyAddress = "0.0.0.0"
 
 // NewPod works out what p asks for.
 func NewPod(p *corev1.Pod) *Pod {
-	out := &Pod{Pod: p, Priority: schedhelpers.PodPriority(p)}
+	out := &Pod{Pod: p, Priority: schedhelpers.PodPriority(p), group: groupKey(p)}
 	opts := helpers.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
 	out.Req = resourcesOf(helpers.PodRequests(p, opts))
 	out.Req.Pods = 1
 	if out.Scored = out.Req; out.Req.CPU == 0 || out.Req.Memory == 0 || len(p.Spec.Containers) > 1 {
 		opts.NonMissingContainerRequests = assumed
 		out.Scored = resourcesOf(helpers.PodRequests(p, opts))
+		out.Scored.Pods = 1
 	}
 	ports := func(containers []corev1.Container, all bool) {
 		for i := range containers {
@@ -90,6 +100,113 @@ func hostPort(p corev1.ContainerPort) HostPort {
 	return h
 }
 
+// Terms are what the pod says about being near other pods, read once.
+func (p *Pod) Terms() *Terms {
+	if p.terms == nil {
+		p.terms = newTerms(p.Pod)
+	}
+	return p.terms
+}
+
+// Group is the key of the group that the pod is in: see [Group].
+func (p *Pod) Group() string { return p.group }
+
+// Claims are the names of the PersistentVolumeClaims that a pod mounts.
+func Claims(p *corev1.Pod) (names []string) {
+	for i := range p.Spec.Volumes {
+		switch v := &p.Spec.Volumes[i]; {
+		case v.PersistentVolumeClaim != nil:
+			names = append(names, v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			names = append(names, p.Name+"-"+v.Name)
+		}
+	}
+	return names
+}
+
+// like is a key that two pods share if everything that decides where they may
+// go, but for their priorities, is the same. It is empty for a pod that shares
+// nothing because what it needs is its own: volumes.
+func (p *Pod) like() string {
+	if !p.shaped {
+		p.shaped, p.shape = true, shapeOf(p.Pod)
+	}
+	return p.shape
+}
+
+func shapeOf(p *corev1.Pod) string {
+	for i := range p.Spec.Volumes {
+		if v := &p.Spec.Volumes[i]; v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.CSI != nil || v.GCEPersistentDisk != nil ||
+			v.AWSElasticBlockStore != nil || v.RBD != nil || v.ISCSI != nil {
+			return ""
+		}
+	}
+	if p.Spec.NodeName != "" || len(p.Spec.ResourceClaims) > 0 {
+		return ""
+	}
+	few := func(in []corev1.Container) (out []corev1.Container) {
+		for i := range in {
+			c := corev1.Container{Image: in[i].Image, Resources: in[i].Resources, RestartPolicy: in[i].RestartPolicy}
+			for _, port := range in[i].Ports {
+				if port.HostPort > 0 {
+					c.Ports = append(c.Ports, port)
+				}
+			}
+			out = append(out, c)
+		}
+		return out
+	}
+	spec := corev1.PodSpec{
+		NodeSelector: p.Spec.NodeSelector, Affinity: p.Spec.Affinity, Tolerations: p.Spec.Tolerations, Overhead: p.Spec.Overhead,
+		TopologySpreadConstraints: p.Spec.TopologySpreadConstraints, Resources: p.Spec.Resources,
+		Containers: few(p.Spec.Containers), InitContainers: few(p.Spec.InitContainers),
+	}
+	text, err := spec.Marshal()
+	if err != nil {
+		return ""
+	}
+	var b strings.Builder
+	b.Write(text)
+	writeIdentity(&b, p)
+	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
+		b.WriteString(string(ref.UID))
+	}
+	return b.String()
+}
+
+// groupKey is the key of the pod's Group.
+func groupKey(p *corev1.Pod) string {
+	var b strings.Builder
+	if a := p.Spec.Affinity; affine(p) {
+		text, err := (&corev1.Affinity{PodAffinity: a.PodAffinity, PodAntiAffinity: a.PodAntiAffinity}).Marshal()
+		if err == nil {
+			b.Write(text)
+		}
+	}
+	if p.DeletionTimestamp != nil {
+		b.WriteString("\x00leaving")
+	}
+	writeIdentity(&b, p)
+	return b.String()
+}
+
+func writeIdentity(b *strings.Builder, p *corev1.Pod) {
+	b.WriteByte(0)
+	b.WriteString(p.Namespace)
+	for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
+		b.WriteByte(0)
+		b.WriteString(key)
+		b.WriteByte('=')
+		b.WriteString(p.Labels[key])
+	}
+	b.WriteByte(0)
+}
+
+func affine(p *corev1.Pod) bool {
+	a := p.Spec.Affinity
+	return a != nil && (a.PodAntiAffinity != nil || a.PodAffinity != nil)
+}
+
 func resourcesOf(list corev1.ResourceList) (r Resources) {
 	for name, q := range list {
 		switch name {
@@ -109,6 +226,21 @@ func resourcesOf(list corev1.ResourceList) (r Resources) {
 		}
 	}
 	return r
+}
+
+// Of returns the amount of one resource.
+func (r *Resources) Of(name corev1.ResourceName) int64 {
+	switch name {
+	case corev1.ResourceCPU:
+		return r.CPU
+	case corev1.ResourceMemory:
+		return r.Memory
+	case corev1.ResourceEphemeralStorage:
+		return r.Ephemeral
+	case corev1.ResourcePods:
+		return r.Pods
+	}
+	return r.Others[name]
 }
 
 // add adds n times o.

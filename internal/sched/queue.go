@@ -2,13 +2,15 @@ package sched
 
 import (
 	"container/heap"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Pauses after failed attempts of one pod, and how long a pod waits at the most
-// for an event that helps.
+// Pauses after failed attempts of one pod, unless the configuration says
+// otherwise, and how long a pod waits at the most for an event that helps.
 const (
 	firstPause = time.Second
 	mostPause  = 10 * time.Second
@@ -29,31 +31,47 @@ const (
 type item struct {
 	pod       *Pod
 	attempts  int
+	since     time.Time // when it was first seen
+	tried     time.Time // when the last began
 	order     int64     // of arrival in active
 	until     time.Time // end of the pause, or of the longest wait
 	notBefore time.Time // earliest time of the next attempt
 	where     where
-	wakes     Event
+	failed    bool // it could not be bound, and its pause is not cut short
+	with      *company
 	index     int // in its heap
+}
+
+// A company is pods that are alike and wait for the same: an event helps all or none.
+type company struct {
+	key   string
+	wakes Event
+	by    []*Plugin
+	items map[*item]bool
 }
 
 // A queue holds the pods that have no node. It is guarded by its owner.
 type queue struct {
-	items  map[types.UID]*item
-	active byPriority
-	timed  byTime // backing and waiting
-	count  int64
-	sooner chan struct{} // the earliest time changed
+	items     map[types.UID]*item
+	active    byPriority
+	resting   byTime // backing, with a pause that may be cut short
+	timed     byTime // backing without, and waiting
+	companies map[string]*company
+	count     int64
+	sooner    chan struct{} // the earliest time changed
+
+	firstPause, mostPause time.Duration
 }
 
-func newQueue() *queue {
-	return &queue{items: map[types.UID]*item{}, sooner: make(chan struct{}, 1)}
+func newQueue(first, most time.Duration) *queue {
+	return &queue{items: map[types.UID]*item{}, companies: map[string]*company{}, sooner: make(chan struct{}, 1), firstPause: first, mostPause: most}
 }
 
-func (q *queue) add(p *Pod) {
+func (q *queue) add(p *Pod) *item {
 	it := &item{pod: p, index: -1}
 	q.items[p.UID] = it
 	q.activate(it)
+	return it
 }
 
 func (q *queue) activate(it *item) {
@@ -66,8 +84,9 @@ func (q *queue) activate(it *item) {
 func (q *queue) park(it *item, w where, until time.Time) {
 	q.unlink(it)
 	it.where, it.until = w, until
-	heap.Push(&q.timed, it)
-	if q.timed[0] == it {
+	h := q.heap(it)
+	heap.Push(h, it)
+	if it.index == 0 {
 		select {
 		case q.sooner <- struct{}{}:
 		default:
@@ -77,58 +96,118 @@ func (q *queue) park(it *item, w where, until time.Time) {
 
 // unlink takes an item out of its heap.
 func (q *queue) unlink(it *item) {
+	if c := it.with; c != nil {
+		it.with = nil
+		if delete(c.items, it); len(c.items) == 0 {
+			delete(q.companies, c.key)
+		}
+	}
 	if it.index < 0 {
 		return
 	}
-	if it.where == active {
-		heap.Remove(&q.active, it.index)
-	} else {
-		heap.Remove(&q.timed, it.index)
-	}
+	heap.Remove(q.heap(it), it.index)
 	it.index = -1
 }
 
-// pop takes the most important pod, or nil.
+// heap is where an item is.
+func (q *queue) heap(it *item) heap.Interface {
+	switch {
+	case it.where == active:
+		return &q.active
+	case it.where == backing && !it.failed:
+		return &q.resting
+	}
+	return &q.timed
+}
+
+// pop takes the most important pod, or nil. If nothing else is to be done, the
+// pause of a pod that something may have helped is cut short.
 func (q *queue) pop() *item {
-	if len(q.active) == 0 {
-		return nil
+	if len(q.active) > 0 {
+		return heap.Pop(&q.active).(*item)
 	}
-	return heap.Pop(&q.active).(*item)
+	if len(q.resting) > 0 {
+		return heap.Pop(&q.resting).(*item)
+	}
+	return nil
 }
 
-func pause(attempts int) time.Duration {
-	if attempts > 4 {
-		return mostPause
+// pause is how long a pod rests after so many attempts.
+func (q *queue) pause(attempts int) time.Duration {
+	d := q.firstPause
+	for range attempts - 1 {
+		if d *= 2; d >= q.mostPause {
+			break
+		}
 	}
-	return min(firstPause<<max(attempts-1, 0), mostPause)
+	return min(d, q.mostPause)
 }
 
-// wait parks a pod that fits nowhere until something of wakes happens.
-func (q *queue) wait(it *item, wakes Event, now time.Time) {
-	it.wakes = wakes
+// wait parks a pod that fits nowhere until something happens that may help.
+func (q *queue) wait(it *item, fail *Failure, now time.Time) {
+	q.unlink(it)
+	it.notBefore, it.failed = now.Add(q.pause(it.attempts)), false
 	q.park(it, waiting, now.Add(mostWait))
-	it.pauseFrom(now)
+	key := it.pod.like()
+	if key == "" {
+		key = string(it.pod.UID)
+	}
+	names := make([]string, 0, len(fail.By))
+	for _, p := range fail.By {
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	key += "\x00" + it.pod.Spec.SchedulerName + "\x00" + strings.Join(names, " ")
+	c := q.companies[key]
+	if c == nil {
+		c = &company{key: key, items: map[*item]bool{}}
+		q.companies[key] = c
+	}
+	c.wakes, c.by = c.wakes|fail.Wakes, fail.By
+	c.items[it] = true
+	it.with = c
 }
-
-// pauseFrom remembers when the pod may be tried again at the earliest.
-func (it *item) pauseFrom(now time.Time) { it.notBefore = now.Add(pause(it.attempts)) }
 
 // retry brings a pod back after a failure that is not its own.
 func (q *queue) retry(it *item, now time.Time) {
-	q.park(it, backing, now.Add(pause(it.attempts)))
+	q.unlink(it)
+	it.failed = true
+	q.park(it, backing, now.Add(q.pause(it.attempts)))
 }
 
-// wake brings back the waiting pods that e may help, each after its pause.
-func (q *queue) wake(e Event, now time.Time) {
+// wake brings back the waiting pods that a change may help, each after its
+// pause: if any of the plugins that kept it out says so.
+func (q *queue) wake(s *State, c *Change, now time.Time) {
 	var up []*item
-	for _, it := range q.timed {
-		if it.where == waiting && it.wakes&e != 0 {
-			up = append(up, it)
+	for _, co := range q.companies {
+		if co.wakes&c.What == 0 {
+			continue
+		}
+		for it := range co.items {
+			if co.helped(it.pod, s, c) {
+				for it := range co.items {
+					up = append(up, it)
+				}
+			}
+			break
 		}
 	}
+	slices.SortFunc(up, func(a, b *item) int { return int(a.order - b.order) })
 	for _, it := range up {
 		q.resume(it, now)
 	}
+}
+
+func (co *company) helped(pod *Pod, s *State, c *Change) bool {
+	if len(co.by) == 0 {
+		return true
+	}
+	for _, p := range co.by {
+		if what := p.Wakes & c.What; what != 0 && (p.Helps == nil || p.Helps(pod, s, c)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (q *queue) resume(it *item, now time.Time) {
@@ -156,14 +235,18 @@ func (q *queue) remove(uid types.UID) {
 // fire brings back the pods whose time has come, and says how long the next
 // one's takes.
 func (q *queue) fire(now time.Time) time.Duration {
-	for len(q.timed) > 0 {
-		it := q.timed[0]
-		if d := it.until.Sub(now); d > 0 {
-			return d
+	next := time.Hour
+	for _, h := range []*byTime{&q.resting, &q.timed} {
+		for len(*h) > 0 {
+			it := (*h)[0]
+			if d := it.until.Sub(now); d > 0 {
+				next = min(next, d)
+				break
+			}
+			q.activate(it)
 		}
-		q.activate(it)
 	}
-	return time.Hour
+	return next
 }
 
 type byPriority []*item

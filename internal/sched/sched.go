@@ -1,8 +1,10 @@
 // Package sched decides which node each pod runs on, and binds it there.
 //
-// One goroutine decides, on a state of the cluster that every watch event
-// changes piece by piece; decisions are written by many at once. A pod that has
-// been promised a node counts as running there from that moment on.
+// One goroutine decides, many pods in a row, on a state of the cluster that every
+// watch event changes piece by piece; decisions are written by many at once. A
+// pod that has been promised a node counts as running there from that moment on.
+// Pods that are alike share what is worked out about nodes (see [Placer]). If no
+// node will do, less important pods may be made to leave one (see [Plan]).
 //
 // A pod that fits nowhere waits until something happens that the plugins that
 // kept it out say may help, and not before:
@@ -22,51 +24,78 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"proa/internal/api"
 	"proa/internal/api/record"
-	"proa/internal/kinds/core"
 )
 
-// Config is what a scheduler needs from outside. Plugins must be given; every
-// other zero value is good.
+// Config is what a scheduler needs from outside. Profiles or Plugins must be
+// given; every other zero value is good.
 type Config struct {
-	Name    string // pods with this schedulerName are ours; "default-scheduler" if empty
-	Plugins []*Plugin
-	Log     *slog.Logger
-	Events  *record.Recorder // where users are told; nowhere if nil
-	Now     func() time.Time
-	Seed    uint64 // of what chance decides; of the clock if 0
-	Percent int    // see [Placer]
-	Flying  int    // bindings that may be on their way at once; 128 if 0
+	Profiles []Profile // none: one of all Plugins as they are
+	Name     string    // of that one profile; "default-scheduler" if empty
+	Plugins  []*Plugin
+	Log      *slog.Logger
+	Events   *record.Recorder // where users are told; nowhere if nil
+	Now      func() time.Time
+	Seed     uint64 // of what chance decides; of the clock if 0
+	Percent  int    // see [Placer]
+	Flying   int    // bindings that may be on their way at once; 128 if 0
+
+	Register prometheus.Registerer // takes the metrics; none are kept if nil
+
+	FirstPause, MostPause time.Duration // after failed attempts; 1 s and 10 s if 0
 }
+
+// A Profile is how the pods with one schedulerName are placed.
+type Profile struct {
+	Name    string
+	Uses    []Use
+	Percent int         // see [Placer]
+	Preempt *Preemption // nil if no pods leave for others
+}
+
+// DefaultPreemption is how many nodes are looked at if nothing else is said.
+var DefaultPreemption = Preemption{Percent: 10, Nodes: 100}
 
 // A Scheduler places pods.
 type Scheduler struct {
 	h   api.Handler
 	cfg Config
 
-	mu     sync.Mutex
-	state  *State
-	queue  *queue
-	placer Placer
-	bound  map[types.UID]bool // promised a node, and the watch has not shown it yet
-	synced int                // kinds read once
-	work   *sync.Cond         // there may be something to do
-	ended  bool
+	mu       sync.Mutex
+	state    *State
+	queue    *queue
+	profiles map[string]*profile
+	bound    map[types.UID]bool // promised a node, and the watch has not shown it yet
+	gated    map[types.UID]bool // pods of ours that somebody holds back
+	synced   int                // kinds read once
+	sources  int                // kinds that are followed
+	work     *sync.Cond         // there may be something to do
+	ended    bool
+	metrics  *metrics
 
 	flying chan struct{}
 	wg     sync.WaitGroup
+}
+
+type profile struct {
+	Placer
+	name    string
+	preempt *Preemption
+	events  *record.Recorder
 }
 
 // New prepares a scheduler.
 func New(h api.Handler, cfg Config) *Scheduler {
 	if cfg.Name == "" {
 		cfg.Name = corev1.DefaultSchedulerName
+	}
+	if len(cfg.Profiles) == 0 {
+		cfg.Profiles = []Profile{{Name: cfg.Name, Uses: UsesOf(cfg.Plugins), Percent: cfg.Percent, Preempt: &DefaultPreemption}}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -80,12 +109,24 @@ func New(h api.Handler, cfg Config) *Scheduler {
 	if cfg.Flying == 0 {
 		cfg.Flying = 128
 	}
+	if cfg.FirstPause == 0 {
+		cfg.FirstPause = firstPause
+	}
+	if cfg.MostPause == 0 {
+		cfg.MostPause = mostPause
+	}
 	s := &Scheduler{
-		h: h, cfg: cfg, state: NewState(), queue: newQueue(), bound: map[types.UID]bool{},
-		placer: Placer{Plugins: cfg.Plugins, Rand: rand.New(rand.NewPCG(cfg.Seed, 0)), Percent: cfg.Percent},
-		flying: make(chan struct{}, cfg.Flying),
+		h: h, cfg: cfg, state: NewState(), queue: newQueue(cfg.FirstPause, cfg.MostPause), profiles: map[string]*profile{},
+		bound: map[types.UID]bool{}, gated: map[types.UID]bool{}, flying: make(chan struct{}, cfg.Flying),
+	}
+	for i, p := range cfg.Profiles {
+		s.profiles[p.Name] = &profile{
+			Placer: Placer{Uses: p.Uses, Rand: rand.New(rand.NewPCG(cfg.Seed, uint64(i))), Percent: p.Percent},
+			name:   p.Name, preempt: p.Preempt, events: cfg.Events.From(p.Name),
+		}
 	}
 	s.work = sync.NewCond(&s.mu)
+	s.metrics = newMetrics(cfg.Register, s)
 	return s
 }
 
@@ -95,9 +136,7 @@ func Run(ctx context.Context, h api.Handler, cfg Config) error { return New(h, c
 // Run schedules until ctx is done.
 func (s *Scheduler) Run(ctx context.Context) error {
 	defer s.wg.Wait()
-	s.wg.Go(func() { follow(ctx, s, core.Node, s.sawNodes) })
-	s.wg.Go(func() { follow(ctx, s, core.Pod, s.sawPods) })
-	s.wg.Go(func() { follow(ctx, s, core.Namespace, s.sawNamespaces) })
+	s.followAll(ctx)
 	s.wg.Go(func() { s.clock(ctx) })
 	s.wg.Go(func() {
 		<-ctx.Done()
@@ -107,39 +146,27 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		s.work.Broadcast()
 	})
 	for {
-		select {
-		case s.flying <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		act, ok := s.next(ctx)
+		acts, ok := s.next(ctx)
 		if !ok {
 			return ctx.Err()
 		}
-		s.wg.Go(func() {
-			defer func() { <-s.flying }()
-			act()
-		})
-	}
-}
-
-func follow[T api.Object](ctx context.Context, s *Scheduler, k *api.Kind[T], saw func(api.Change[T])) {
-	failed := func(err error) { s.cfg.Log.Warn("watch broken", "kind", k.Resource, "err", err) }
-	first := true
-	for c := range k.Follow(ctx, s.h, "", api.Selectors{}, failed) {
-		s.mu.Lock()
-		saw(c)
-		if first {
-			first = false
-			s.synced++
+		for _, act := range acts {
+			if act.waits {
+				s.wg.Go(act.do)
+				continue
+			}
+			select {
+			case s.flying <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			s.wg.Go(func() {
+				defer func() { <-s.flying }()
+				act.do()
+			})
 		}
-		s.mu.Unlock()
-		s.work.Signal()
 	}
 }
-
-// sources is how many kinds are followed.
-const sources = 3
 
 // clock brings pods back whose pause is over.
 func (s *Scheduler) clock(ctx context.Context) {
@@ -161,18 +188,37 @@ func (s *Scheduler) clock(ctx context.Context) {
 	}
 }
 
-// next waits for a pod and decides where it goes. It returns what has to be
-// written, which may take a while.
-func (s *Scheduler) next(ctx context.Context) (act func(), ok bool) {
+// An action is what has to be written for a decision.
+type action struct {
+	do    func()
+	waits bool // for others, perhaps for minutes
+}
+
+// How many decisions are made in a row before the cluster's changes are let in,
+// and for how long at the most.
+const (
+	batch     = 64
+	batchTime = 5 * time.Millisecond
+)
+
+// next waits for pods and decides where they go.
+func (s *Scheduler) next(ctx context.Context) (acts []action, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		if s.ended {
 			return nil, false
 		}
-		if s.synced == sources {
-			if it := s.queue.pop(); it != nil {
-				return s.decide(ctx, it), true
+		if s.synced == s.sources {
+			for began := s.cfg.Now(); len(acts) < batch && s.cfg.Now().Sub(began) < batchTime; {
+				it := s.queue.pop()
+				if it == nil {
+					break
+				}
+				acts = append(acts, s.decide(ctx, it))
+			}
+			if len(acts) > 0 {
+				return acts, true
 			}
 		}
 		s.work.Wait()
@@ -180,11 +226,14 @@ func (s *Scheduler) next(ctx context.Context) (act func(), ok bool) {
 }
 
 // decide places one pod.
-func (s *Scheduler) decide(ctx context.Context, it *item) (act func()) {
+func (s *Scheduler) decide(ctx context.Context, it *item) action {
 	it.attempts++
-	choice, fail := s.placer.Place(it.pod, s.state)
+	it.tried = s.cfg.Now()
+	p := s.profiles[it.pod.Spec.SchedulerName]
+	choice, fail := p.Place(it.pod, s.state)
+	s.metrics.decided(it.tried)
 	if fail != nil {
-		return s.keep(ctx, it, fail)
+		return s.makeRoom(ctx, p, it, fail)
 	}
 	for i, c := range choice.checks {
 		if c.Reserve == nil {
@@ -196,169 +245,36 @@ func (s *Scheduler) decide(ctx context.Context, it *item) (act func()) {
 					c.Unreserve(choice.Node)
 				}
 			}
-			return s.keep(ctx, it, &Failure{Error: err.Error(), Wakes: AnyEvent})
+			return s.keep(ctx, p, it, &Failure{Error: err.Error(), Wakes: AnyEvent})
 		}
 	}
+	s.state.Nominate(it.pod, "")
 	s.state.AddPod(it.pod, choice.Name)
 	s.bound[it.pod.UID] = true
 	it.where = flying
-	return func() { s.bind(ctx, it, choice) }
+	s.wake(&Change{What: PodPlaced, Pod: it.pod})
+	return action{func() { s.bind(ctx, p, it, choice) }, len(choice.checks) > 0}
 }
 
-// keep puts a pod aside that fits nowhere, and returns how to tell its user.
-func (s *Scheduler) keep(ctx context.Context, it *item, fail *Failure) (act func()) {
+// keep puts a pod aside that fits nowhere, and tells its user.
+func (s *Scheduler) keep(ctx context.Context, p *profile, it *item, fail *Failure) action {
+	result := unschedulable
+	if fail.Error != "" {
+		result = failed
+	}
+	s.metrics.ended(p.name, result, it)
 	message := fail.String()
-	s.queue.wait(it, fail.Wakes, s.cfg.Now())
+	s.queue.wait(it, fail, s.cfg.Now())
 	pod := it.pod.Pod
-	return func() { s.tell(ctx, pod, corev1.PodReasonUnschedulable, message) }
+	return action{func() { s.tell(ctx, p, pod, message, nil) }, false}
 }
 
 // ours says whether a pod waits for this scheduler.
 func (s *Scheduler) ours(p *corev1.Pod) bool {
-	return p.Spec.NodeName == "" && p.Spec.SchedulerName == s.cfg.Name && p.DeletionTimestamp == nil &&
+	return p.Spec.NodeName == "" && s.profiles[p.Spec.SchedulerName] != nil && p.DeletionTimestamp == nil &&
 		len(p.Spec.SchedulingGates) == 0 && !over(p)
 }
 
 func over(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-}
-
-func (s *Scheduler) sawNodes(c api.Change[*corev1.Node]) {
-	switch {
-	case c.Reset:
-		have := map[string]bool{}
-		for _, n := range c.All {
-			have[n.Name] = true
-		}
-		for i := len(s.state.Nodes) - 1; i >= 0; i-- {
-			if name := s.state.Nodes[i].Name; !have[name] {
-				s.state.RemoveNode(name)
-			}
-		}
-		for _, n := range c.All {
-			s.wake(s.state.SetNode(n))
-		}
-	case c.Type == watch.Added || c.Type == watch.Modified:
-		s.wake(s.state.SetNode(c.Object))
-	case c.Type == watch.Deleted:
-		s.state.RemoveNode(c.Object.Name)
-		s.wake(NodeLabels) // spreading over fewer nodes
-	}
-}
-
-func (s *Scheduler) sawNamespaces(c api.Change[*corev1.Namespace]) {
-	for _, n := range c.All {
-		s.wake(s.state.SetNamespace(n.Name, n.Labels))
-	}
-	switch {
-	case c.Reset || c.Object == nil:
-	case c.Type == watch.Deleted:
-		s.state.RemoveNamespace(c.Object.Name)
-	default:
-		s.wake(s.state.SetNamespace(c.Object.Name, c.Object.Labels))
-	}
-}
-
-func (s *Scheduler) wake(e Event) {
-	if e != 0 {
-		s.queue.wake(e, s.cfg.Now())
-	}
-}
-
-func (s *Scheduler) sawPods(c api.Change[*corev1.Pod]) {
-	switch {
-	case c.Reset:
-		have := map[types.UID]bool{}
-		for _, p := range c.All {
-			have[p.UID] = true
-		}
-		for uid := range s.state.pods {
-			if !have[uid] {
-				s.forget(uid)
-			}
-		}
-		for uid := range s.queue.items {
-			if !have[uid] {
-				s.forget(uid)
-			}
-		}
-		for _, p := range c.All {
-			s.sawPod(p)
-		}
-	case c.Type == watch.Added || c.Type == watch.Modified:
-		s.sawPod(c.Object)
-	case c.Type == watch.Deleted:
-		s.forget(c.Object.UID)
-	}
-}
-
-// forget drops a pod that is gone.
-func (s *Scheduler) forget(uid types.UID) {
-	s.queue.remove(uid)
-	delete(s.bound, uid)
-	if s.state.RemovePod(uid) != nil {
-		s.wake(PodGone)
-	}
-}
-
-func (s *Scheduler) sawPod(p *corev1.Pod) {
-	switch {
-	case p.Spec.NodeName != "" && !over(p):
-		s.sawPlaced(p)
-	case p.Spec.NodeName == "" && s.bound[p.UID] && !over(p): // the watch lags behind our own decision
-	case s.ours(p):
-		s.sawWaiting(p)
-	default:
-		s.forget(p.UID)
-	}
-}
-
-func (s *Scheduler) sawPlaced(p *corev1.Pod) {
-	s.queue.remove(p.UID)
-	delete(s.bound, p.UID)
-	old := s.state.Pod(p.UID)
-	if old != nil && old.node == s.state.byName[p.Spec.NodeName] && sameDemand(old.Pod, p) {
-		old.Pod = p
-		return
-	}
-	s.state.AddPod(NewPod(p), p.Spec.NodeName)
-	e := PodPlaced
-	if old != nil {
-		e = PodGone | PodLabels
-	}
-	s.wake(e)
-}
-
-// sameDemand says whether two states of a pod ask the same of a node.
-func sameDemand(a, b *corev1.Pod) bool {
-	return a.Generation == b.Generation && equality.Semantic.DeepEqual(a.Labels, b.Labels) &&
-		(a.Generation > 0 || equality.Semantic.DeepEqual(a.Spec.Containers, b.Spec.Containers)) &&
-		a.Status.Resize == b.Status.Resize && equality.Semantic.DeepEqual(allocated(a), allocated(b))
-}
-
-func allocated(p *corev1.Pod) (out []corev1.ResourceList) {
-	for _, c := range p.Status.ContainerStatuses {
-		if c.AllocatedResources != nil || c.Resources != nil {
-			out = append(out, c.AllocatedResources)
-			if c.Resources != nil {
-				out = append(out, c.Resources.Requests)
-			}
-		}
-	}
-	return out
-}
-
-func (s *Scheduler) sawWaiting(p *corev1.Pod) {
-	it := s.queue.items[p.UID]
-	if it == nil {
-		s.queue.add(NewPod(p))
-		return
-	}
-	old := it.pod.Pod
-	if equality.Semantic.DeepEqual(old.Spec, p.Spec) && equality.Semantic.DeepEqual(old.Labels, p.Labels) {
-		it.pod.Pod = p
-		return
-	}
-	it.pod = NewPod(p)
-	s.queue.changed(it, s.cfg.Now())
 }

@@ -126,6 +126,23 @@ func (r *rig) refused(name, message string) {
 	})
 }
 
+// event waits for an event whose message begins so.
+func (r *rig) event(typ, reason, message string) {
+	r.Helper()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		events, err := core.Event.List(r.ctx, r.h, "default", api.Selectors{})
+		if err != nil {
+			r.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Type == typ && e.Reason == reason && strings.HasPrefix(e.Message, message) {
+				return
+			}
+		}
+	}
+	r.Errorf("no event %s %s %q", typ, reason, message)
+}
+
 func TestReasonsAreCountedAndEventsHelp(t *testing.T) {
 	r := start(t, 1)
 	r.pod("early", "", "")
@@ -137,7 +154,7 @@ func TestReasonsAreCountedAndEventsHelp(t *testing.T) {
 	})
 	r.node("c", "4", "4Gi", func(n *corev1.Node) { n.Spec.Unschedulable = true })
 	r.pod("big", "2", "2Gi")
-	r.refused("big", "0/3 nodes are available: 1 Insufficient cpu, 1 Insufficient memory, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable.")
+	r.refused("big", "0/3 nodes are available: 1 Insufficient cpu, 1 Insufficient memory, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.")
 	var scheduled, failed bool
 	for end := time.Now().Add(5 * time.Second); !(scheduled && failed) && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		events, err := core.Event.List(r.ctx, r.h, "default", api.Selectors{})
@@ -170,7 +187,7 @@ func TestRoomComesBackWithAPod(t *testing.T) {
 	r.pod("first", "800m", "100Mi")
 	r.on("first", "a")
 	r.pod("second", "800m", "100Mi")
-	r.refused("second", "0/1 nodes are available: 1 Insufficient cpu.")
+	r.refused("second", "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
 	zero := int64(0)
 	if err := core.Pod.Delete(r.ctx, r.h, "default", "first", api.Options{GracePeriod: &zero}); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,6 @@ import (
 	"proa/internal/kinds/core"
 	"proa/internal/pki"
 	"proa/internal/sched"
-	"proa/internal/sched/plugins"
 )
 
 // issuer of service account tokens, and their audience.
@@ -191,7 +190,10 @@ func (s *system) startControllers(ctx context.Context, p *plane) {
 	sch := api.As(api.User{Name: api.UserScheduler, Groups: []string{api.GroupAuthenticated}}, p.Server)
 	s.part(ctx, "the scheduler", func(ctx context.Context) error {
 		p.scheduler.Store(true)
-		return sched.Run(ctx, sch, sched.Config{Plugins: plugins.All, Log: s.Log, Now: s.now, Events: events("default-scheduler", "")})
+		c := s.placing
+		c.Log, c.Now, c.Seed, c.Events = s.Log, s.now, s.SchedulerSeed, events("default-scheduler", "")
+		c.Register = p.metrics
+		return sched.Run(ctx, sch, c)
 	})
 }
 

@@ -21,6 +21,8 @@ import (
 
 	"proa/internal/host"
 	"proa/internal/pki"
+	"proa/internal/sched"
+	"proa/internal/sched/plugins"
 )
 
 // Config is what a cluster on one machine is started with. Places, Domain,
@@ -43,6 +45,9 @@ type Config struct {
 	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
 	History      History
 
+	SchedulerConfig string // file with a KubeSchedulerConfiguration; none if empty
+	SchedulerSeed   uint64 // of the clock if 0
+
 	// RuntimeEndpoint is the socket of a runtime that somebody else runs.
 	RuntimeEndpoint string
 
@@ -59,6 +64,7 @@ type system struct {
 	now     func() time.Time
 	ca      *pki.CA
 	engine  *Storage
+	placing sched.Config // what the file says
 
 	fail  context.CancelCauseFunc
 	parts sync.WaitGroup
@@ -90,6 +96,10 @@ func Run(ctx context.Context, c Config) error {
 
 // prepare makes folders, takes the data, and settles who this cluster is.
 func (s *system) prepare() error {
+	var err error
+	if s.placing, err = schedulerConfig(s.SchedulerConfig); err != nil {
+		return err
+	}
 	for _, dir := range []string{s.Places.Root, s.Places.Run, s.Places.Etc} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make %s: %w", dir, err)
@@ -112,6 +122,22 @@ func (s *system) prepare() error {
 		return err
 	}
 	return nil
+}
+
+// schedulerConfig reads how pods are placed.
+func schedulerConfig(file string) (sched.Config, error) {
+	if file == "" {
+		return sched.Config{Plugins: plugins.All}, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return sched.Config{}, fmt.Errorf("read the scheduler's configuration: %w", err)
+	}
+	c, err := sched.Load(text, plugins.All)
+	if err != nil {
+		return c, fmt.Errorf("scheduler's configuration %s: %w", file, err)
+	}
+	return c, nil
 }
 
 // expansion is how much more memory the state may take than its folder has on

@@ -3,9 +3,9 @@ package plugins
 import (
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	schedv1 "k8s.io/kube-scheduler/config/v1"
 
 	"proa/internal/sched"
 )
@@ -13,264 +13,225 @@ import (
 // InterPodAffinity keeps pods near those they want to be with and away from
 // those that they, or that themselves, do not want to be with.
 var InterPodAffinity = &sched.Plugin{
-	Name:   "InterPodAffinity",
-	Weight: 2,
-	Wakes:  sched.NodeAdded | sched.NodeLabels | sched.PodPlaced | sched.PodGone | sched.PodLabels | sched.Namespaces,
-	For: func(pod *sched.Pod, s *sched.State) *sched.Check {
-		a := &pairs{pod: pod, namespaces: s.NamespaceLabels}
-		var spec corev1.Affinity
-		if pod.Spec.Affinity != nil {
-			spec = *pod.Spec.Affinity
-		}
-		if p := spec.PodAffinity; p != nil {
-			a.near = a.terms(pod, p.RequiredDuringSchedulingIgnoredDuringExecution)
-			a.preferred = append(a.preferred, a.weighted(pod, p.PreferredDuringSchedulingIgnoredDuringExecution, 1)...)
-		}
-		if p := spec.PodAntiAffinity; p != nil {
-			a.apart = a.terms(pod, p.RequiredDuringSchedulingIgnoredDuringExecution)
-			a.preferred = append(a.preferred, a.weighted(pod, p.PreferredDuringSchedulingIgnoredDuringExecution, -1)...)
-		}
-		if a.broken != "" {
-			return &sched.Check{Refused: a.broken}
-		}
-		return a.check(s)
-	},
+	Name:      "InterPodAffinity",
+	Weight:    2,
+	Wakes:     affinityWakes,
+	Helps:     bringsTogether,
+	Matters:   speaksOf,
+	Configure: configured(podAffinity, checkPodAffinity),
+	For:       podAffinity(&schedv1.InterPodAffinityArgs{}).For,
 }
 
-// A term is a required or preferred term of a pod's affinity.
-type term struct {
-	key      string
-	names    []string // of namespaces
-	spaces   labels.Selector
-	pods     labels.Selector
-	weight   int64
-	matchAll bool // every namespace
-}
+const affinityWakes = sched.NodeAdded | sched.NodeLabels | sched.PodPlaced | sched.PodGone | sched.PodLabels | sched.Namespaces
 
-// A place is one domain: a value of a topology key.
-type place struct{ key, value string }
-
-type pairs struct {
-	pod        *sched.Pod
-	namespaces func(name string) map[string]string
-	near       []term
-	apart      []term
-	preferred  []term
-	broken     string
-
-	nearAt  map[place]int   // pods that all of near match, in each domain
-	apartAt map[place]int   // pods that apart matches
-	keptAt  map[place]int   // pods whose own anti-affinity matches this pod
-	scoreAt map[place]int64 // what preferences of both sides add up to
-}
-
-func (a *pairs) terms(owner *sched.Pod, in []corev1.PodAffinityTerm) (out []term) {
-	for i := range in {
-		t, err := newTerm(owner, &in[i])
-		if err != nil {
-			a.broken = err.Error()
-			continue
-		}
-		out = append(out, t)
+func checkPodAffinity(a *schedv1.InterPodAffinityArgs) (errs field.ErrorList) {
+	if w := a.HardPodAffinityWeight; w != nil && (*w < 0 || *w > 100) {
+		errs = append(errs, field.Invalid(field.NewPath("hardPodAffinityWeight"), *w, "must be from 0 to 100"))
 	}
-	return out
+	return errs
 }
 
-func (a *pairs) weighted(owner *sched.Pod, in []corev1.WeightedPodAffinityTerm, sign int64) (out []term) {
-	for i := range in {
-		t, err := newTerm(owner, &in[i].PodAffinityTerm)
-		if err != nil {
-			continue
-		}
-		t.weight = sign * int64(in[i].Weight)
-		out = append(out, t)
+func podAffinity(args *schedv1.InterPodAffinityArgs) *sched.Plugin {
+	hard := int64(1)
+	if args.HardPodAffinityWeight != nil {
+		hard = int64(*args.HardPodAffinityWeight)
 	}
-	return out
-}
-
-func newTerm(owner *sched.Pod, in *corev1.PodAffinityTerm) (t term, err error) {
-	t.key = in.TopologyKey
-	if t.pods, err = metav1.LabelSelectorAsSelector(in.LabelSelector); err != nil {
-		return t, err
-	}
-	add := func(keys []string, not bool) {
-		for _, key := range keys {
-			v, ok := owner.Labels[key]
-			if !ok {
-				continue
+	return &sched.Plugin{Name: "InterPodAffinity", Weight: 2, Wakes: affinityWakes, Helps: bringsTogether, Matters: speaksOf,
+		For: func(pod *sched.Pod, s *sched.State) *sched.Check {
+			a := &pairs{pod: pod, own: pod.Terms(), s: s, hard: hard, deaf: args.IgnorePreferredTermsOfExistingPods}
+			if a.own.Broken != "" {
+				return &sched.Check{Refused: a.own.Broken}
 			}
-			op := metav1.LabelSelectorOpIn
-			if not {
-				op = metav1.LabelSelectorOpNotIn
-			}
-			sel, e := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: key, Operator: op, Values: []string{v}}}})
-			if e != nil {
-				err = e
-				return
-			}
-			reqs, _ := sel.Requirements()
-			t.pods = t.pods.Add(reqs...)
-		}
-	}
-	add(in.MatchLabelKeys, false)
-	add(in.MismatchLabelKeys, true)
-	if err != nil {
-		return t, err
-	}
-	t.names = in.Namespaces
-	if in.NamespaceSelector != nil {
-		if t.spaces, err = metav1.LabelSelectorAsSelector(in.NamespaceSelector); err != nil {
-			return t, err
-		}
-		t.matchAll = t.spaces.Empty()
-	} else if len(t.names) == 0 {
-		t.names = []string{owner.Namespace}
-	}
-	return t, nil
+			return a.check()
+		}}
 }
 
-func (a *pairs) matches(t *term, p *sched.Pod) bool {
-	if !t.matchAll && !slices.Contains(t.names, p.Namespace) && (t.spaces == nil || !t.spaces.Matches(labels.Set(a.namespaces(p.Namespace)))) {
+// speaksOf says whether a pod that comes has anything to say about the other.
+func speaksOf(pod *sched.Pod, s *sched.State, o *sched.Pod) bool {
+	t := o.Terms()
+	if t.Empty() {
 		return false
 	}
-	return t.pods.Matches(labels.Set(p.Labels))
+	says := func(all []sched.Term) bool {
+		return slices.ContainsFunc(all, func(t sched.Term) bool { return t.Matches(s, pod.Namespace, pod.Labels) })
+	}
+	return says(t.Near) || says(t.Apart) || says(t.Prefer)
 }
 
-func (a *pairs) matchesAll(all []term, p *sched.Pod) bool {
-	for i := range all {
-		if !a.matches(&all[i], p) {
-			return false
+// bringsTogether: a pod that comes helps if affinity selects it; one that goes
+// if it was in the way; one whose labels changed if any of this did.
+func bringsTogether(pod *sched.Pod, s *sched.State, c *sched.Change) bool {
+	if c.Pod == nil {
+		return true
+	}
+	t := pod.Terms()
+	concerns := func(o *sched.Pod) bool {
+		any := func(all []sched.Term) bool {
+			return slices.ContainsFunc(all, func(t sched.Term) bool { return t.Matches(s, o.Namespace, o.Labels) })
+		}
+		if any(t.Near) {
+			return true
+		}
+		return c.What&(sched.PodGone|sched.PodLabels) != 0 && (any(t.Apart) || speaksOf(pod, s, o))
+	}
+	return concerns(c.Pod) || c.Was != nil && concerns(c.Was)
+}
+
+// A pairs knows, for one kind of pod, how many pods in each domain matter to it.
+type pairs struct {
+	pod  *sched.Pod
+	own  *sched.Terms
+	s    *sched.State
+	hard int64 // what the required affinity of others to the pod adds to the score
+	deaf bool  // to what others prefer
+
+	near   []*tally // pods that all near terms select, by each term's key
+	met    int      // how many such pods there are at all
+	apart  []*tally // pods that each term of anti-affinity selects
+	kept   []*tally // pods whose own anti-affinity selects this pod
+	score  []*tally // what preferences of both sides add up to
+	effect *effect  // of the pods that were counted last
+	like   string   // which group they were of
+	first  bool     // the first of a group that wants to be together may go anywhere
+}
+
+// A tally counts in every domain of a topology key.
+type tally struct {
+	key string
+	of  []int32
+	at  []int64
+}
+
+// An effect is what a pod does to the tallies: it depends on what is in its group.
+type effect struct {
+	met  int
+	adds []add
+}
+
+type add struct {
+	to *tally
+	by int64
+}
+
+func (a *pairs) tally(in *[]*tally, key string) *tally {
+	for _, t := range *in {
+		if t.key == key {
+			return t
 		}
 	}
-	return len(all) > 0
+	d := a.s.Domains(key)
+	t := &tally{key, d.Of, make([]int64, d.Count)}
+	*in = append(*in, t)
+	return t
+}
+
+// effectOf works out what pods with these labels and terms do.
+func (a *pairs) effectOf(namespace string, l labels.Set, theirs *sched.Terms) *effect {
+	e := &effect{}
+	if sched.MatchesAll(a.own.Near, a.s, namespace, l) {
+		e.met = 1
+		for i := range a.near {
+			e.adds = append(e.adds, add{a.near[i], 1})
+		}
+	}
+	for i := range a.own.Apart {
+		if t := &a.own.Apart[i]; t.Matches(a.s, namespace, l) {
+			e.adds = append(e.adds, add{a.tally(&a.apart, t.Key), 1})
+		}
+	}
+	for i := range a.own.Prefer {
+		if t := &a.own.Prefer[i]; t.Matches(a.s, namespace, l) {
+			e.adds = append(e.adds, add{a.tally(&a.score, t.Key), t.Weight})
+		}
+	}
+	says := func(t *sched.Term, in *[]*tally, by int64) {
+		if by != 0 && t.Matches(a.s, a.pod.Namespace, a.pod.Labels) {
+			e.adds = append(e.adds, add{a.tally(in, t.Key), by})
+		}
+	}
+	for i := range theirs.Apart {
+		says(&theirs.Apart[i], &a.kept, 1)
+	}
+	for i := range theirs.Near {
+		says(&theirs.Near[i], &a.score, a.hard)
+	}
+	for i := range theirs.Prefer {
+		if !a.deaf {
+			says(&theirs.Prefer[i], &a.score, theirs.Prefer[i].Weight)
+		}
+	}
+	return e
+}
+
+func (a *pairs) apply(e *effect, n *sched.Node, by int) {
+	if n.Index < 0 {
+		return
+	}
+	a.met += by * e.met
+	for _, add := range e.adds {
+		if d := add.to.of[n.Index]; d >= 0 {
+			add.to.at[d] += int64(by) * add.by
+		}
+	}
 }
 
 // count takes a pod on a node into the domains, or out of them.
 func (a *pairs) count(p *sched.Pod, n *sched.Node, by int) {
-	at := func(key string) (place, bool) {
-		v, ok := n.Labels[key]
-		return place{key, v}, ok
+	terms := p.Terms()
+	if terms.Empty() && a.own.Empty() {
+		return
 	}
-	if a.matchesAll(a.near, p) {
-		for i := range a.near {
-			if d, ok := at(a.near[i].key); ok {
-				a.nearAt[d] += by
+	if key := p.Group(); a.effect == nil || a.like != key {
+		a.effect, a.like = a.effectOf(p.Namespace, p.Labels, terms), key
+	}
+	a.apply(a.effect, n, by)
+}
+
+func (a *pairs) check() *sched.Check {
+	for i := range a.own.Near {
+		d := a.s.Domains(a.own.Near[i].Key)
+		a.near = append(a.near, &tally{a.own.Near[i].Key, d.Of, make([]int64, d.Count)})
+	}
+	seen := map[*sched.Group]bool{}
+	found := false
+	take := func(g *sched.Group) {
+		if seen[g] {
+			return
+		}
+		seen[g] = true
+		e := a.effectOf(g.Namespace, g.Labels, g.Terms)
+		if len(e.adds) == 0 && e.met == 0 {
+			return
+		}
+		found = true
+		for n, count := range g.On {
+			a.apply(e, n, count)
+		}
+	}
+	for _, all := range [][]sched.Term{a.own.Near, a.own.Apart, a.own.Prefer} {
+		for i := range all {
+			for _, g := range a.s.GroupsFor(&all[i]) {
+				take(g)
 			}
 		}
 	}
-	for i := range a.apart {
-		if d, ok := at(a.apart[i].key); ok && a.matches(&a.apart[i], p) {
-			a.apartAt[d] += by
-		}
+	for g := range a.s.Affine() {
+		take(g)
 	}
-	for i := range a.preferred {
-		if d, ok := at(a.preferred[i].key); ok && a.matches(&a.preferred[i], p) {
-			a.scoreAt[d] += int64(by) * a.preferred[i].weight
-		}
-	}
-	for _, t := range theirs(p) {
-		d, ok := at(t.key)
-		if !ok || !a.matches(&t.term, a.pod) {
-			continue
-		}
-		if t.keeps {
-			a.keptAt[d] += by
-		} else {
-			a.scoreAt[d] += int64(by) * t.weight
-		}
-	}
-}
-
-type theirTerm struct {
-	term
-	keeps bool // required anti-affinity
-}
-
-// hardWeight is what a pod's required affinity to another adds to the score of
-// having the other near it.
-const hardWeight = 1
-
-// theirs are the terms of a pod that is already there which speak of new ones.
-func theirs(p *sched.Pod) (out []theirTerm) {
-	spec := p.Spec.Affinity
-	if spec == nil {
+	if !found && a.own.Empty() && !a.s.Expected(func(o *sched.Pod) bool { return speaksOf(a.pod, a.s, o) }) {
 		return nil
 	}
-	add := func(in *corev1.PodAffinityTerm, weight int64, keeps bool) {
-		if t, err := newTerm(p, in); err == nil {
-			t.weight = weight
-			out = append(out, theirTerm{t, keeps})
-		}
-	}
-	if a := spec.PodAntiAffinity; a != nil {
-		for i := range a.RequiredDuringSchedulingIgnoredDuringExecution {
-			add(&a.RequiredDuringSchedulingIgnoredDuringExecution[i], 0, true)
-		}
-		for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
-			w := &a.PreferredDuringSchedulingIgnoredDuringExecution[i]
-			add(&w.PodAffinityTerm, -int64(w.Weight), false)
-		}
-	}
-	if a := spec.PodAffinity; a != nil {
-		for i := range a.RequiredDuringSchedulingIgnoredDuringExecution {
-			add(&a.RequiredDuringSchedulingIgnoredDuringExecution[i], hardWeight, false)
-		}
-		for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
-			w := &a.PreferredDuringSchedulingIgnoredDuringExecution[i]
-			add(&w.PodAffinityTerm, int64(w.Weight), false)
-		}
-	}
-	return out
-}
-
-func (a *pairs) check(s *sched.State) *sched.Check {
-	own := len(a.near)+len(a.apart)+len(a.preferred) > 0
-	if !own && s.Affine() == 0 {
-		return nil
-	}
-	a.nearAt, a.apartAt, a.keptAt, a.scoreAt = map[place]int{}, map[place]int{}, map[place]int{}, map[place]int64{}
-	for _, n := range s.Nodes {
-		if !own && n.Affine == 0 {
-			continue
-		}
-		for _, p := range n.Pods {
-			if own || p.Spec.Affinity != nil {
-				a.count(p, n, 1)
-			}
-		}
-	}
-	if !own && len(a.keptAt) == 0 && len(a.scoreAt) == 0 {
-		return nil
-	}
-	first := a.matchesAll(a.near, a.pod) // the first of a group that wants to be together may go anywhere
-	affinity := sched.Never("node(s) didn't match pod affinity rules")
-	anti := sched.No("node(s) didn't match pod anti-affinity rules")
-	kept := sched.No("node(s) didn't satisfy existing pods anti-affinity rules")
+	a.first = sched.MatchesAll(a.own.Near, a.s, a.pod.Namespace, a.pod.Labels)
 	c := &sched.Check{
-		Fits: func(n *sched.Node) sched.Verdict {
-			if !a.isNear(n, first) {
-				return affinity
-			}
-			for i := range a.apart {
-				if v, ok := n.Labels[a.apart[i].key]; ok && a.apartAt[place{a.apart[i].key, v}] > 0 {
-					return anti
-				}
-			}
-			for d, count := range a.keptAt {
-				if v, ok := n.Labels[d.key]; count > 0 && ok && v == d.value {
-					return kept
-				}
-			}
-			return sched.Verdict{}
-		},
+		Fits:    a.fits(),
 		With:    func(p *sched.Pod, n *sched.Node) { a.count(p, n, 1) },
 		Without: func(p *sched.Pod, n *sched.Node) { a.count(p, n, -1) },
 	}
-	if len(a.scoreAt) > 0 {
+	if len(a.score) > 0 || len(a.own.Prefer) > 0 || !a.deaf || a.hard != 0 {
 		c.Score = func(n *sched.Node) (sum int64) {
-			for d, v := range a.scoreAt {
-				if n.Labels[d.key] == d.value {
-					sum += v
+			for _, t := range a.score {
+				if d := t.of[n.Index]; d >= 0 {
+					sum += t.at[d]
 				}
 			}
 			return sum
@@ -280,24 +241,54 @@ func (a *pairs) check(s *sched.State) *sched.Check {
 	return c
 }
 
-func (a *pairs) isNear(n *sched.Node, first bool) bool {
+func (a *pairs) fits() func(*sched.Node) sched.Verdict {
+	affinity := sched.Never("node(s) didn't match pod affinity rules")
+	anti := sched.No("node(s) didn't match pod anti-affinity rules")
+	kept := sched.No("node(s) didn't satisfy existing pods anti-affinity rules")
+	taken := func(all []*tally, n *sched.Node) bool {
+		for _, t := range all {
+			if d := t.of[n.Index]; d >= 0 && t.at[d] > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	return func(n *sched.Node) sched.Verdict {
+		switch {
+		case !a.isNear(n):
+			return affinity
+		case taken(a.apart, n):
+			return anti
+		case taken(a.kept, n):
+			return kept
+		}
+		return sched.Verdict{}
+	}
+}
+
+func (a *pairs) isNear(n *sched.Node) bool {
 	all := true
-	for i := range a.near {
-		v, ok := n.Labels[a.near[i].key]
-		if !ok {
+	for _, t := range a.near {
+		d := t.of[n.Index]
+		if d < 0 {
 			return false
 		}
-		all = all && a.nearAt[place{a.near[i].key, v}] > 0
+		all = all && t.at[d] > 0
 	}
-	if all {
+	return all || a.first && a.lonely()
+}
+
+// lonely says whether no pod that all terms select is in any domain.
+func (a *pairs) lonely() bool {
+	if a.met == 0 {
 		return true
 	}
-	for _, count := range a.nearAt {
-		if count > 0 {
+	for _, t := range a.near {
+		if slices.ContainsFunc(t.at, func(count int64) bool { return count > 0 }) {
 			return false
 		}
 	}
-	return first
+	return true
 }
 
 // spreadOut maps scores of either sign to 0 to 100.

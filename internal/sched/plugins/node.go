@@ -1,6 +1,8 @@
 package plugins
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"proa/internal/sched"
@@ -10,6 +12,9 @@ import (
 var NodeUnschedulable = &sched.Plugin{
 	Name:  "NodeUnschedulable",
 	Wakes: sched.NodeAdded | sched.NodeTaints,
+	Helps: func(_ *sched.Pod, _ *sched.State, c *sched.Change) bool {
+		return c.Node == nil || !c.Node.Spec.Unschedulable
+	},
 	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
 		taint := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
 		for i := range pod.Spec.Tolerations {
@@ -31,6 +36,9 @@ var NodeUnschedulable = &sched.Plugin{
 var NodeName = &sched.Plugin{
 	Name:  "NodeName",
 	Wakes: sched.NodeAdded,
+	Helps: func(pod *sched.Pod, _ *sched.State, c *sched.Change) bool {
+		return c.Node == nil || c.Node.Name == pod.Spec.NodeName
+	},
 	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
 		if pod.Spec.NodeName == "" {
 			return nil
@@ -49,20 +57,28 @@ var NodeName = &sched.Plugin{
 var NodePorts = &sched.Plugin{
 	Name:  "NodePorts",
 	Wakes: sched.NodeAdded | sched.PodGone,
+	Helps: func(pod *sched.Pod, _ *sched.State, c *sched.Change) bool {
+		return c.What&sched.PodGone == 0 || c.Pod == nil || clash(pod.Ports, c.Pod.Ports)
+	},
 	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
 		if len(pod.Ports) == 0 {
 			return nil
 		}
 		no := sched.No("node(s) didn't have free ports for the requested pod ports")
 		return &sched.Check{Fits: func(n *sched.Node) sched.Verdict {
-			for _, taken := range n.Ports {
-				for _, want := range pod.Ports {
-					if want.Clash(taken) {
-						return no
-					}
-				}
+			if clash(pod.Ports, n.Ports) {
+				return no
 			}
 			return sched.Verdict{}
 		}}
 	},
+}
+
+func clash(want, taken []sched.HostPort) bool {
+	for _, w := range want {
+		if slices.ContainsFunc(taken, w.Clash) {
+			return true
+		}
+	}
+	return false
 }

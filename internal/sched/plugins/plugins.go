@@ -12,9 +12,12 @@ var All = []*sched.Plugin{
 	NodeAffinity,
 	NodePorts,
 	NodeResourcesFit,
+	VolumeRestrictions,
+	NodeVolumeLimits,
+	VolumeBinding,
+	VolumeZone,
 	PodTopologySpread,
 	InterPodAffinity,
 	NodeResourcesBalancedAllocation,
 	ImageLocality,
-	Spread,
 }

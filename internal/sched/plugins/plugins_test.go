@@ -62,7 +62,7 @@ func pod(t testing.TB, label, spec string) *corev1.Pod {
 }
 
 func placer(seed uint64) *sched.Placer {
-	return &sched.Placer{Plugins: plugins.All, Rand: rand.New(rand.NewPCG(seed, 0)), Percent: 100}
+	return &sched.Placer{Uses: sched.UsesOf(plugins.All), Rand: rand.New(rand.NewPCG(seed, 0)), Percent: 100}
 }
 
 // TestPlace checks on which nodes a pod may end up, over many throws of the

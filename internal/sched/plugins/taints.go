@@ -13,15 +13,15 @@ var TaintToleration = &sched.Plugin{
 	Name:   "TaintToleration",
 	Weight: 3,
 	Wakes:  sched.NodeAdded | sched.NodeTaints,
+	Helps: func(pod *sched.Pod, _ *sched.State, c *sched.Change) bool {
+		return c.Node == nil || !repels(pod, &sched.Node{Node: c.Node})
+	},
 	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
 		no := sched.Never("node(s) had untolerated taint(s)")
 		return &sched.Check{
 			Fits: func(n *sched.Node) sched.Verdict {
-				for i := range n.Spec.Taints {
-					t := &n.Spec.Taints[i]
-					if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerated(pod.Spec.Tolerations, t) {
-						return no
-					}
+				if repels(pod, n) {
+					return no
 				}
 				return sched.Verdict{}
 			},
@@ -37,6 +37,16 @@ var TaintToleration = &sched.Plugin{
 			Normalize: sched.Reverse,
 		}
 	},
+}
+
+// repels says whether a node has a taint that keeps the pod off.
+func repels(pod *sched.Pod, n *sched.Node) bool {
+	for i := range n.Spec.Taints {
+		if t := &n.Spec.Taints[i]; t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerated(pod.Spec.Tolerations, t) {
+			return true
+		}
+	}
+	return false
 }
 
 func tolerated(all []corev1.Toleration, t *corev1.Taint) bool {

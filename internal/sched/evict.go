@@ -1,0 +1,106 @@
+package sched
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"proa/internal/api"
+	"proa/internal/kinds/core"
+)
+
+// makeRoom puts a pod aside that fits nowhere. If it may, less important pods
+// are told to leave the node where that does least harm, and the pod is
+// nominated for it: what they leave is kept for it.
+func (s *Scheduler) makeRoom(ctx context.Context, p *profile, it *item, fail *Failure) action {
+	if p.preempt == nil || len(s.state.Nodes) == 0 {
+		return s.keep(ctx, p, it, fail)
+	}
+	before := s.state.Nominated(it.pod.UID)
+	plan := p.Preempt(it.pod, s.state, *p.preempt, fail)
+	s.metrics.made(plan)
+	s.metrics.ended(p.name, unschedulable, it)
+	message := fail.String()
+	pod := it.pod.Pod
+	if plan == nil {
+		s.queue.wait(it, fail, s.cfg.Now())
+		var nominated *string
+		if before != "" && stays(it.pod, s.state) == "" { // that node does not become free after all
+			s.state.Nominate(it.pod, "")
+			nominated = new(string)
+		}
+		return action{func() { s.tell(ctx, p, pod, message, nominated) }, false}
+	}
+	name := plan.Node.Name
+	var displaced []*corev1.Pod
+	for _, o := range s.state.displaced(plan.Node, it.pod.Priority) {
+		s.state.Nominate(o, "")
+		displaced = append(displaced, o.Pod)
+		if other := s.queue.items[o.UID]; other != nil {
+			s.queue.changed(other, s.cfg.Now())
+		}
+	}
+	s.state.Nominate(it.pod, name)
+	s.queue.wait(it, fail, s.cfg.Now())
+	var victims []*corev1.Pod
+	for _, v := range plan.Victims {
+		if v.DeletionTimestamp == nil && !s.state.leaving[v.UID] {
+			s.state.leaving[v.UID] = true
+			victims = append(victims, v.Pod)
+		}
+	}
+	return action{func() {
+		s.tell(ctx, p, pod, message, &name)
+		for _, o := range displaced {
+			if err := s.patchStatus(ctx, o, statusPatch{Nominated: new(string)}); err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+				s.cfg.Log.Warn("withdraw nomination", "namespace", o.Namespace, "pod", o.Name, "err", err)
+			}
+		}
+		for _, v := range victims {
+			if err := s.evict(ctx, p, pod, v, name); err != nil && ctx.Err() == nil {
+				s.cfg.Log.Warn("preempt", "namespace", v.Namespace, "pod", v.Name, "for", pod.Name, "err", err)
+				s.giveUp(it)
+			}
+		}
+	}, false}
+}
+
+// giveUp tries a pod anew whose victims could not be told to leave.
+func (s *Scheduler) giveUp(it *item) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.queue.items[it.pod.UID] == it && it.where == waiting {
+		s.state.Nominate(it.pod, "")
+		s.queue.retry(it, s.cfg.Now())
+		s.work.Signal()
+	}
+}
+
+// evict tells one pod to leave, with the reason in its condition.
+func (s *Scheduler) evict(ctx context.Context, p *profile, pod, victim *corev1.Pod, node string) (err error) {
+	defer func() {
+		if apierrors.IsNotFound(err) {
+			err = nil
+		}
+		if err != nil {
+			s.mu.Lock()
+			delete(s.state.leaving, victim.UID)
+			s.mu.Unlock()
+		}
+	}()
+	err = s.patchStatus(ctx, victim, statusPatch{Conditions: []corev1.PodCondition{{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
+		Message:            fmt.Sprintf("%s: preempting to accommodate a higher priority pod", pod.Spec.SchedulerName),
+		ObservedGeneration: victim.Generation, LastTransitionTime: s.since(victim, corev1.DisruptionTarget, corev1.ConditionTrue),
+	}}})
+	if err != nil {
+		return err
+	}
+	if err := core.Pod.Delete(ctx, s.h, victim.Namespace, victim.Name, api.Options{UID: &victim.UID}); err != nil {
+		return err
+	}
+	p.events.Eventf(victim, corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", pod.UID, node)
+	return nil
+}

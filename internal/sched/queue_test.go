@@ -1,0 +1,166 @@
+package sched
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// queuePlay is a queue, and a clock that only the test moves.
+type queuePlay struct {
+	*queue
+	now  time.Time
+	pods map[string]*item
+}
+
+func newQueuePlay() *queuePlay {
+	return &queuePlay{newQueue(firstPause, mostPause), time.Unix(1e9, 0), map[string]*item{}}
+}
+
+func (q *queuePlay) come(name string, priority int32) *item {
+	p := &corev1.Pod{}
+	p.Name, p.UID, p.Spec.Priority = name, types.UID(name), &priority
+	p.Labels = map[string]string{"app": name[:1]} // pods whose names begin the same are alike
+	it := q.add(NewPod(p))
+	q.pods[name] = it
+	return it
+}
+
+// fails says that a pod fits nowhere because of a plugin.
+func (q *queuePlay) fails(it *item, p *Plugin) {
+	it.attempts++
+	q.wait(it, &Failure{Wakes: p.Wakes, By: []*Plugin{p}}, q.now)
+}
+
+// after moves the clock, and returns who is tried then.
+func (q *queuePlay) after(d time.Duration) string {
+	q.now = q.now.Add(d)
+	q.fire(q.now)
+	return q.all()
+}
+
+func (q *queuePlay) all() string {
+	var names []string
+	for {
+		it := q.pop()
+		if it == nil {
+			return strings.Join(names, " ")
+		}
+		names = append(names, it.pod.Name)
+	}
+}
+
+func (q *queuePlay) expect(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: tried %q, want %q", what, got, want)
+	}
+}
+
+func TestQueueOrder(t *testing.T) {
+	q := newQueuePlay()
+	q.come("a", 0)
+	q.come("b", 5)
+	q.come("c", 0)
+	q.come("d", 9)
+	q.expect(t, "by priority, then by arrival", q.all(), "d b a c")
+}
+
+func TestQueueWaitsForWhatHelps(t *testing.T) {
+	q := newQueuePlay()
+	picky := &Plugin{Name: "Picky", Wakes: PodGone | NodeAdded, Helps: func(pod *Pod, _ *State, c *Change) bool {
+		return c.Node == nil || c.Node.Name == "for-"+pod.Name[:1]
+	}}
+	calls := 0
+	helps := picky.Helps
+	picky.Helps = func(pod *Pod, s *State, c *Change) bool { calls++; return helps(pod, s, c) }
+	for i := range 3 {
+		q.come(fmt.Sprint("a", i), 0)
+	}
+	q.come("b", 0)
+	q.all()
+	for _, it := range q.pods {
+		q.fails(it, picky)
+	}
+	q.expect(t, "nothing happened", q.after(time.Minute), "")
+	q.wake(nil, &Change{What: NodeTaints}, q.now)
+	q.expect(t, "a kind of change that does not matter", q.all(), "")
+	node := &corev1.Node{}
+	node.Name = "for-b"
+	calls = 0
+	q.wake(nil, &Change{What: NodeAdded, Node: node}, q.now)
+	if calls != 2 {
+		t.Errorf("asked %d times for two kinds of pods", calls)
+	}
+	q.expect(t, "a node that only b can use", q.all(), "b")
+	q.wake(nil, &Change{What: PodGone}, q.now)
+	q.expect(t, "a pod that left", q.all(), "a0 a1 a2")
+	q.expect(t, "nobody waits any more", q.after(mostWait), "")
+}
+
+func TestQueueLongestWait(t *testing.T) {
+	q := newQueuePlay()
+	it := q.come("a", 0)
+	q.all()
+	q.fails(it, &Plugin{Name: "P", Wakes: NodeAdded})
+	q.expect(t, "before", q.after(mostWait-time.Second), "")
+	q.expect(t, "nobody waits for ever", q.after(time.Second), "a")
+}
+
+func TestQueuePauses(t *testing.T) {
+	q := newQueuePlay()
+	it := q.come("a", 0)
+	q.all()
+	for i, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second, 10 * time.Second} {
+		it.attempts++
+		q.retry(it, q.now)
+		q.expect(t, fmt.Sprint("attempt ", i, " before"), q.after(want-time.Millisecond), "")
+		q.expect(t, fmt.Sprint("attempt ", i), q.after(time.Millisecond), "a")
+	}
+}
+
+// A pod that something may have helped rests after its attempts, unless there is
+// nothing else to do; one that could not be bound rests in any case.
+func TestQueuePauseIsCutShort(t *testing.T) {
+	q := newQueuePlay()
+	any := &Plugin{Name: "P", Wakes: AnyEvent}
+	a, b := q.come("a", 0), q.come("b", 0)
+	q.all()
+	q.fails(a, any)
+	b.attempts++
+	q.retry(b, q.now)
+	q.come("c", 0)
+	q.wake(nil, &Change{What: PodGone}, q.now)
+	if it := q.pop(); it.pod.Name != "c" {
+		t.Errorf("%s is tried before c", it.pod.Name)
+	}
+	q.expect(t, "now", q.all(), "a")
+	q.expect(t, "later", q.after(time.Second), "b")
+}
+
+func TestQueueForgets(t *testing.T) {
+	q := newQueuePlay()
+	any := &Plugin{Name: "P", Wakes: AnyEvent}
+	for i := range 6 {
+		it := q.come(fmt.Sprint("a", i), 0)
+		switch i % 3 {
+		case 1:
+			q.pop()
+		case 2:
+			q.unlink(it)
+			q.fails(it, any)
+		}
+	}
+	for name := range q.pods {
+		q.remove(types.UID(name))
+	}
+	q.wake(nil, &Change{What: AnyEvent}, q.now)
+	q.expect(t, "all are gone", q.after(time.Hour), "")
+	if len(q.items)+len(q.active)+len(q.timed)+len(q.resting)+len(q.companies) != 0 {
+		t.Errorf("left: %d %d %d %d", len(q.items), len(q.active), len(q.timed), len(q.companies))
+	}
+}
