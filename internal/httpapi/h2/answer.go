@@ -35,8 +35,54 @@ var (
 // waitMost is how much of a body waits for its end, so that its length can be said.
 const waitMost = 4 << 10
 
+// A worker is a goroutine that runs handlers one after the other: a new one would
+// have to make its stack large again for each.
+type worker chan *stream
+
+// idleMost is how many workers wait for requests.
+const idleMost = 64
+
+// start runs the handler.
+func (s *stream) start() {
+	srv := s.c.srv
+	srv.mu.Lock()
+	n := len(srv.idle)
+	if n == 0 {
+		srv.mu.Unlock()
+		go make(worker, 1).run(s)
+		return
+	}
+	w := srv.idle[n-1]
+	srv.idle = srv.idle[:n-1]
+	srv.mu.Unlock()
+	w <- s
+}
+
+func (w worker) run(s *stream) {
+	for s != nil {
+		srv := s.c.srv
+		s.serve()
+		srv.mu.Lock()
+		if len(srv.conns) == 0 || len(srv.idle) >= idleMost {
+			srv.mu.Unlock()
+			return
+		}
+		srv.idle = append(srv.idle, w)
+		srv.mu.Unlock()
+		s = <-w
+	}
+}
+
+// dismiss ends the workers that wait. The lock is held.
+func (s *server) dismiss() {
+	for _, w := range s.idle {
+		w <- nil
+	}
+	s.idle = nil
+}
+
 // serve runs the handler.
-func (s *stream) serve(truncated bool) {
+func (s *stream) serve() {
 	finished := false
 	defer func() {
 		if !finished {
@@ -46,7 +92,7 @@ func (s *stream) serve(truncated bool) {
 		}
 		s.finish(finished)
 	}()
-	if truncated {
+	if s.truncated {
 		http.Error(&s.answer, "the header of the request is too large", http.StatusRequestHeaderFieldsTooLarge)
 	} else {
 		s.c.handler.ServeHTTP(&s.answer, s.req)

@@ -85,6 +85,7 @@ type server struct {
 	mu    sync.Mutex
 	down  bool
 	conns map[*conn]struct{}
+	idle  []worker
 }
 
 func (s *server) logf(format string, args ...any) {
@@ -133,7 +134,9 @@ func (s *server) serve(_ *http.Server, t *tls.Conn, h http.Handler) {
 	s.mu.Unlock()
 	c.run(down)
 	s.mu.Lock()
-	delete(s.conns, c)
+	if delete(s.conns, c); len(s.conns) == 0 {
+		s.dismiss()
+	}
 	s.mu.Unlock()
 }
 

@@ -19,12 +19,13 @@ import (
 // A stream is one request and its answer. What is below moved belongs to whoever
 // holds the connection's lock.
 type stream struct {
-	c      *conn
-	id     uint32
-	req    *http.Request
-	ctx    lazy.Context
-	body   body
-	answer answer
+	c         *conn
+	id        uint32
+	req       *http.Request
+	ctx       lazy.Context
+	body      body
+	answer    answer
+	truncated bool // the header, which was too large
 
 	moved   sync.Cond // something of this changed that somebody may wait for
 	err     error     // why there is no more: the client has given it up, or gone
@@ -96,7 +97,7 @@ func (c *conn) onHeaders(f *http2.MetaHeadersFrame) error {
 		return streamError(id, http2.ErrCodeRefusedStream)
 	}
 	c.refused = 0
-	s := &stream{c: c, id: id, window: c.streamWindow, heard: f.StreamEnded(), declared: -1}
+	s := &stream{c: c, id: id, window: c.streamWindow, heard: f.StreamEnded(), truncated: f.Truncated, declared: -1}
 	s.moved.L = &c.mu
 	s.ctx.Init(c.base, time.Time{})
 	s.body.s, s.answer.s = s, s
@@ -106,7 +107,7 @@ func (c *conn) onHeaders(f *http2.MetaHeadersFrame) error {
 	c.streams[id] = s
 	c.running++
 	c.asked.Add(1)
-	go s.serve(f.Truncated)
+	s.start()
 	return nil
 }
 
