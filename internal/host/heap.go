@@ -2,12 +2,14 @@ package host
 
 import (
 	"context"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +57,7 @@ func memory() int64 {
 
 // MaxHeadroom is how far a heap may grow over what lives in it, in bytes, before
 // the collector runs.
-const MaxHeadroom = 192 << 20
+const MaxHeadroom = 128 << 20
 
 // headroom is GOGC for a heap in which so many bytes live: as much again, but no
 // more than MaxHeadroom.
@@ -65,6 +67,8 @@ func headroom(live uint64) int {
 	}
 	return max(5, int(100*MaxHeadroom/live))
 }
+
+var tight atomic.Int64 // what TightHeap has set last
 
 // TightHeap sets how far the heap may grow by what lives in it now, and returns
 // that as GOGC. The collector of a large heap then runs more often than it would
@@ -77,18 +81,23 @@ func TightHeap() int {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
 	percent := headroom(sample[0].Value.Uint64())
-	debug.SetGCPercent(percent)
+	if tight.Swap(int64(percent)) != int64(percent) { // to set it stops everybody for a moment
+		debug.SetGCPercent(percent)
+	}
 	return percent
 }
 
-// KeepHeapTight calls TightHeap from time to time until ctx ends.
+// KeepHeapTight calls TightHeap from time to time until ctx ends, and often at
+// first, while data are read.
 func KeepHeapTight(ctx context.Context) {
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
-	for {
+	pause := 100 * time.Millisecond
+	for n := range math.MaxInt {
 		TightHeap()
+		if n == 100 {
+			pause = 5 * time.Second
+		}
 		select {
-		case <-tick.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}

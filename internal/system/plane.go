@@ -82,6 +82,7 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 		apiserver.Component{Name: "scheduler", Probe: p.scheduler.probe},
 		apiserver.Component{Name: "controller-manager", Probe: p.controllers.probe},
 		apiserver.Component{Name: "etcd-0", Probe: func(context.Context) error { return s.engine.Err() }})
+	s.parts.Go(func() { host.KeepHeapTight(ctx) })
 	p.Server, err = apiserver.New(ctx, apiserver.Config{
 		Engine: s.engine.Engine, Kinds: kinds.All, Subs: subs, Admit: append(s.admission(), rbac.Steps()...), Log: s.Log,
 		Webhook: crd.Through(&p.net),
@@ -89,7 +90,6 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.parts.Go(func() { host.KeepHeapTight(ctx) })
 	p.net.Reads = p.Server
 	s.parts.Go(func() { <-ctx.Done(); p.Close() })
 	authn.Handler, nodes.Handler = p.Server, p.Server
