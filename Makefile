@@ -22,7 +22,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_TEST_ETCD=$(abspath $(ETCD))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault kill9 images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
+.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault h2spec kill9 images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,11 @@ check: ## formatting, vet, staticcheck and the rules of the house
 
 fuzz: ## fuzz every decoder, patch and parser (FUZZTIME=1m each; FUZZ=part of a name)
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' FUZZ='$(FUZZ)' test/fuzz.sh
+
+H2SPEC = github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+h2spec: ## HTTP/2 judged by the program of that name, 145 cases
+	@GOBIN=$(CURDIR)/build/bin $(GO) install $(H2SPEC)
+	@PROA_TEST_H2SPEC=$(CURDIR)/build/bin/h2spec $(GO) test -count=1 -v -run TestH2Spec ./internal/httpapi/h2
 
 fault: ## crashes, failing disks, bit flips, races, watches and planted bugs (SECONDS=600 SEED=…)
 	@$(GO) run ./test/fault -time $(or $(SECONDS),600)s -seed $(or $(SEED),0)

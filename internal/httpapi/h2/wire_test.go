@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -415,4 +417,26 @@ func BenchmarkGet(b *testing.B) {
 			})
 		}
 	}
+}
+
+// TestH2Spec has the program h2spec check the server against RFC 9113 and RFC 7541
+// (make h2spec).
+func TestH2Spec(t *testing.T) {
+	program := os.Getenv("PROA_TEST_H2SPEC")
+	if program == "" {
+		t.Skip("PROA_TEST_H2SPEC does not name the program: make h2spec")
+	}
+	s := start(t, true, Config{Linger: 100 * time.Millisecond}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Write(make([]byte, 2000))
+	}))
+	host, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(program, "-h", host, "-p", port, "-t", "-k", "-o", "5").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte(" 0 failed")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	t.Log(string(out[max(0, len(out)-80):]))
 }
