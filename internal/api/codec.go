@@ -36,6 +36,7 @@ const (
 type protobufCodec struct {
 	new     func() Object
 	restore func(Object) // Kind.Restore, if there is one
+	alikes  *alikes      // nil: objects have nothing in common
 }
 
 type protobufObject interface {
@@ -79,6 +80,11 @@ func (c protobufCodec) Decode(body []byte) (Object, error) {
 	m, ok := o.(protobufObject)
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form", o)
+	}
+	if c.alikes != nil {
+		p := partings.Get().(*parts)
+		defer partings.Put(p)
+		body = c.alikes.give(o, body, p)
 	}
 	if err := m.Unmarshal(body); err != nil {
 		return o, err

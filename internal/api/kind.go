@@ -54,6 +54,7 @@ type Kind[T Object] struct {
 	Name     func(name string, prefix bool) []string // rule for names; DNS-1123 subdomain if nil
 	Default  func(T)                                 // fill in what the user left out
 	Restore  func(T)                                 // fill in what the stored form has no place for
+	Alike    *Alike[T]                               // what copies of an object have in common; without Restore
 	Prepare  func(new, old T)                        // drop or keep fields the user may not set; old is nil on create, when name, uid and creation time are set already
 	Tidy     bool                                    // Prepare adds and changes nothing but the status when old is nil: what it would fill in is nobody's
 	Validate func(new, old T) field.ErrorList        // old is nil on create

@@ -192,6 +192,9 @@ func (k *Kind[T]) erase() *Resource {
 	if k.Restore != nil {
 		codec.restore = func(o Object) { k.Restore(o.(T)) }
 	}
+	if k.Alike != nil {
+		codec.alikes = newAlikes(k.Alike, r.New)
+	}
 	r.Codec = codec
 	for name, f := range k.Fields {
 		r.Fields[name] = func(o Object) string { return f(o.(T)) }

@@ -54,7 +54,7 @@ func (s *Server) writing(t *table, r *api.Request) *writing {
 func (w *writing) attributes(verb api.Verb, obj, old api.Object) *admit.Attributes {
 	a := &admit.Attributes{
 		Verb: verb, Resource: w.res, Sub: w.r.Sub, Namespace: w.r.Namespace, Name: w.r.Name,
-		New: obj, Old: old, User: w.r.User, Options: w.r.Options, State: state{w.s.Snapshot, w.s}, Random: w.s.suffix,
+		New: obj, Old: old, User: w.r.User, Options: w.r.Options, State: state{w.s.Snapshot, w.s},
 	}
 	if obj != nil {
 		a.Name = obj.GetName()

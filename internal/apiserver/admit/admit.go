@@ -101,8 +101,7 @@ type Attributes struct {
 	User      api.User
 	Options   api.Options
 	State     State
-	Random    func(n int) string // letters and digits for names
-	Warnings  []string           // a step may add to them
+	Warnings  []string // a step may add to them
 }
 
 // State is what the server knows now.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
 
 	"proa/internal/api"
 )
@@ -42,7 +44,7 @@ var serviceAccount = &Step{
 			return err
 		}
 		if automount(pod, account) {
-			mountToken(pod, a.Random)
+			mountToken(pod)
 		}
 		if len(pod.Spec.ImagePullSecrets) == 0 {
 			pod.Spec.ImagePullSecrets = slices.Clone(account.ImagePullSecrets)
@@ -101,8 +103,9 @@ func automount(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
 }
 
 // mountToken adds the volume with the token to every container that has
-// nothing of its own in that place.
-func mountToken(pod *corev1.Pod, random func(int) string) {
+// nothing of its own in that place. All pods of an account have it under the same
+// name, so that copies of a pod have the same spec (api.Alike).
+func mountToken(pod *corev1.Pod) {
 	name := ""
 	for _, v := range pod.Spec.Volumes {
 		if strings.HasPrefix(v.Name, tokenVolumePrefix) {
@@ -111,7 +114,9 @@ func mountToken(pod *corev1.Pod, random func(int) string) {
 	}
 	add := name == ""
 	if add {
-		name = tokenVolumePrefix + random(5)
+		h := fnv.New32a()
+		_, _ = h.Write([]byte(pod.Namespace + "/" + pod.Spec.ServiceAccountName))
+		name = tokenVolumePrefix + rand.SafeEncodeString(fmt.Sprintf("%05d", h.Sum32()%100_000))
 	}
 	used := false
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

@@ -37,6 +37,8 @@ var Pod = &api.Kind[*corev1.Pod]{
 	ValidateStatus: validatePodStatus,
 	Sub:            podSubs(),
 	Grace:          podGrace,
+	// Of the spec a pod has to itself where it runs (nodeName) and what it is called there (hostname).
+	Alike: &api.Alike[*corev1.Pod]{Field: 2, Own: []int{10, 16}, Share: func(to, of *corev1.Pod) { to.Spec = of.Spec }},
 }
 
 // podIPs is the pod's first address: what the status.podIPs selector compares.
