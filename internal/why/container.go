@@ -124,11 +124,12 @@ func (a *asker) container(p *corev1.Pod, s *corev1.ContainerStatus, k *corev1.Co
 func (a *asker) waiting(p *corev1.Pod, s *corev1.ContainerStatus, k *corev1.Container, w *corev1.ContainerStateWaiting) *Cause {
 	switch w.Reason {
 	case "CrashLoopBackOff":
-		c := is("", "container %s ends again and again (restarted %s)", k.Name, times(int(s.RestartCount)))
+		c := is("", "container %s ends again and again", k.Name)
+		c.More = "restarted " + times(int(s.RestartCount))
 		if t := s.LastTerminationState.Terminated; t != nil {
 			if pause, ok := pauseOf(w.Message); ok {
 				if at := t.FinishedAt.Add(pause); at.After(a.now) {
-					c.Text += fmt.Sprintf("; next try at %s", at.UTC().Format(time.TimeOnly+" MST"))
+					c.More += fmt.Sprintf("; next try at %s", at.UTC().Format(time.TimeOnly+" MST"))
 				}
 			}
 			c.as(a.ended(p, k.Name, t))

@@ -17,7 +17,7 @@ func (a *asker) job(j *batchv1.Job) *Cause {
 	if j.Spec.Completions != nil {
 		want = int(*j.Spec.Completions)
 	}
-	c := is(me, "%d of %d pods %s succeeded, %d failed", st.Succeeded, want, map[bool]string{true: "has", false: "have"}[want == 1], st.Failed)
+	c := is(me, "%d of %d pods succeeded, %d failed", st.Succeeded, want, st.Failed)
 	c.as(a.leaving(j))
 	for _, cond := range st.Conditions {
 		if cond.Status != corev1.ConditionTrue {

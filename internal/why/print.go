@@ -58,15 +58,22 @@ func (c *Cause) print(out io.Writer, now time.Time, depth int, help *[]string) {
 	}
 }
 
-// since says from when on a cause holds.
+func more(c *Cause) string {
+	if c.More == "" {
+		return ""
+	}
+	return " (" + c.More + ")"
+}
+
+// since says more of a cause, and from when on it holds.
 func since(c *Cause, now time.Time) string {
 	if c.Since == nil {
-		return ""
+		return more(c)
 	}
 	t := c.Since.In(now.Location())
 	layout := time.DateTime
 	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
 		layout = time.TimeOnly
 	}
-	return fmt.Sprintf(" (since %s, %s)", t.Format(layout), duration.HumanDuration(max(0, now.Sub(t))))
+	return more(c) + fmt.Sprintf(" (since %s, %s)", t.Format(layout), duration.HumanDuration(max(0, now.Sub(t))))
 }

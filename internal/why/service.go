@@ -114,12 +114,12 @@ func (a *asker) endpointsOf(s *corev1.Service) (ready int, listed bool) {
 func (a *asker) nobody(s *corev1.Service, all []*corev1.Pod) *Cause {
 	sel := s.Spec.Selector
 	c := is("", "its selector, %s, selects no pod", metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: sel}))
-	best, near := 0, map[string][]string{}
+	best, near := 0.0, map[string][]string{}
 	for _, p := range all {
 		if ended(p) {
 			continue
 		}
-		points := 0
+		points := 0.0
 		var other []string
 		for _, k := range slices.Sorted(maps.Keys(sel)) {
 			v, has := p.Labels[k]
@@ -127,10 +127,7 @@ func (a *asker) nobody(s *corev1.Service, all []*corev1.Pod) *Cause {
 			case has && v == sel[k]:
 				points += 4
 			case has:
-				points++
-				if strings.Contains(v, sel[k]) || strings.Contains(sel[k], v) {
-					points++
-				}
+				points += 1 + 2*likeness(v, sel[k])
 				other = append(other, fmt.Sprintf("%s=%s, not %s", k, v, sel[k]))
 			default:
 				other = append(other, "no "+k)
@@ -158,6 +155,32 @@ func (a *asker) nobody(s *corev1.Service, all []*corev1.Pod) *Cause {
 		return c.help("change the selector of service %s or the labels of the pods, so that they agree", s.Name)
 	}
 	return c.help("make pods with the labels %s, or change the selector", metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: sel}))
+}
+
+// likeness is 1 for words that are equal, and less the more letters must be
+// changed, put in or left out to make one of the other.
+func likeness(a, b string) float64 {
+	most := max(len(a), len(b))
+	if most == 0 {
+		return 1
+	}
+	row := make([]int, len(b)+1) // of the words' beginnings
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := before
+			if a[i] != b[j] {
+				cost++
+			}
+			before = row[j+1]
+			row[j+1] = min(cost, before+1, row[j]+1)
+		}
+	}
+	return 1 - float64(row[len(b)])/float64(most)
 }
 
 // ports explains ports that no pod has.

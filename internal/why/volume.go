@@ -123,7 +123,7 @@ func (a *asker) references(p *corev1.Pod) (out []*Cause) {
 				return text || binary
 			})
 		}
-		if c != nil && !slices.ContainsFunc(out, func(o *Cause) bool { return same(o, c, false) }) {
+		if c != nil && !slices.ContainsFunc(out, func(o *Cause) bool { return o.Object == c.Object && same(o, c) }) {
 			out = append(out, c)
 		}
 	}

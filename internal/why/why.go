@@ -36,6 +36,7 @@ type Cause struct {
 	Object string       `json:"object,omitempty"` // such as pod/web; empty if it is that of the cause above
 	Alike  []string     `json:"alike,omitempty"`  // other objects of which the same is true
 	Text   string       `json:"text"`
+	More   string       `json:"more,omitempty"` // in which those that are alike may differ
 	Since  *metav1.Time `json:"since,omitempty"`
 	Causes []*Cause     `json:"causes,omitempty"`
 	Help   []string     `json:"help,omitempty"` // what would change it
@@ -342,10 +343,23 @@ func (a *asker) enter(key string) (done func(), ok bool) {
 	return func() { delete(a.busy, key) }, true
 }
 
-// same says whether two causes tell the same of two objects.
-func same(x, y *Cause, top bool) bool {
-	return (top || x.Object == y.Object) && x.Text == y.Text && slices.Equal(x.Help, y.Help) &&
-		slices.EqualFunc(x.Causes, y.Causes, func(x, y *Cause) bool { return same(x, y, false) })
+// same says whether two causes tell the same of two objects, whose names are
+// taken out of what is said.
+func same(x, y *Cause) bool {
+	return sameBut(x, y, nameOf(x), nameOf(y), true)
+}
+
+func nameOf(c *Cause) string {
+	_, name, _ := strings.Cut(c.Object, "/")
+	return name
+}
+
+func sameBut(x, y *Cause, ofX, ofY string, top bool) bool {
+	eq := func(s, t string) bool {
+		return s == t || ofX != "" && ofY != "" && strings.ReplaceAll(s, ofX, "\x00") == strings.ReplaceAll(t, ofY, "\x00")
+	}
+	return (top || x.Object == y.Object) && eq(x.Text, y.Text) && slices.EqualFunc(x.Help, y.Help, eq) &&
+		slices.EqualFunc(x.Causes, y.Causes, func(x, y *Cause) bool { return sameBut(x, y, ofX, ofY, false) })
 }
 
 // gather tells what is true of several objects once, with the oldest time.
@@ -354,7 +368,7 @@ func gather(all []*Cause) (out []*Cause) {
 		if c == nil || c.fine {
 			continue
 		}
-		i := slices.IndexFunc(out, func(o *Cause) bool { return same(o, c, true) })
+		i := slices.IndexFunc(out, func(o *Cause) bool { return same(o, c) })
 		if i < 0 {
 			out = append(out, c)
 			continue

@@ -55,7 +55,9 @@ func (a *asker) deployment(d *appsv1.Deployment) *Cause {
 		}
 	}
 	rolled := int(st.UpdatedReplicas) >= want && st.Replicas == st.UpdatedReplicas
-	if d.Spec.Paused {
+	if d.Spec.Paused && rolled && int(st.AvailableReplicas) >= want {
+		a.note("it is paused: further changes of its template will not be rolled out")
+	} else if d.Spec.Paused {
 		c.as(is("", "it is paused: changes of its template are not rolled out").
 			help("kubectl rollout resume deploy/%s%s", d.Name, a.inNamespace()))
 	}
