@@ -1,6 +1,7 @@
 package why
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -97,11 +98,11 @@ func (a *asker) jobFailed(j *batchv1.Job, cond *batchv1.JobCondition) *Cause {
 		c = is("", "it has failed: more pods failed than are tried again (backoffLimit: %d)", number6(j.Spec.BackoffLimit)).
 			help("mend the cause and make the job anew; its template cannot be changed")
 	case batchv1.JobReasonDeadlineExceeded:
-		limit := int64(0)
-		if j.Spec.ActiveDeadlineSeconds != nil {
-			limit = *j.Spec.ActiveDeadlineSeconds
+		limit := "it may"
+		if s := j.Spec.ActiveDeadlineSeconds; s != nil {
+			limit = fmt.Sprintf("%ds", *s)
 		}
-		c = is("", "it has failed: it took longer than %ds (activeDeadlineSeconds)", limit).help("make the job anew with more time (activeDeadlineSeconds), or find out what takes so long")
+		c = is("", "it has failed: it took longer than %s (activeDeadlineSeconds)", limit).help("make the job anew with more time (activeDeadlineSeconds), or find out what takes so long")
 	case batchv1.JobReasonPodFailurePolicy:
 		c.help("see the rule of its podFailurePolicy; mend the cause and make the job anew")
 	}

@@ -36,7 +36,7 @@ func unseen(generation, observed int64, who string) *Cause {
 
 func (a *asker) deployment(d *appsv1.Deployment) *Cause {
 	me, want, st := "deployment/"+d.Name, number(d.Spec.Replicas), &d.Status
-	c := is(me, "%d of %d pods %s available", st.AvailableReplicas, want, isAre(want))
+	c := is(me, "%d of %d pods available", st.AvailableReplicas, want)
 	c.as(a.leaving(d), unseen(d.Generation, st.ObservedGeneration, "deployment controller"))
 	sets := owned(a, apps.ReplicaSet, d.UID)
 	slices.SortFunc(sets, func(x, y *appsv1.ReplicaSet) int { return cmp.Compare(revisionOf(y), revisionOf(x)) })
@@ -128,7 +128,7 @@ func failureOf(rs *appsv1.ReplicaSet) *appsv1.ReplicaSetCondition {
 func (a *asker) replicaSet(rs *appsv1.ReplicaSet) *Cause {
 	me, want := "replicaset/"+rs.Name, number(rs.Spec.Replicas)
 	pods := owned(a, core.Pod, rs.UID)
-	c := is(me, "%d of %d pods %s available", rs.Status.AvailableReplicas, want, isAre(want))
+	c := is(me, "%d of %d pods available", rs.Status.AvailableReplicas, want)
 	c.as(a.leaving(rs), unseen(rs.Generation, rs.Status.ObservedGeneration, "replica set controller"))
 	if f := failureOf(rs); f != nil {
 		text := "its pods are refused"
@@ -224,12 +224,16 @@ func (a *asker) refusal(owner metav1.Object) *Cause {
 	if e == nil || e.Reason != "FailedCreate" {
 		return nil
 	}
-	return a.refused("its pods are refused", strings.TrimPrefix(e.Message, "Error creating: ")).since(firstSeen(e))
+	message := strings.TrimPrefix(e.Message, "Error creating: ")
+	if _, cause, ok := strings.Cut(message, " failed error: "); ok {
+		message = cause
+	}
+	return a.refused("its pods are refused", message).since(firstSeen(e))
 }
 
 func (a *asker) statefulSet(s *appsv1.StatefulSet) *Cause {
 	me, want, st := "statefulset/"+s.Name, number(s.Spec.Replicas), &s.Status
-	c := is(me, "%d of %d pods %s available", st.AvailableReplicas, want, isAre(want))
+	c := is(me, "%d of %d pods available", st.AvailableReplicas, want)
 	c.as(a.leaving(s), unseen(s.Generation, st.ObservedGeneration, "stateful set controller"))
 	start := 0
 	if s.Spec.Ordinals != nil {
@@ -321,7 +325,7 @@ func statefulUpdate(s *appsv1.StatefulSet, want, start int) *Cause {
 func (a *asker) daemonSet(d *appsv1.DaemonSet) *Cause {
 	me, st := "daemonset/"+d.Name, &d.Status
 	want := int(st.DesiredNumberScheduled)
-	c := is(me, "%d of %d pods %s available, one for each node that it is for", st.NumberAvailable, want, isAre(want))
+	c := is(me, "%d of %d pods available, one for each node that it is for", st.NumberAvailable, want)
 	c.as(a.leaving(d), unseen(d.Generation, st.ObservedGeneration, "daemon set controller"))
 	pods := owned(a, core.Pod, d.UID)
 	c.as(a.pods(pods, d.Spec.MinReadySeconds)...)
