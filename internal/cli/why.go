@@ -24,9 +24,9 @@ var Why = &Command{
 what would change it. Each line is the cause of the line above it that is less
 indented, so the root of the matter comes last. Of an object that is well, it says so.
 
-It knows pods, deployments, replica sets, stateful sets, daemon sets, jobs, cron
-jobs, services, persistent volume claims, namespaces and nodes. It only reads, as
-you, and says what you may not see. The exit status is 0 if there is an answer,
+It knows pods, deployments, replica sets, replication controllers, stateful sets,
+daemon sets, jobs, cron jobs, services, persistent volume claims, namespaces and
+nodes. It only reads, as you, and says what you may not see. The exit status is 0 if there is an answer,
 whatever it is; -o json has "healthy" for programs.
 
   proa why deploy/web

@@ -78,7 +78,7 @@ func quiet(reason string) bool {
 // containers explains those that are not ready.
 func (a *asker) containers(p *corev1.Pod) (out []*Cause) {
 	setup := false
-	for _, l := range []struct {
+	for j, l := range []struct {
 		specs  []corev1.Container
 		states []corev1.ContainerStatus
 	}{{p.Spec.InitContainers, p.Status.InitContainerStatuses}, {p.Spec.Containers, p.Status.ContainerStatuses}} {
@@ -86,7 +86,9 @@ func (a *asker) containers(p *corev1.Pod) (out []*Cause) {
 			k := &l.specs[i]
 			s := statusOf(l.states, k.Name)
 			switch {
-			case s == nil || s.Ready:
+			case s == nil || s.Ready || j == 0 && !sidecar(k):
+			case s.State.Terminated != nil && s.State.Terminated.ExitCode == 0 && p.Spec.RestartPolicy != corev1.RestartPolicyAlways && !sidecar(k):
+				// It has done its work; others have not.
 			case s.State.Waiting != nil && quiet(s.State.Waiting.Reason):
 				if !setup {
 					setup = true

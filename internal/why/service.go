@@ -63,8 +63,11 @@ func (a *asker) service(s *corev1.Service) *Cause {
 			ill = append(ill, p)
 		}
 	}
-	ports := a.ports(s, pods)
-	c.as(ports...)
+	c.as(a.ports(s, pods)...)
+	if s.Spec.PublishNotReadyAddresses && len(ill) > 0 {
+		a.note("service/%s leads to pods that are not ready, too (publishNotReadyAddresses); %d of %d are not", s.Name, len(ill), len(pods))
+		up, ill = append(up, ill...), nil
+	}
 	switch {
 	case len(ill) > 0 && len(up) == 0:
 		c.as(is("", "its selector selects %s, of which none is ready", count(len(pods), "pod")).as(a.pods(ill, 0)...))

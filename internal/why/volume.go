@@ -165,12 +165,21 @@ func (a *asker) claimsOf(p *corev1.Pod) (out []*Cause) {
 			out = append(out, is("persistentvolumeclaim/"+name, "there is none of that name, and the volume %s needs it", v.Name).
 				help("make the claim %s, or change the name in the pod's volume %s", name, v.Name))
 		case k == there:
-			if b := a.claim(c); !b.fine {
+			if b := a.claim(c); !b.fine && !a.holds(c) {
 				out = append(out, b)
 			}
 		}
 	}
 	return out
+}
+
+// holds says whether a claim has its volume, and is to keep it.
+func (a *asker) holds(p *corev1.PersistentVolumeClaim) bool {
+	if p.Status.Phase != corev1.ClaimBound || p.DeletionTimestamp != nil {
+		return false
+	}
+	_, k := get(a, core.PersistentVolume, "", p.Spec.VolumeName)
+	return k != missing
 }
 
 // claim explains why a claim has no volume.
@@ -192,8 +201,7 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 	switch p.Status.Phase {
 	case corev1.ClaimBound:
 		if _, k := get(a, core.PersistentVolume, "", p.Spec.VolumeName); k != missing {
-			out := fine(me, "it is bound to the volume %s", p.Spec.VolumeName)
-			return out
+			return a.changing(p, fine(me, "it is bound to the volume %s", p.Spec.VolumeName))
 		}
 		fallthrough
 	case corev1.ClaimLost:
@@ -247,6 +255,32 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 		return c.as(is("", "it waits for a volume of the storage class %s", class))
 	}
 	return c.as(a.ofClass(p, s))
+}
+
+// changing explains what a claim that is bound waits for, if it is to be another.
+func (a *asker) changing(p *corev1.PersistentVolumeClaim, c *Cause) *Cause {
+	need, has := p.Spec.Resources.Requests[corev1.ResourceStorage], p.Status.Capacity[corev1.ResourceStorage]
+	if has.IsZero() || need.Cmp(has) <= 0 {
+		return c
+	}
+	c.fine = false
+	b := is("", "it has %s, and is to have %s", has.String(), need.String())
+	for _, cond := range p.Status.Conditions {
+		if cond.Status != corev1.ConditionTrue {
+			continue
+		}
+		b.since(cond.LastTransitionTime.Time)
+		switch cond.Type {
+		case corev1.PersistentVolumeClaimFileSystemResizePending:
+			b.as(is("", "the file system grows when a node mounts it%s", said(cond.Message)).help("start, or restart, a pod that uses the claim %s", p.Name))
+		default:
+			b.as(is("", "%s%s", cond.Type, said(cond.Message)))
+		}
+	}
+	if e := a.last(p.UID, reasons("VolumeResizeFailed", "ExternalExpanding")); e != nil {
+		b.as(is("", "%s", oneLine(e.Message)).since(firstSeen(e)))
+	}
+	return c.as(b)
 }
 
 // ofClass explains why a claim has no volume of a class that there is.

@@ -64,6 +64,7 @@ func explainers() []explainer {
 		{"", "pods", explains(core.Pod, (*asker).pod)},
 		{"apps", "deployments", explains(apps.Deployment, (*asker).deployment)},
 		{"apps", "replicasets", explains(apps.ReplicaSet, (*asker).replicaSet)},
+		{"", "replicationcontrollers", explains(core.ReplicationController, (*asker).replicationController)},
 		{"apps", "statefulsets", explains(apps.StatefulSet, (*asker).statefulSet)},
 		{"apps", "daemonsets", explains(apps.DaemonSet, (*asker).daemonSet)},
 		{"batch", "jobs", explains(batch.Job, (*asker).job)},
@@ -169,6 +170,9 @@ func get[T api.Object](a *asker, k *api.Kind[T], ns, name string) (T, known) {
 	type state struct {
 		o T
 		k known
+	}
+	if name == "" { // it would be a list
+		return *new(T), missing
 	}
 	key := "get " + k.Resource + " " + ns + "/" + name
 	if s, ok := a.states[key].(state); ok {

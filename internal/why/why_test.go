@@ -37,6 +37,9 @@ type cluster struct {
 
 func (c *cluster) Handle(_ context.Context, r *api.Request) (*api.Response, error) {
 	c.reads++
+	if (r.Name == "") != (r.Verb == api.List) {
+		panic("a " + string(r.Verb) + " of the name " + r.Name)
+	}
 	if slices.Contains(c.forbidden, r.Resource.Resource) || r.Namespace == "" && slices.Contains(c.forbidden, "all/"+r.Resource.Resource) {
 		return nil, apierrors.NewForbidden(r.Resource.GroupResource(), r.Name, nil)
 	}

@@ -126,10 +126,26 @@ func failureOf(rs *appsv1.ReplicaSet) *appsv1.ReplicaSetCondition {
 }
 
 func (a *asker) replicaSet(rs *appsv1.ReplicaSet) *Cause {
-	me, want := "replicaset/"+rs.Name, number(rs.Spec.Replicas)
+	return a.replicas("replicaset/"+rs.Name, "replica set controller", rs)
+}
+
+// replicationController explains it as the replica set that it would be.
+func (a *asker) replicationController(rc *corev1.ReplicationController) *Cause {
+	rs := &appsv1.ReplicaSet{ObjectMeta: rc.ObjectMeta}
+	rs.Spec.Replicas, rs.Spec.MinReadySeconds = rc.Spec.Replicas, rc.Spec.MinReadySeconds
+	rs.Status.AvailableReplicas, rs.Status.ObservedGeneration = rc.Status.AvailableReplicas, rc.Status.ObservedGeneration
+	for _, c := range rc.Status.Conditions {
+		rs.Status.Conditions = append(rs.Status.Conditions, appsv1.ReplicaSetCondition{Type: appsv1.ReplicaSetConditionType(c.Type),
+			Status: c.Status, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message})
+	}
+	return a.replicas("replicationcontroller/"+rc.Name, "replication controller", rs)
+}
+
+func (a *asker) replicas(me, who string, rs *appsv1.ReplicaSet) *Cause {
+	want := number(rs.Spec.Replicas)
 	pods := owned(a, core.Pod, rs.UID)
 	c := is(me, "%d of %d pods available", rs.Status.AvailableReplicas, want)
-	c.as(a.leaving(rs), unseen(rs.Generation, rs.Status.ObservedGeneration, "replica set controller"))
+	c.as(a.leaving(rs), unseen(rs.Generation, rs.Status.ObservedGeneration, who))
 	if f := failureOf(rs); f != nil {
 		text := "its pods are refused"
 		if f.Reason == "FailedDelete" {
