@@ -47,7 +47,7 @@ type Call struct {
 func Commands() []*Command {
 	return []*Command{
 		Up, Down, Status, Kubectl,
-		History, Show, Undo,
+		Why, History, Show, Undo,
 		SnapshotSave, SnapshotInspect, SnapshotRestore,
 		ImageLoad, ImageList,
 		Install, Uninstall, Clean, Config,

@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"sigs.k8s.io/yaml"
@@ -40,6 +42,7 @@ func TestScripts(t *testing.T) {
 			"etcd":    startEtcd,
 			"raw":     raw,
 			"request": request,
+			"until":   until,
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
@@ -70,6 +73,22 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	if neg != (err != nil) {
 		ts.Fatalf("%v: %v", args, err)
 	}
+}
+
+// until PATTERN ARGS... calls proa, of the cluster in $WORK/c, until what it says matches.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	var out, errw bytes.Buffer
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		out.Reset()
+		errw.Reset()
+		run(context.Background(), append(args[1:len(args):len(args)], "--kubeconfig", ts.MkAbs("c/etc/kubeconfig")), &out, &errw)
+		if want.MatchString(out.String()) {
+			return
+		}
+	}
+	ts.Fatalf("%v does not say %s, but\n%s%s", args[1:], args[0], out.String(), errw.String())
 }
 
 // freePorts returns the first of four ports in a row that nobody uses.

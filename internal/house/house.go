@@ -12,7 +12,7 @@ api host
 kinds store kubeletapi pki registry bundle
 httpapi apiserver
 control sched
-controllers node proxy overlay dns
+controllers node proxy overlay dns why
 system
 cli
 house

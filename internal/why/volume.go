@@ -1,0 +1,408 @@
+package why
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+
+	"proa/internal/kinds/core"
+	"proa/internal/kinds/storage"
+)
+
+// setup explains why a pod's containers have not been made yet; nil if nothing is known.
+func (a *asker) setup(p *corev1.Pod) *Cause {
+	c := is("", "node %s cannot set it up", p.Spec.NodeName)
+	c.as(a.references(p)...)
+	c.as(a.claimsOf(p)...)
+	if len(c.Causes) > 0 {
+		return c
+	}
+	e := a.last(p.UID, func(e *corev1.Event) bool {
+		return e.Type == corev1.EventTypeWarning && !slices.Contains([]string{"FailedScheduling", "Unhealthy", "BackOff"}, e.Reason)
+	})
+	if e != nil {
+		b := is("", "%s%s", e.Reason, said(e.Message)).since(firstSeen(e))
+		switch e.Reason {
+		case "FailedMount", "FailedAttachVolume", "FailedMapVolume":
+			b.Text = "a volume cannot be mounted" + said(e.Message)
+			b.help("see the volume and what provides it: kubectl describe pod %s%s", p.Name, a.inNamespace())
+		case "NetworkNotReady":
+			b.Text = "the pod network of the node is not ready" + said(e.Message)
+			b.help("see the network plugin of node %s", p.Spec.NodeName)
+		case "FailedCreatePodSandBox":
+			b.Text = "its sandbox cannot be made" + said(e.Message)
+			b.help("see the container runtime and the network plugin of node %s", p.Spec.NodeName)
+		}
+		return c.as(b)
+	}
+	if e := a.last(p.UID, reasons("Pulling", "Pulled")); e != nil && e.Reason == "Pulling" {
+		return is("", "%s", strings.Replace(oneLine(e.Message), "Pulling", "node "+p.Spec.NodeName+" is pulling", 1)).since(firstSeen(e))
+	}
+	return nil
+}
+
+// A reference is what a pod needs of a config map or secret.
+type reference struct {
+	secret          bool
+	name, key, user string
+}
+
+// refersTo is what a pod refers to that must be there.
+func refersTo(p *corev1.Pod) (out []reference) {
+	add := func(secret bool, name, key string, optional *bool, who string) {
+		if name != "" && (optional == nil || !*optional) {
+			out = append(out, reference{secret, name, key, who})
+		}
+	}
+	for _, k := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+		for _, f := range k.EnvFrom {
+			if r := f.ConfigMapRef; r != nil {
+				add(false, r.Name, "", r.Optional, "the environment of container "+k.Name)
+			}
+			if r := f.SecretRef; r != nil {
+				add(true, r.Name, "", r.Optional, "the environment of container "+k.Name)
+			}
+		}
+		for _, e := range k.Env {
+			if e.ValueFrom == nil {
+				continue
+			}
+			who := fmt.Sprintf("the variable %s of container %s", e.Name, k.Name)
+			if r := e.ValueFrom.ConfigMapKeyRef; r != nil {
+				add(false, r.Name, r.Key, r.Optional, who)
+			}
+			if r := e.ValueFrom.SecretKeyRef; r != nil {
+				add(true, r.Name, r.Key, r.Optional, who)
+			}
+		}
+	}
+	for _, v := range p.Spec.Volumes {
+		who := "the volume " + v.Name
+		keys := func(secret bool, name string, items []corev1.KeyToPath, optional *bool) {
+			add(secret, name, "", optional, who)
+			for _, i := range items {
+				add(secret, name, i.Key, optional, who)
+			}
+		}
+		if s := v.ConfigMap; s != nil {
+			keys(false, s.Name, s.Items, s.Optional)
+		}
+		if s := v.Secret; s != nil {
+			keys(true, s.SecretName, s.Items, s.Optional)
+		}
+		if v.Projected == nil {
+			continue
+		}
+		for _, s := range v.Projected.Sources {
+			if s.ConfigMap != nil {
+				keys(false, s.ConfigMap.Name, s.ConfigMap.Items, s.ConfigMap.Optional)
+			}
+			if s.Secret != nil {
+				keys(true, s.Secret.Name, s.Secret.Items, s.Secret.Optional)
+			}
+		}
+	}
+	return out
+}
+
+// references explains what a pod refers to and is not there.
+func (a *asker) references(p *corev1.Pod) (out []*Cause) {
+	for _, r := range refersTo(p) {
+		var c *Cause
+		if r.secret {
+			s, k := get(a, core.Secret, p.Namespace, r.name)
+			c = a.lacks(r, "secret", k, func() bool { _, ok := s.Data[r.key]; return ok })
+		} else {
+			m, k := get(a, core.ConfigMap, p.Namespace, r.name)
+			c = a.lacks(r, "configmap", k, func() bool {
+				_, text := m.Data[r.key]
+				_, binary := m.BinaryData[r.key]
+				return text || binary
+			})
+		}
+		if c != nil && !slices.ContainsFunc(out, func(o *Cause) bool { return o.Object == c.Object && same(o, c) }) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (a *asker) lacks(r reference, kind string, k known, has func() bool) *Cause {
+	switch {
+	case k == missing:
+		c := is(kind+"/"+r.name, "there is none of that name, and %s needs it", r.user)
+		if kind == "secret" {
+			return c.help("make it: kubectl create secret generic %s%s --from-literal=KEY=VALUE, or mark the reference optional", r.name, a.inNamespace())
+		}
+		return c.help("make it: kubectl create configmap %s%s --from-literal=KEY=VALUE, or mark the reference optional", r.name, a.inNamespace())
+	case k == there && r.key != "" && !has():
+		return is(kind+"/"+r.name, "it has no key %s, and %s needs it", r.key, r.user).
+			help("add the key %s to %s %s, or refer to one that is there", r.key, kind, r.name)
+	}
+	return nil
+}
+
+// claimsOf explains a pod's claims that have no volume.
+func (a *asker) claimsOf(p *corev1.Pod) (out []*Cause) {
+	for _, v := range p.Spec.Volumes {
+		name := ""
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			name = v.PersistentVolumeClaim.ClaimName
+		case v.Ephemeral != nil:
+			name = p.Name + "-" + v.Name
+		default:
+			continue
+		}
+		c, k := get(a, core.PersistentVolumeClaim, p.Namespace, name)
+		switch {
+		case k == missing && v.Ephemeral != nil:
+			out = append(out, is("persistentvolumeclaim/"+name, "it is still to be made for the ephemeral volume %s", v.Name))
+		case k == missing:
+			out = append(out, is("persistentvolumeclaim/"+name, "there is none of that name, and the volume %s needs it", v.Name).
+				help("make the claim %s, or change the name in the pod's volume %s", name, v.Name))
+		case k == there:
+			if b := a.claim(c); !b.fine && !a.holds(c) {
+				out = append(out, b)
+			}
+		}
+	}
+	return out
+}
+
+// holds says whether a claim has its volume, and is to keep it.
+func (a *asker) holds(p *corev1.PersistentVolumeClaim) bool {
+	if p.Status.Phase != corev1.ClaimBound || p.DeletionTimestamp != nil {
+		return false
+	}
+	_, k := get(a, core.PersistentVolume, "", p.Spec.VolumeName)
+	return k != missing
+}
+
+// claim explains why a claim has no volume.
+func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
+	me := "persistentvolumeclaim/" + p.Name
+	done, ok := a.enter(me)
+	if !ok {
+		return fine(me, "see above")
+	}
+	defer done()
+	c := is(me, "it has no volume yet").since(p.CreationTimestamp.Time)
+	if l := a.leaving(p); l != nil {
+		c = is(me, "it is being deleted").since(p.DeletionTimestamp.Time).as(l.Causes...)
+		for _, u := range a.users(p) {
+			c.as(is("pod/"+u.Name, "it uses it").help("delete the pods that use the claim %s", p.Name))
+		}
+		return c
+	}
+	switch p.Status.Phase {
+	case corev1.ClaimBound:
+		if _, k := get(a, core.PersistentVolume, "", p.Spec.VolumeName); k != missing {
+			return a.changing(p, fine(me, "it is bound to the volume %s", p.Spec.VolumeName))
+		}
+		fallthrough
+	case corev1.ClaimLost:
+		return is(me, "it has lost its volume").as(is("persistentvolume/"+p.Spec.VolumeName, "there is no such volume any more").
+			help("the data are lost unless the volume is made again; delete the claim and make a new one"))
+	}
+	if name := p.Spec.VolumeName; name != "" {
+		return c.as(a.wanted(p, name))
+	}
+	class := ""
+	switch {
+	case p.Spec.StorageClassName != nil:
+		class = *p.Spec.StorageClassName
+	case p.Annotations[corev1.BetaStorageClassAnnotation] != "":
+		class = p.Annotations[corev1.BetaStorageClassAnnotation]
+	default:
+		b := is("", "it names no storage class, and no class is the default")
+		if all, ok := list(a, storage.StorageClass, ""); ok {
+			var names []string
+			for _, s := range all {
+				if s.Annotations["storageclass.kubernetes.io/is-default-class"] == "true" {
+					b.Text = fmt.Sprintf("it is still to get the default storage class, %s", s.Name)
+					return c.as(b)
+				}
+				names = append(names, s.Name)
+			}
+			if len(names) == 0 {
+				b.Text = "it names no storage class, and there are none"
+				return c.as(b, a.byHand(p, "")).help("make a storage class whose provisioner runs, or a persistent volume by hand")
+			}
+			return c.as(b, a.byHand(p, "")).help("make one the default (annotation storageclass.kubernetes.io/is-default-class: \"true\"), or name one: %s", some(names))
+		}
+		return c.as(b)
+	}
+	if class == "" {
+		return c.as(is("", `its storage class is "": it takes only a persistent volume made by hand`).as(a.byHand(p, "")).
+			help("make a persistent volume that suits it, or make the claim anew with a storage class"))
+	}
+	s, k := get(a, storage.StorageClass, "", class)
+	switch k {
+	case missing:
+		b := is("storageclass/"+class, "there is no storage class of that name")
+		b.as(a.byHand(p, class))
+		var names []string
+		all, _ := list(a, storage.StorageClass, "")
+		for _, o := range all {
+			names = append(names, o.Name)
+		}
+		return c.as(b.help("make the storage class %s, or make the claim anew with one that is there%s", class, listed(names)))
+	case hidden:
+		return c.as(is("", "it waits for a volume of the storage class %s", class))
+	}
+	return c.as(a.ofClass(p, s))
+}
+
+// changing explains what a claim that is bound waits for, if it is to be another.
+func (a *asker) changing(p *corev1.PersistentVolumeClaim, c *Cause) *Cause {
+	need, has := p.Spec.Resources.Requests[corev1.ResourceStorage], p.Status.Capacity[corev1.ResourceStorage]
+	if has.IsZero() || need.Cmp(has) <= 0 {
+		return c
+	}
+	c.fine = false
+	b := is("", "it has %s, and is to have %s", has.String(), need.String())
+	for _, cond := range p.Status.Conditions {
+		if cond.Status != corev1.ConditionTrue {
+			continue
+		}
+		b.since(cond.LastTransitionTime.Time)
+		switch cond.Type {
+		case corev1.PersistentVolumeClaimFileSystemResizePending:
+			b.as(is("", "the file system grows when a node mounts it%s", said(cond.Message)).help("start, or restart, a pod that uses the claim %s", p.Name))
+		default:
+			b.as(is("", "%s%s", cond.Type, said(cond.Message)))
+		}
+	}
+	if e := a.last(p.UID, reasons("VolumeResizeFailed", "ExternalExpanding")); e != nil {
+		b.as(is("", "%s", oneLine(e.Message)).since(firstSeen(e)))
+	}
+	return c.as(b)
+}
+
+// ofClass explains why a claim has no volume of a class that there is.
+func (a *asker) ofClass(p *corev1.PersistentVolumeClaim, s *storagev1.StorageClass) *Cause {
+	at := "storageclass/" + s.Name
+	const selected = "volume.kubernetes.io/selected-node"
+	byHand := s.Provisioner == "kubernetes.io/no-provisioner"
+	if s.VolumeBindingMode != nil && *s.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer && p.Annotations[selected] == "" {
+		c := is(at, "it gives a volume only when a pod that uses the claim is scheduled (WaitForFirstConsumer)")
+		users := a.users(p)
+		if len(users) == 0 {
+			return c.as(is("", "no pod uses the claim")).help("make a pod that uses the claim %s: it gets its volume then", p.Name)
+		}
+		var all []*Cause
+		for _, u := range users {
+			all = append(all, a.pod(u))
+		}
+		c.as(gather(all)...)
+		if byHand {
+			c.as(a.byHand(p, s.Name))
+		}
+		return c
+	}
+	if byHand {
+		return is(at, "nobody makes volumes of this class: they are made by hand").as(a.byHand(p, s.Name)).help("make a persistent volume of the class %s for it", s.Name)
+	}
+	c := is(at, "its provisioner, %s, has not made the volume yet", s.Provisioner)
+	if e := a.last(p.UID, reasons("ProvisioningFailed", "FailedBinding")); e != nil {
+		return c.as(is("", "it says: %s", oneLine(e.Message)).since(firstSeen(e))).help("mend what the provisioner %s says", s.Provisioner)
+	}
+	return c.help("see whether the provisioner %s runs, and its log", s.Provisioner)
+}
+
+// users are the pods that use a claim.
+func (a *asker) users(p *corev1.PersistentVolumeClaim) (out []*corev1.Pod) {
+	pods, _ := list(a, core.Pod, p.Namespace)
+	for _, o := range pods {
+		if !ended(o) && slices.ContainsFunc(o.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == p.Name || v.Ephemeral != nil && o.Name+"-"+v.Name == p.Name
+		}) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// wanted explains why a claim does not get the volume that it names.
+func (a *asker) wanted(p *corev1.PersistentVolumeClaim, name string) *Cause {
+	v, k := get(a, core.PersistentVolume, "", name)
+	me := "persistentvolume/" + name
+	switch k {
+	case missing:
+		return is(me, "there is no such volume, which the claim names").help("make the volume %s, or make the claim anew without volumeName", name)
+	case hidden:
+		return is(me, "it is still to be bound to this volume")
+	}
+	if r := v.Spec.ClaimRef; r != nil && (r.Namespace != p.Namespace || r.Name != p.Name) {
+		return is(me, "it belongs to the claim %s/%s", r.Namespace, r.Name).help("make the claim anew with another volume, or free this one")
+	}
+	if u := unsuited(p, v, classOf(p)); u != "" {
+		return is(me, "%s", u).help("make the claim anew so that it suits the volume %s", name)
+	}
+	return is(me, "it is still to be bound to this volume")
+}
+
+func classOf(p *corev1.PersistentVolumeClaim) string {
+	if p.Spec.StorageClassName != nil {
+		return *p.Spec.StorageClassName
+	}
+	return p.Annotations[corev1.BetaStorageClassAnnotation]
+}
+
+// unsuited says why a volume is not one for a claim; empty if it is.
+func unsuited(p *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume, class string) string {
+	need, has := p.Spec.Resources.Requests[corev1.ResourceStorage], v.Spec.Capacity[corev1.ResourceStorage]
+	for _, m := range p.Spec.AccessModes {
+		if !slices.Contains(v.Spec.AccessModes, m) {
+			return fmt.Sprintf("it does not have the access mode %s", m)
+		}
+	}
+	mode := func(m *corev1.PersistentVolumeMode) corev1.PersistentVolumeMode {
+		if m == nil {
+			return corev1.PersistentVolumeFilesystem
+		}
+		return *m
+	}
+	switch {
+	case v.Spec.StorageClassName != class:
+		return fmt.Sprintf("its storage class is %q, not %q", v.Spec.StorageClassName, class)
+	case has.Cmp(need) < 0:
+		return fmt.Sprintf("it has %s, less than the %s asked for", has.String(), need.String())
+	case mode(p.Spec.VolumeMode) != mode(v.Spec.VolumeMode):
+		return fmt.Sprintf("its volume mode is %s, not %s", mode(v.Spec.VolumeMode), mode(p.Spec.VolumeMode))
+	case p.Spec.Selector != nil && !selects(p.Spec.Selector, v.Labels):
+		return "the claim's selector does not select it"
+	}
+	return ""
+}
+
+// byHand explains why none of the volumes that are there does; nil if that is not known.
+func (a *asker) byHand(p *corev1.PersistentVolumeClaim, class string) *Cause {
+	all, ok := list(a, core.PersistentVolume, "")
+	if !ok {
+		return nil
+	}
+	c := is("", "no persistent volume that is free suits it")
+	for _, v := range all {
+		if v.Spec.ClaimRef != nil {
+			if r := v.Spec.ClaimRef; v.Status.Phase == corev1.VolumeReleased && v.Spec.StorageClassName == class {
+				c.as(is("persistentvolume/"+v.Name, "it still belongs to the claim %s/%s, which is gone", r.Namespace, r.Name).
+					help("if its data may be had by others: take spec.claimRef out of the volume %s", v.Name))
+			}
+			continue
+		}
+		if u := unsuited(p, v, class); u != "" && len(c.Causes) < 5 {
+			c.as(is("persistentvolume/"+v.Name, "%s", u))
+		} else if u == "" {
+			return is("persistentvolume/"+v.Name, "it suits, and is still to be bound")
+		}
+	}
+	if len(all) == 0 {
+		c.Text = "there are no persistent volumes"
+	}
+	return c
+}
