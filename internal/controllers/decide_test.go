@@ -45,7 +45,7 @@ func TestNewReplicas(t *testing.T) {
 	} {
 		d := deployment(tt.replicas, tt.surge, tt.unavailable)
 		rs := set("b", tt.new, 0)
-		if got := newReplicas(d, []*appsv1.ReplicaSet{set("a", tt.old, 0), rs}, rs); got != tt.want {
+		if got := newReplicas(d, []*appsv1.ReplicaSet{set("a", tt.old, 0), rs}, rs, 0); got != tt.want {
 			t.Errorf("%+v: got %d", tt, got)
 		}
 	}

@@ -51,14 +51,15 @@ func availableOf(sets []*appsv1.ReplicaSet) (n int32) {
 	return n
 }
 
-// newReplicas is the size the new replica set may have now.
-func newReplicas(d *appsv1.Deployment, all []*appsv1.ReplicaSet, rs *appsv1.ReplicaSet) int32 {
+// newReplicas is the size the new replica set may have now. Extra is how many more
+// pods there still are than the replica sets are to have.
+func newReplicas(d *appsv1.Deployment, all []*appsv1.ReplicaSet, rs *appsv1.ReplicaSet, extra int32) int32 {
 	want, have := *d.Spec.Replicas, *rs.Spec.Replicas
 	if have >= want || d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return want
 	}
 	surge, _ := fenceposts(d)
-	room := want + surge - wanted(all)
+	room := want + surge - wanted(all) - extra
 	if room <= 0 {
 		return have
 	}

@@ -393,6 +393,61 @@ func (s *State) Nominated(uid types.UID) string {
 	return ""
 }
 
+// promised are the pods that are to come to the node that a pod has gone from.
+func (s *State) promised(c *Change) []*Pod {
+	if c.What&PodGone == 0 || c.Pod == nil || c.Was != nil {
+		return nil
+	}
+	if n := s.byName[c.Pod.Spec.NodeName]; n != nil {
+		return n.nominated
+	}
+	return nil
+}
+
+// Opens says whether a pod's having gone from a node may help another that lacked
+// cpu, memory or the like: it has room there now beside those that are to come there
+// and are as important; or has it once the less important are gone, too, unless these
+// are leaving for its sake already, which is another change.
+func (s *State) Opens(name string, pod *Pod) bool {
+	n := s.byName[name]
+	if n == nil || n.Node == nil {
+		return false
+	}
+	used, leaving := n.Used, false
+	less := func(o *Pod) {
+		used.Pods--
+		used.CPU -= o.Req.CPU
+		used.Memory -= o.Req.Memory
+		used.Ephemeral -= o.Req.Ephemeral
+	}
+	fits := func() bool {
+		free := func(ask, used, alloc int64) bool { return ask == 0 || ask <= alloc-used }
+		return used.Pods < n.Alloc.Pods && free(pod.Req.CPU, used.CPU, n.Alloc.CPU) && free(pod.Req.Memory, used.Memory, n.Alloc.Memory) &&
+			free(pod.Req.Ephemeral, used.Ephemeral, n.Alloc.Ephemeral)
+	}
+	for _, o := range n.nominated {
+		if o.UID != pod.UID && o.Priority >= pod.Priority {
+			used.Pods++
+			used.CPU += o.Req.CPU
+			used.Memory += o.Req.Memory
+			used.Ephemeral += o.Req.Ephemeral
+		}
+	}
+	if fits() {
+		return true
+	}
+	for _, o := range n.Pods {
+		if o.Priority < pod.Priority {
+			less(o)
+			leaving = leaving || o.DeletionTimestamp != nil || s.leaving[o.UID]
+		}
+	}
+	if leaving && s.Nominated(pod.UID) == name {
+		return false
+	}
+	return fits()
+}
+
 // Expected says whether any nominated pod is one that ok says it is.
 func (s *State) Expected(ok func(*Pod) bool) bool {
 	for _, at := range s.nominated {

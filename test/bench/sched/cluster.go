@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,6 +160,17 @@ func (b *bench) measure(ctx context.Context, r *row, dir string) (took time.Dura
 	}
 	if err := seen.await(ctx, 1); err != nil {
 		return 0, err
+	}
+	if b.profile != "" {
+		f, err := os.Create(b.profile)
+		if err != nil {
+			return 0, err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return 0, err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	began := time.Now()
 	if err := many(b.pods, func(i int) error {

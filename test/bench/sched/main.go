@@ -27,6 +27,7 @@ func main() {
 	flag.IntVar(&b.nodes, "nodes", 5000, "nodes")
 	flag.IntVar(&b.pods, "pods", 2000, "pods that are measured in each row")
 	flag.IntVar(&b.runs, "runs", 1, "runs of each row")
+	flag.StringVar(&b.profile, "profile", "", "file for a processor profile of what is measured in the last row")
 	flag.Parse()
 	if *only != "" {
 		b.only = strings.Split(*only, ",")
@@ -40,6 +41,7 @@ func main() {
 type bench struct {
 	nodes, pods, runs int
 	only              []string
+	profile           string
 	base              string // folder of a store with the nodes
 }
 
