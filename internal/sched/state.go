@@ -405,20 +405,21 @@ func (s *State) promised(c *Change) []*Pod {
 }
 
 // Opens says whether a pod's having gone from a node may help another that lacked
-// cpu, memory or the like: it has room there now beside those that are to come there
-// and are as important; or has it once the less important are gone, too, unless these
-// are leaving for its sake already, which is another change.
+// cpu, memory or the like there. Where nobody has been promised room it may. Else the
+// other must find room beside those that are to come and are as important, now or
+// once the less important are gone; while these leave for its own sake it waits for
+// the last of them.
 func (s *State) Opens(name string, pod *Pod) bool {
 	n := s.byName[name]
-	if n == nil || n.Node == nil {
-		return false
+	if n == nil || n.Node == nil || len(n.nominated) == 0 {
+		return true
 	}
 	used, leaving := n.Used, false
-	less := func(o *Pod) {
-		used.Pods--
-		used.CPU -= o.Req.CPU
-		used.Memory -= o.Req.Memory
-		used.Ephemeral -= o.Req.Ephemeral
+	count := func(o *Pod, sign int64) {
+		used.Pods += sign
+		used.CPU += sign * o.Req.CPU
+		used.Memory += sign * o.Req.Memory
+		used.Ephemeral += sign * o.Req.Ephemeral
 	}
 	fits := func() bool {
 		free := func(ask, used, alloc int64) bool { return ask == 0 || ask <= alloc-used }
@@ -427,10 +428,7 @@ func (s *State) Opens(name string, pod *Pod) bool {
 	}
 	for _, o := range n.nominated {
 		if o.UID != pod.UID && o.Priority >= pod.Priority {
-			used.Pods++
-			used.CPU += o.Req.CPU
-			used.Memory += o.Req.Memory
-			used.Ephemeral += o.Req.Ephemeral
+			count(o, 1)
 		}
 	}
 	if fits() {
@@ -438,7 +436,7 @@ func (s *State) Opens(name string, pod *Pod) bool {
 	}
 	for _, o := range n.Pods {
 		if o.Priority < pod.Priority {
-			less(o)
+			count(o, -1)
 			leaving = leaving || o.DeletionTimestamp != nil || s.leaving[o.UID]
 		}
 	}
