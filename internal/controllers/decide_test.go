@@ -67,6 +67,7 @@ func TestShrinkOld(t *testing.T) {
 		{10, "0", "2", 10, 4, 0, 0, 8}, // only unhealthy ones go
 		{10, "0", "0", 10, 10, 0, 0, 9},
 		{10, "5", "5", 10, 0, 5, 0, 5},
+		{10, "2", "2", 8, 10, 4, 1, 7}, // two are yet to be removed, which are available no longer then
 	} {
 		d := deployment(tt.replicas, tt.surge, tt.unavailable)
 		old := set("a", tt.old, tt.oldReady)
