@@ -119,8 +119,8 @@ test-clients: build clients ## helm, an older kubectl, operators on client-go an
 	PROA_TEST_CLIENTS=$(abspath $(BUILD))/clients $(TESTENV) test/host.sh --name proa-clients-$$$$ -- \
 	  $(GO) test -tags $(TAGS) -count 1 -timeout 15m -run 'TestClients|TestOperatorInside|TestCorpusDefinitions|TestHelm|TestKubectl|TestOldKubectl' -v ./test/story
 
-bench-%: FORCE ## start, podstart, create, get, list, watch, size, crd, recover, memory: one measurement, one line last
-	@$(if $(filter-out bench-store,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
+bench-%: FORCE ## start, podstart, create, get, list, watch, size, crd, recover, memory, sched, rollout: one measurement, one line last
+	@$(if $(filter-out bench-store bench-sched,$@),test -x $(PROA) || $(MAKE) build;) $(TESTENV) $(GO) run ./test/bench/$*
 
 kill9: ## kill -9 in a loop under writers, beside a CRD server and etcd (SECONDS=60 WRITERS=64 SEED= ONLY=proa|crd)
 	@test -x $(PROA) || $(MAKE) build

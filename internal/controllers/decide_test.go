@@ -33,19 +33,22 @@ func TestNewReplicas(t *testing.T) {
 	for _, tt := range []struct {
 		replicas           int32
 		surge, unavailable string
-		old, new, want     int32
+		old, extra         int32
+		new, want          int32
 	}{
-		{10, "0", "1", 10, 0, 0},
-		{10, "2", "0", 10, 0, 2},
-		{10, "2", "0", 5, 0, 7},
-		{10, "25%", "0", 10, 0, 3},
-		{10, "2", "0", 10, 2, 2},
-		{10, "0", "0", 10, 0, 0},
-		{3, "1", "0", 0, 5, 3},
+		{10, "0", "1", 10, 0, 0, 0},
+		{10, "2", "0", 10, 0, 0, 2},
+		{10, "2", "0", 5, 0, 0, 7},
+		{10, "2", "0", 5, 4, 0, 3},
+		{10, "2", "0", 5, 5, 2, 2},
+		{10, "25%", "0", 10, 0, 0, 3},
+		{10, "2", "0", 10, 0, 2, 2},
+		{10, "0", "0", 10, 0, 0, 0},
+		{3, "1", "0", 0, 0, 5, 3},
 	} {
 		d := deployment(tt.replicas, tt.surge, tt.unavailable)
 		rs := set("b", tt.new, 0)
-		if got := newReplicas(d, []*appsv1.ReplicaSet{set("a", tt.old, 0), rs}, rs); got != tt.want {
+		if got := newReplicas(d, []*appsv1.ReplicaSet{set("a", tt.old, 0), rs}, rs, tt.extra); got != tt.want {
 			t.Errorf("%+v: got %d", tt, got)
 		}
 	}
@@ -64,6 +67,7 @@ func TestShrinkOld(t *testing.T) {
 		{10, "0", "2", 10, 4, 0, 0, 8}, // only unhealthy ones go
 		{10, "0", "0", 10, 10, 0, 0, 9},
 		{10, "5", "5", 10, 0, 5, 0, 5},
+		{10, "2", "2", 8, 10, 4, 1, 7}, // two are yet to be removed, which are available no longer then
 	} {
 		d := deployment(tt.replicas, tt.surge, tt.unavailable)
 		old := set("a", tt.old, tt.oldReady)

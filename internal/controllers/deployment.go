@@ -157,7 +157,7 @@ func (r *rollout) roll(ctx context.Context) error {
 	if err := r.syncRevision(ctx, true); err != nil {
 		return err
 	}
-	if want := newReplicas(r.d, r.all(), r.new); want != *r.new.Spec.Replicas {
+	if want := newReplicas(r.d, r.all(), r.new, r.extra()); want != *r.new.Spec.Replicas {
 		return r.resize(ctx, r.new, want)
 	}
 	for _, s := range shrinkOld(r.d, r.new, r.old) {
@@ -169,6 +169,21 @@ func (r *rollout) roll(ctx context.Context) error {
 		return r.cleanup(ctx)
 	}
 	return nil
+}
+
+// extra is how many more pods there are than the replica sets are to have: one that
+// was made smaller has yet to remove them.
+func (r *rollout) extra() (n int32) {
+	for _, rs := range r.all() {
+		live := int32(0)
+		for _, p := range control.Owned(r.c, core.Pod, rs.UID) {
+			if active(p) {
+				live++
+			}
+		}
+		n += max(live-*rs.Spec.Replicas, 0)
+	}
+	return n
 }
 
 // recreate ends every old pod before the first new one starts.

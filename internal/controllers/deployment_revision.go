@@ -211,7 +211,7 @@ func (r *rollout) makeSet(ctx context.Context, revision int64) error {
 		},
 		Spec: appsv1.ReplicaSetSpec{Replicas: new(int32), MinReadySeconds: d.Spec.MinReadySeconds, Selector: sel, Template: *t},
 	}
-	n := newReplicas(d, append(r.all(), rs), rs)
+	n := newReplicas(d, append(r.all(), rs), rs, r.extra())
 	rs.Spec.Replicas = &n
 	annotate(rs, d, revision, false)
 	name := rs.Name

@@ -44,21 +44,15 @@ func wanted(sets []*appsv1.ReplicaSet) (n int32) {
 	return n
 }
 
-func availableOf(sets []*appsv1.ReplicaSet) (n int32) {
-	for _, rs := range sets {
-		n += rs.Status.AvailableReplicas
-	}
-	return n
-}
-
-// newReplicas is the size the new replica set may have now.
-func newReplicas(d *appsv1.Deployment, all []*appsv1.ReplicaSet, rs *appsv1.ReplicaSet) int32 {
+// newReplicas is the size the new replica set may have now. Extra is how many more
+// pods there still are than the replica sets are to have.
+func newReplicas(d *appsv1.Deployment, all []*appsv1.ReplicaSet, rs *appsv1.ReplicaSet, extra int32) int32 {
 	want, have := *d.Spec.Replicas, *rs.Spec.Replicas
 	if have >= want || d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return want
 	}
 	surge, _ := fenceposts(d)
-	room := want + surge - wanted(all)
+	room := want + surge - wanted(all) - extra
 	if room <= 0 {
 		return have
 	}
@@ -90,7 +84,11 @@ func shrinkOld(d *appsv1.Deployment, rs *appsv1.ReplicaSet, old []*appsv1.Replic
 		to[i] -= n
 		spare -= n
 	}
-	healthy := availableOf(all) - least
+	healthy := -least
+	for _, s := range all {
+		// One that was made smaller may not have removed its pods yet, nor said so.
+		healthy += min(s.Status.AvailableReplicas, *s.Spec.Replicas)
+	}
 	for i := range old {
 		n := min(max(healthy, 0), to[i])
 		to[i] -= n

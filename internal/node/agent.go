@@ -44,6 +44,7 @@ type Config struct {
 	Handler api.Handler // asks in the name of the node's user
 	Runtime cri.Runtime
 	RootDir string // the pods' folders (pods/) and logs (logs/) are in it; may be empty on pretend nodes
+	Bare    bool   // pods have no folders: nothing will read what is in them; logs have theirs when something is logged
 	Steps   []*Step
 
 	Labels      map[string]string // beside those that every node has
@@ -83,6 +84,7 @@ type Agent struct {
 	jobs    sync.WaitGroup
 	node    *nodeState
 	hostIPs []string
+	resolv  resolver
 }
 
 // New returns an agent that does nothing until it is run.
@@ -336,7 +338,7 @@ func (a *Agent) list() []*corev1.Pod {
 
 // podDir is a pod's folder.
 func (a *Agent) podDir(uid types.UID) string {
-	if a.RootDir == "" {
+	if a.RootDir == "" || a.Bare {
 		return ""
 	}
 	return filepath.Join(a.RootDir, "pods", string(uid))

@@ -61,7 +61,7 @@ func (a *Agent) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1.
 	for _, e := range env {
 		cfg.Envs = append(cfg.Envs, &v1.KeyValue{Key: e.Name, Value: []byte(e.Value)})
 	}
-	if a.RootDir != "" {
+	if a.RootDir != "" && !a.Bare {
 		if err := os.MkdirAll(filepath.Join(a.logDir(pod), c.Name), 0o755); err != nil {
 			return nil, err
 		}

@@ -47,8 +47,10 @@ func (a *Agent) removeDirs(pod *corev1.Pod) error {
 	if a.RootDir == "" {
 		return nil
 	}
-	if err := os.RemoveAll(a.podDir(pod.UID)); err != nil {
-		return err
+	if dir := a.podDir(pod.UID); dir != "" {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(a.logDir(pod))
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -266,13 +267,33 @@ func unique(in []string) (out []string) {
 	return out
 }
 
-// hostDNS reads the host's resolv.conf. A host without one has no name servers.
+// A resolver is the host's resolv.conf as it was last read.
+type resolver struct {
+	mu   sync.Mutex
+	file os.FileInfo
+	text string
+}
+
+// hostDNS is what the host's resolv.conf says. A host without one has no name servers.
 func (a *Agent) hostDNS() (*v1.DNSConfig, error) {
+	r := &a.resolv
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, err := os.Stat(a.ResolvConf)
+	switch {
+	case os.IsNotExist(err):
+		return parseResolv(""), nil
+	case err != nil:
+		return nil, err
+	case r.file != nil && os.SameFile(r.file, now) && r.file.ModTime().Equal(now.ModTime()) && r.file.Size() == now.Size():
+		return parseResolv(r.text), nil
+	}
 	b, err := os.ReadFile(a.ResolvConf)
-	if err != nil && !os.IsNotExist(err) {
+	if err != nil {
 		return nil, err
 	}
-	return parseResolv(string(b)), nil
+	r.file, r.text = now, string(b)
+	return parseResolv(r.text), nil
 }
 
 // parseResolv reads resolv.conf(5).

@@ -324,9 +324,9 @@ func (w *worker) timer(at time.Time) {
 // longestHold is how long a status may wait for the next container to start.
 const longestHold = time.Second
 
-// keep has the status written if it differs from what the API has. While more
+// keep has the status written if it differs from what the API has. While
 // containers are being started it waits a little for them, so that a pod that
-// comes up is written twice and not once per container.
+// comes up at once is written once, and not once per container.
 func (w *worker) keep(in *input, p *plan) {
 	if w.gone {
 		return
@@ -336,8 +336,7 @@ func (w *worker) keep(in *input, p *plan) {
 		return
 	}
 	coming := w.mem.building || w.mem.starting != ""
-	known := len(w.pod.Status.ContainerStatuses) > 0
-	if coming && known && p.status.Phase == corev1.PodPending && w.pod.Status.Phase == corev1.PodPending && w.quiet(&p.status) {
+	if coming && p.status.Phase == corev1.PodPending && w.pod.Status.Phase == corev1.PodPending && w.quiet(&p.status) {
 		if w.held.IsZero() {
 			w.held = in.now
 		}

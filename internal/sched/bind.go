@@ -129,8 +129,29 @@ type statusPatch struct {
 	Nominated  *string               `json:"nominatedNodeName,omitempty"`
 }
 
-// patchStatus changes the status of that very pod.
+// on is the pod with the changed status.
+func (c statusPatch) on(pod *corev1.Pod) *corev1.Pod {
+	pod = api.Clone(pod)
+	for _, n := range c.Conditions {
+		i := slices.IndexFunc(pod.Status.Conditions, func(o corev1.PodCondition) bool { return o.Type == n.Type })
+		if i < 0 {
+			pod.Status.Conditions = append(pod.Status.Conditions, n)
+		} else {
+			pod.Status.Conditions[i] = n
+		}
+	}
+	if c.Nominated != nil {
+		pod.Status.NominatedNodeName = *c.Nominated
+	}
+	return pod
+}
+
+// patchStatus changes the status of that very pod: whole if what is known is the
+// newest, which costs the server a third of what a patch does.
 func (s *Scheduler) patchStatus(ctx context.Context, pod *corev1.Pod, status statusPatch) error {
+	if _, err := core.Pod.UpdateStatus(ctx, s.h, status.on(pod)); !apierrors.IsConflict(err) {
+		return err
+	}
 	type meta struct {
 		UID types.UID `json:"uid"`
 	}

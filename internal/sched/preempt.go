@@ -23,6 +23,9 @@ type Plan struct {
 	Node       *Node
 	Victims    []*Pod // the most important first
 	Violations int    // of disruption budgets
+
+	weight   int64     // of all victims together
+	earliest time.Time // when the first of the most important victims started
 }
 
 // A Budget is a PodDisruptionBudget.
@@ -237,6 +240,7 @@ func room(asks []question, pod *Pod, s *State, n *Node) *Plan {
 	spare(protected, 1)
 	spare(others, 0)
 	slices.SortStableFunc(plan.Victims, byImportance)
+	plan.weigh()
 	return plan
 }
 
@@ -276,31 +280,23 @@ func (a *Plan) better(b *Plan) bool {
 	if x, y := a.Victims[0].Priority, b.Victims[0].Priority; x != y {
 		return x < y
 	}
-	if x, y := a.weight(), b.weight(); x != y {
+	if x, y := a.weight, b.weight; x != y {
 		return x < y
 	}
 	if x, y := len(a.Victims), len(b.Victims); x != y {
 		return x < y
 	}
-	return a.earliest().After(b.earliest())
+	return a.earliest.After(b.earliest)
 }
 
-func (a *Plan) weight() (sum int64) {
-	for _, v := range a.Victims {
-		sum += int64(v.Priority) + 1<<31
-	}
-	return sum
-}
-
-// earliest is when the first of the most important victims started.
-func (a *Plan) earliest() time.Time {
-	first := started(a.Victims[0])
-	for _, v := range a.Victims {
-		if at := started(v); v.Priority == a.Victims[0].Priority && at.Before(first) {
-			first = at
+// weigh works out what plans are compared by, once: a plan is compared often.
+func (a *Plan) weigh() {
+	for i, v := range a.Victims {
+		a.weight += int64(v.Priority) + 1<<31
+		if at := started(v); v.Priority == a.Victims[0].Priority && (i == 0 || at.Before(a.earliest)) {
+			a.earliest = at
 		}
 	}
-	return first
 }
 
 // displaced are the pods that were to come to the node and are less important.

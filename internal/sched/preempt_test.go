@@ -252,3 +252,35 @@ func TestBudgetsOnAServer(t *testing.T) {
 	}
 	r.on("high", "a")
 }
+
+// TestOpens follows a node whose pods leave for a more important one: of the pods
+// that wait only those are helped that find room beside it.
+func TestOpens(t *testing.T) {
+	leaving := func(name string) *corev1.Pod {
+		p := runner(name, "a", 0, "2", 1)
+		p.DeletionTimestamp = new(metav1.NewTime(time.Unix(1e9, 0)))
+		return p
+	}
+	s := smallState(leaving("low1"), leaving("low2"), runner("other1", "b", 0, "4", 1))
+	big, same := sched.NewPod(runner("big", "", 10, "3", 0)), sched.NewPod(runner("same", "", 10, "3", 0))
+	small, higher := sched.NewPod(runner("small", "", 10, "1", 0)), sched.NewPod(runner("higher", "", 20, "3", 0))
+	expect := func(when, node string, pod *sched.Pod, want bool) {
+		t.Helper()
+		if got := s.Opens(node, pod); got != want {
+			t.Errorf("%s: node %s opens for %s: %v", when, node, pod.Name, got)
+		}
+	}
+	expect("nobody is promised anything", "a", same, true)
+	s.Nominate(big, "a")
+	s.RemovePod("low1")
+	expect("one has gone", "a", big, false)
+	expect("one has gone", "a", same, false)
+	expect("one has gone", "a", small, true)
+	expect("one has gone", "a", higher, true)
+	expect("elsewhere", "b", same, true)
+	s.RemovePod("low2")
+	expect("all have gone", "a", big, true)
+	expect("all have gone", "a", same, false)
+	s.Nominate(big, "")
+	expect("it goes elsewhere", "a", same, true)
+}

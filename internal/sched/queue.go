@@ -176,17 +176,32 @@ func (q *queue) retry(it *item, now time.Time) {
 }
 
 // wake brings back the waiting pods that a change may help, each after its
-// pause: if any of the plugins that kept it out says so.
+// pause: if any of the plugins that kept it out says so. Those that were to come
+// where the change is have no pause.
 func (q *queue) wake(s *State, c *Change, now time.Time) {
-	var up []*item
+	var up, kept []*item
 	for _, co := range q.companies {
 		if co.wakes&c.What == 0 {
 			continue
 		}
-		for it := range co.items {
+		here := map[types.UID]bool{} // of the company and promised to the node where the pod went
+		for _, p := range s.promised(c) {
+			if it := q.items[p.UID]; it != nil && it.with == co {
+				here[p.UID] = true
+				if co.helped(it.pod, s, c) {
+					kept = append(kept, it)
+				}
+			}
+		}
+		for it := range co.items { // of the others any one speaks for all
+			if here[it.pod.UID] {
+				continue
+			}
 			if co.helped(it.pod, s, c) {
 				for it := range co.items {
-					up = append(up, it)
+					if !here[it.pod.UID] {
+						up = append(up, it)
+					}
 				}
 			}
 			break
@@ -196,6 +211,17 @@ func (q *queue) wake(s *State, c *Change, now time.Time) {
 	for _, it := range up {
 		q.resume(it, now)
 	}
+	for _, it := range kept {
+		q.restore(it)
+	}
+}
+
+// restore brings back a pod for which others have left, at once and in its old
+// place: what they left is in everybody's way until it has come.
+func (q *queue) restore(it *item) {
+	q.unlink(it)
+	it.where = active
+	heap.Push(&q.active, it)
 }
 
 func (co *company) helped(pod *Pod, s *State, c *Change) bool {

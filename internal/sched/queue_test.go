@@ -164,3 +164,31 @@ func TestQueueForgets(t *testing.T) {
 		t.Errorf("left: %d %d %d %d", len(q.items), len(q.active), len(q.timed), len(q.companies))
 	}
 }
+
+// A pod that others have left a node for is tried before those that came after it,
+// without a pause; those that are like it are asked for by one of them.
+func TestQueueKeepsPromises(t *testing.T) {
+	q, s := newQueuePlay(), NewState()
+	calls := 0
+	fit := &Plugin{Name: "P", Wakes: PodGone, Helps: func(pod *Pod, s *State, _ *Change) bool {
+		calls++
+		return s.Nominated(pod.UID) == "x"
+	}}
+	for i := range 4 {
+		q.come(fmt.Sprint("a", i), 0)
+	}
+	q.all()
+	for i := range 4 {
+		it := q.pods[fmt.Sprint("a", i)]
+		q.fails(it, fit)
+		s.Nominate(it.pod, []string{"w", "x", "y", ""}[i])
+	}
+	q.come("b", 0)
+	gone := &corev1.Pod{}
+	gone.Spec.NodeName = "x"
+	q.wake(s, &Change{What: PodGone, Pod: NewPod(gone)}, q.now)
+	if calls != 2 {
+		t.Errorf("asked %d times: for the one that is to come, and for the others", calls)
+	}
+	q.expect(t, "the one for which the room was made", q.all(), "a1 b")
+}

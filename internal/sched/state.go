@@ -393,6 +393,59 @@ func (s *State) Nominated(uid types.UID) string {
 	return ""
 }
 
+// promised are the pods that are to come to the node that a pod has gone from.
+func (s *State) promised(c *Change) []*Pod {
+	if c.What&PodGone == 0 || c.Pod == nil || c.Was != nil {
+		return nil
+	}
+	if n := s.byName[c.Pod.Spec.NodeName]; n != nil {
+		return n.nominated
+	}
+	return nil
+}
+
+// Opens says whether a pod's having gone from a node may help another that lacked
+// cpu, memory or the like there. Where nobody has been promised room it may. Else the
+// other must find room beside those that are to come and are as important, now or
+// once the less important are gone; while these leave for its own sake it waits for
+// the last of them.
+func (s *State) Opens(name string, pod *Pod) bool {
+	n := s.byName[name]
+	if n == nil || n.Node == nil || len(n.nominated) == 0 {
+		return true
+	}
+	used, leaving := n.Used, false
+	count := func(o *Pod, sign int64) {
+		used.Pods += sign
+		used.CPU += sign * o.Req.CPU
+		used.Memory += sign * o.Req.Memory
+		used.Ephemeral += sign * o.Req.Ephemeral
+	}
+	fits := func() bool {
+		free := func(ask, used, alloc int64) bool { return ask == 0 || ask <= alloc-used }
+		return used.Pods < n.Alloc.Pods && free(pod.Req.CPU, used.CPU, n.Alloc.CPU) && free(pod.Req.Memory, used.Memory, n.Alloc.Memory) &&
+			free(pod.Req.Ephemeral, used.Ephemeral, n.Alloc.Ephemeral)
+	}
+	for _, o := range n.nominated {
+		if o.UID != pod.UID && o.Priority >= pod.Priority {
+			count(o, 1)
+		}
+	}
+	if fits() {
+		return true
+	}
+	for _, o := range n.Pods {
+		if o.Priority < pod.Priority {
+			count(o, -1)
+			leaving = leaving || o.DeletionTimestamp != nil || s.leaving[o.UID]
+		}
+	}
+	if leaving && s.Nominated(pod.UID) == name {
+		return false
+	}
+	return fits()
+}
+
 // Expected says whether any nominated pod is one that ok says it is.
 func (s *State) Expected(ok func(*Pod) bool) bool {
 	for _, at := range s.nominated {

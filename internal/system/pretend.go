@@ -24,7 +24,7 @@ var pretendVolumes = &node.Step{Name: "volumes", Start: func(_ context.Context, 
 		r.Volumes = map[string]node.Volume{}
 	}
 	for _, v := range r.Pod.Spec.Volumes {
-		r.Volumes[v.Name] = node.Volume{Path: filepath.Join(r.Dir, "volumes", v.Name)}
+		r.Volumes[v.Name] = node.Volume{Path: filepath.Join("/pretend", string(r.Pod.UID), v.Name)}
 	}
 	return nil
 }}
@@ -36,6 +36,7 @@ func (s *system) startPretend(ctx context.Context, p *plane) error {
 			Name:    name,
 			Runtime: pretend.New(pretend.Options{Seed: name}),
 			RootDir: filepath.Join(s.Places.Node(), name),
+			Bare:    true,
 			Machine: pretendMachine,
 			Steps:   []*node.Step{pretendVolumes},
 			Addresses: []corev1.NodeAddress{

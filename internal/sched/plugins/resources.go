@@ -116,13 +116,15 @@ func short(r *sched.Resources, n *sched.Node) (v sched.Verdict) {
 // that the pod needs.
 func freesWhatIsShort(pod *sched.Pod, s *sched.State, c *sched.Change) bool {
 	if c.What&sched.PodGone != 0 {
-		if c.Pod == nil || s.Nominated(pod.UID) != "" {
+		switch {
+		case c.Pod == nil:
 			return true
+		case c.Was != nil: // it is still there and asks for less
+			return s.Nominated(pod.UID) != "" || frees(&c.Was.Req, &c.Pod.Req, &pod.Req)
+		case c.Pod.Spec.NodeName != "":
+			return s.Opens(c.Pod.Spec.NodeName, pod)
 		}
-		if c.Was != nil { // it is still there and asks for less
-			return frees(&c.Was.Req, &c.Pod.Req, &pod.Req)
-		}
-		return true // a place among the node's pods at least
+		return true // a place among a node's pods at least
 	}
 	if c.Node == nil {
 		return true

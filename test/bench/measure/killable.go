@@ -29,11 +29,12 @@ type Killable interface {
 	Definition(kind string) string // how the resource of a kind is defined; empty if it is built in
 }
 
-// PretendCluster is a control plane with one pretend node, as `proa up --pretend`
+// PretendCluster is a control plane with pretend nodes, as `proa up --pretend`
 // runs it.
 type PretendCluster struct {
 	*Process
 	Target
+	Nodes         int // one if 0
 	program, root string
 	core, port    int
 }
@@ -50,7 +51,8 @@ func (c *PretendCluster) Name() string { return "proa" }
 // Launch is Killable's.
 func (c *PretendCluster) Launch() (err error) {
 	c.Process, err = Start(c.core, c.root+".log", c.program, "up", "--pretend", "--root", c.root,
-		"--ports", strconv.Itoa(c.port), "--bind", "127.0.0.1", "--log-level", "warn")
+		"--ports", strconv.Itoa(c.port), "--bind", "127.0.0.1", "--log-level", "warn",
+		"--nodes", strconv.Itoa(max(c.Nodes, 1)))
 	return err
 }
 

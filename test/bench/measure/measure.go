@@ -67,6 +67,9 @@ func (c Claim) Share() float64 {
 	if c.In != "" {
 		have = c.Figure
 	}
+	if c.Less && have == 0 {
+		return 1 // nothing is what was wanted
+	}
 	if c.Less {
 		return c.Target / have
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"proa/internal/node/cri"
 )
 
 // CreateContainer implements cri.Runtime.
@@ -192,7 +195,7 @@ func (r *Runtime) ListContainers(_ context.Context, f *v1.ContainerFilter) (out 
 	if err := r.fails("ListContainers"); err != nil {
 		return nil, err
 	}
-	for _, c := range r.containers {
+	for _, c := range r.of(f.GetLabelSelector()[cri.LabelPodUID]) {
 		if (f.GetId() != "" && f.Id != c.id) || (f.GetPodSandboxId() != "" && f.PodSandboxId != c.sandbox.id) ||
 			(f.GetState() != nil && f.State.State != c.state) || !subset(f.GetLabelSelector(), c.config.Labels) {
 			continue
@@ -203,6 +206,18 @@ func (r *Runtime) ListContainers(_ context.Context, f *v1.ContainerFilter) (out 
 	}
 	slices.SortFunc(out, func(a, b *v1.Container) int { return cmp.Compare(b.CreatedAt, a.CreatedAt) })
 	return out, nil
+}
+
+// of are the containers of a pod, or all without one.
+func (r *Runtime) of(pod string) map[string]*container {
+	if pod == "" {
+		return r.containers
+	}
+	all := map[string]*container{}
+	for _, s := range r.byPod[pod] {
+		maps.Copy(all, s.containers)
+	}
+	return all
 }
 
 // UpdateContainer implements cri.Runtime.

@@ -1,0 +1,247 @@
+// Command rollout measures how long a Deployment of 1,000 pods takes on 100
+// pretend nodes: from its creation until all are available, and from a new image
+// until the rolling update is done, as the Deployment's status says. A watch of
+// the pods counts what each was written, and whether there were ever more of them
+// than maxSurge allows, or fewer available than maxUnavailable does.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"proa/internal/api"
+	"proa/internal/httpapi"
+	"proa/internal/kinds/apps"
+	"proa/internal/kinds/core"
+	"proa/test/bench/measure"
+)
+
+func main() {
+	b := bench{}
+	flag.IntVar(&b.nodes, "nodes", 100, "pretend nodes")
+	flag.IntVar(&b.pods, "pods", 1000, "replicas of the Deployment")
+	flag.IntVar(&b.runs, "runs", 3, "fresh clusters")
+	flag.BoolVar(&b.profile, "profile", false, "write profiles of the server to build/bench")
+	flag.Parse()
+	if err := b.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-rollout:", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	nodes, pods, runs int
+	profile           bool
+}
+
+// A result is what one run came to.
+type result struct {
+	up, roll           float64 // seconds
+	upWrites           float64 // of pod objects, for each pod, until all were available
+	rollWrites         float64 // likewise, until the update was done: one pod comes and one goes
+	upCPU, rollCPU     float64 // seconds of the server's processor time
+	upRevs, rollRevs   float64 // writes of objects of any kind, for each pod
+	over, under, level int
+}
+
+func (b *bench) run() error {
+	program, err := measure.Proa()
+	if err != nil {
+		return err
+	}
+	raw := measure.NewRaw("nodes_pods", "run", "up_s", "up_writes", "up_cpu_s", "up_revisions", "roll_s", "roll_writes", "roll_cpu_s", "roll_revisions", "over_surge", "under_available")
+	var all []result
+	for n := range b.runs {
+		r, err := b.once(program, n)
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+		raw.Add(fmt.Sprintf("%d_%d", b.nodes, b.pods), n+1, r.up, r.upWrites, r.upCPU, r.upRevs, r.roll, r.rollWrites, r.rollCPU, r.rollRevs, float64(r.over), float64(r.under))
+	}
+	of := func(f func(result) float64) (v []float64) {
+		for _, r := range all {
+			v = append(v, f(r))
+		}
+		return v
+	}
+	up, roll := of(func(r result) float64 { return r.up }), of(func(r result) float64 { return r.roll })
+	writes := of(func(r result) float64 { return r.upWrites })
+	violations := of(func(r result) float64 { return float64(r.over + r.under) })
+	fmt.Printf("  %d pods on %d nodes, s: up %s, rolling %s\n", b.pods, b.nodes, measure.Spread(up), measure.Spread(roll))
+	fmt.Printf("  processor time of the server, s: up %s, rolling %s\n",
+		measure.Spread(of(func(r result) float64 { return r.upCPU })), measure.Spread(of(func(r result) float64 { return r.rollCPU })))
+	fmt.Printf("  writes of a pod's object: up %s, rolling, where one comes and one goes, %s; of objects of any kind: up %s, rolling %s\n",
+		measure.Spread(writes), measure.Spread(of(func(r result) float64 { return r.rollWrites })),
+		measure.Spread(of(func(r result) float64 { return r.upRevs })), measure.Spread(of(func(r result) float64 { return r.rollRevs })))
+	if err := raw.Write("rollout"); err != nil {
+		return err
+	}
+	const floor = 48 // 1,000 pods, two requests each to make and bind, 50 and 20 requests/s
+	limits := "upstream's default client limits"
+	what := fmt.Sprintf("of %d pods on %d pretend nodes", b.pods, b.nodes)
+	measure.Report("rollout", []measure.Claim{
+		{Figure: measure.Median(up), Unit: "s until all are available " + what, Ratio: measure.Median(up) / floor, Reference: limits, Target: 2, In: "s", Less: true},
+		{Figure: measure.Median(roll), Unit: "s for a rolling update " + what, Ratio: measure.Median(roll) / floor, Reference: limits, Target: 6, In: "s", Less: true},
+		{Figure: slices.Max(writes), Unit: "writes of a pod until it is available", Target: 4, In: "writes", Less: true},
+		{Figure: slices.Max(violations), Unit: "states that violated maxSurge or maxUnavailable", Target: 0, In: "states", Less: true},
+	})
+	return nil
+}
+
+func (b *bench) once(program string, n int) (r result, err error) {
+	dir, remove, err := measure.Scratch()
+	if err != nil {
+		return r, err
+	}
+	defer remove()
+	c, err := measure.NewPretendCluster(measure.AnyCore, program, filepath.Join(dir, "p"))
+	if err != nil {
+		return r, err
+	}
+	c.Nodes = b.nodes
+	if err := errors.Join(c.Launch(), c.Ready()); err != nil {
+		return r, err
+	}
+	defer c.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	h := httpapi.Dial(c.URL, c.Client())
+	if err := b.awaitNodes(ctx, h); err != nil {
+		return r, err
+	}
+	w := &watcher{limit: b.pods + (b.pods+3)/4, least: b.pods - b.pods/4, pods: map[types.UID]state{}}
+	w.follow(ctx, httpapi.Dial(c.URL, c.Client()))
+	stage := func(name string, begin func() error) (took, cpu, revs float64, writes int, err error) {
+		profiled := b.record(ctx, c, fmt.Sprintf("%s-%d", name, n))
+		before, err := measure.CPU(c.PID())
+		if err != nil {
+			return 0, 0, 0, 0, err
+		}
+		rev, wrote := w.revision(), w.count()
+		start := time.Now()
+		if err := begin(); err != nil {
+			return 0, 0, 0, 0, err
+		}
+		err = b.awaitDone(ctx, h)
+		took = time.Since(start).Seconds()
+		if err != nil {
+			return 0, 0, 0, 0, err
+		}
+		after, err := measure.CPU(c.PID())
+		if err != nil {
+			return 0, 0, 0, 0, err
+		}
+		if err := w.await(ctx, b.pods); err != nil {
+			return 0, 0, 0, 0, err
+		}
+		profiled()
+		return took, (after - before).Seconds(), float64(w.revision()-rev) / float64(b.pods), w.count() - wrote, nil
+	}
+	var writes int
+	r.up, r.upCPU, r.upRevs, writes, err = stage("up", func() error {
+		_, err := apps.Deployment.Create(ctx, h, b.deployment())
+		return err
+	})
+	if err != nil {
+		return r, err
+	}
+	r.upWrites = float64(writes) / float64(b.pods)
+	w.judge()
+	r.roll, r.rollCPU, r.rollRevs, writes, err = stage("roll", func() error {
+		_, err := apps.Deployment.Patch(ctx, h, "default", name, "", types.JSONPatchType,
+			[]byte(`[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"registry.example.com/shop/web:2"}]`))
+		return err
+	})
+	r.rollWrites = float64(writes) / float64(b.pods)
+	r.over, r.under = w.violations()
+	return r, err
+}
+
+const name = "web"
+
+func (b *bench) deployment() *appsv1.Deployment {
+	labels := map[string]string{"app": name}
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: new(int32(b.pods)), Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: name, Image: "registry.example.com/shop/web:1"}}},
+			},
+		},
+	}
+}
+
+// awaitNodes returns when all nodes are ready.
+func (b *bench) awaitNodes(ctx context.Context, h api.Handler) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	ready := map[string]bool{}
+	for c := range core.Node.Follow(ctx, h, "", api.Selectors{}, func(error) {}) {
+		for _, n := range append(c.All, c.Object) {
+			if n != nil && core.NodeReady(n) {
+				ready[n.Name] = true
+			}
+		}
+		if len(ready) == b.nodes {
+			return nil
+		}
+	}
+	return fmt.Errorf("only %d of %d nodes are ready after a minute", len(ready), b.nodes)
+}
+
+// awaitDone returns when the Deployment says that it has what it asks for.
+func (b *bench) awaitDone(ctx context.Context, h api.Handler) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	var last appsv1.DeploymentStatus
+	for c := range apps.Deployment.Follow(ctx, h, "default", api.Selectors{}, func(error) {}) {
+		for _, d := range append(c.All, c.Object) {
+			if d == nil {
+				continue
+			}
+			s, n := d.Status, int32(b.pods)
+			if last = s; s.ObservedGeneration == d.Generation && s.Replicas == n && s.UpdatedReplicas == n && s.AvailableReplicas == n {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("not done after two minutes: %d pods, %d updated, %d available", last.Replicas, last.UpdatedReplicas, last.AvailableReplicas)
+}
+
+// record takes a profile of the server from now on; what it returns waits for it.
+func (b *bench) record(ctx context.Context, c *measure.PretendCluster, stage string) (wait func()) {
+	if !b.profile {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p, err := c.Do(ctx, c.Client(), http.MethodGet, "/debug/pprof/profile?seconds=3", "")
+		if err == nil {
+			err = os.MkdirAll(filepath.Join("build", "bench"), 0o755)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join("build", "bench", "rollout-"+stage+".pprof"), p, 0o600)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "  no profile:", err)
+		}
+	}()
+	time.Sleep(100 * time.Millisecond) // until it has begun
+	return func() { <-done }
+}
