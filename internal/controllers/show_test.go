@@ -238,6 +238,9 @@ func line(o api.Object) string {
 		if o.Status.CompletedIndexes != "" {
 			s += " done=" + o.Status.CompletedIndexes
 		}
+		if x := o.Status.FailedIndexes; x != nil && *x != "" {
+			s += " given-up=" + *x
+		}
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
 		}
