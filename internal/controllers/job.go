@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
 	"proa/internal/control"
@@ -88,8 +89,9 @@ type run struct {
 	status *batchv1.JobStatus // as it is to be
 	pods   []*corev1.Pod
 	active []*corev1.Pod
-	done   indexes // completed, of an Indexed job
-	failed indexes // given up, of a job with backoffLimitPerIndex
+	done   indexes            // completed, of an Indexed job
+	failed indexes            // given up, of a job with backoffLimitPerIndex
+	held   map[types.UID]bool // ended pods that are counted later: see failIndexes
 	now    time.Time
 }
 

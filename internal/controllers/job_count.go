@@ -76,14 +76,14 @@ func (r *run) count(ctx context.Context) error {
 		s.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{}
 	}
 	r.settle()
-	held := r.failIndexes()
+	r.held = r.failIndexes()
 	var release []*corev1.Pod
 	noted := false
 	u := s.UncountedTerminatedPods
 	for _, p := range r.pods {
 		ended, failed := r.ended(p)
 		switch {
-		case !tracked(p) || !ended || held[p.UID]:
+		case !tracked(p) || !ended || r.held[p.UID]:
 			continue
 		case r.indexed() && !failed:
 			if i := indexOf(p); !r.failed[i] {

@@ -52,6 +52,9 @@ func (r *run) policyFails() string {
 
 // fill starts pods that are missing and ends those that are too many.
 func (r *run) fill(ctx context.Context) (again time.Duration, err error) {
+	if r.late() {
+		return time.Millisecond, nil // count it first: its place is taken
+	}
 	if extra := r.surplus(); len(extra) > 0 {
 		return 0, r.dismiss(ctx, extra[:min(len(extra), burst)])
 	}
@@ -89,6 +92,14 @@ func (r *run) fill(ctx context.Context) (again time.Duration, err error) {
 		return p
 	})
 	return again, err
+}
+
+// late says whether a pod has ended since they were counted.
+func (r *run) late() bool {
+	return slices.ContainsFunc(r.pods, func(p *corev1.Pod) bool {
+		ended, _ := r.ended(p)
+		return ended && tracked(p) && !r.held[p.UID]
+	})
 }
 
 // wanted is how many pods are to run now.
