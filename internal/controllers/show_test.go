@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -41,6 +42,10 @@ func (w *world) show(kinds []string) string {
 		}
 		if kind == "tolerations" {
 			w.tolerations(&b)
+			continue
+		}
+		if kind == "zones" {
+			w.zones(&b)
 			continue
 		}
 		r := w.byName(kind)
@@ -101,6 +106,29 @@ func (w *world) identities(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "%s host=%s.%s index=%s name=%s volumes=%s\n", p.Name, host, p.Spec.Subdomain, p.Labels[appsv1.PodIndexLabel],
 			p.Labels[appsv1.StatefulSetPodNameLabel], strings.Join(volumes, ","))
+	}
+}
+
+// zones prints how many nodes of each zone there are, are ready, and have their pods chased away.
+func (w *world) zones(b *strings.Builder) {
+	nodes, err := core.Node.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	count := map[string][3]int{}
+	for _, n := range nodes {
+		c := count[n.Labels[corev1.LabelTopologyZone]]
+		c[0]++
+		if cond := core.NodeCondition(n, corev1.NodeReady); cond != nil && cond.Status == corev1.ConditionTrue {
+			c[1]++
+		}
+		if slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Effect == corev1.TaintEffectNoExecute }) {
+			c[2]++
+		}
+		count[n.Labels[corev1.LabelTopologyZone]] = c
+	}
+	for _, zone := range slices.Sorted(maps.Keys(count)) {
+		fmt.Fprintf(b, "zone %s nodes=%d ready=%d chased=%d\n", zone, count[zone][0], count[zone][1], count[zone][2])
 	}
 }
 
