@@ -48,6 +48,10 @@ func (w *world) show(kinds []string) string {
 			w.zones(&b)
 			continue
 		}
+		warnings := kind == "warnings" // events, of those alone
+		if warnings {
+			kind = "events"
+		}
 		r := w.byName(kind)
 		if r == nil {
 			fmt.Fprintf(&b, "no %s\n", kind)
@@ -61,7 +65,7 @@ func (w *world) show(kinds []string) string {
 		var lines []string
 		for _, o := range all {
 			l := line(o)
-			if l == "" {
+			if l == "" || warnings && o.(*corev1.Event).Type != corev1.EventTypeWarning {
 				continue
 			}
 			if count[l]++; count[l] == 1 {
@@ -157,6 +161,27 @@ func line(o api.Object) string {
 			*o.Spec.Replicas, o.Status.Replicas, o.Status.UpdatedReplicas, o.Status.AvailableReplicas)
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
+		if by := o.Spec.Template.Annotations["proa.dev/config"]; by != "" {
+			s += " restamped"
+		}
+	case *corev1.ConfigMap:
+		s = "configmap " + s + o.Name
+		if of := o.Annotations["proa.dev/copy-of"]; of != "" {
+			s = "copy of configmap " + of
+		}
+		for _, k := range slices.Sorted(maps.Keys(o.Data)) {
+			if k != "ca.crt" {
+				s += fmt.Sprintf(" %s=%s", k, o.Data[k])
+			}
+		}
+	case *corev1.Secret:
+		s = "secret " + s + o.Name
+		if of := o.Annotations["proa.dev/copy-of"]; of != "" {
+			s = "copy of secret " + of
+		}
+		for _, k := range slices.Sorted(maps.Keys(o.Data)) {
+			s += fmt.Sprintf(" %s=%s", k, o.Data[k])
 		}
 	case *appsv1.ReplicaSet:
 		s = fmt.Sprintf("replicaset %s%s want=%d have=%d ready=%d available=%d", s, stable(o), *o.Spec.Replicas, o.Status.Replicas, o.Status.ReadyReplicas, o.Status.AvailableReplicas)
@@ -307,6 +332,9 @@ func line(o api.Object) string {
 		}
 		if o.Reason == "FailedDaemonPod" {
 			message = message[:strings.Index(message, "-")+1]
+		}
+		if o.Reason == "RolledBack" {
+			message = "" // names of replica sets
 		}
 		return fmt.Sprintf("%s %s %s/%s: %s", o.Type, o.Reason, o.InvolvedObject.Kind, o.InvolvedObject.Name, message)
 	case *networkingv1.IPAddress:
