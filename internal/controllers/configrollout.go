@@ -32,10 +32,10 @@ import (
 var ConfigRollout = &control.Controller[*appsv1.Deployment]{
 	Name: "config-rollout",
 	For:  apps.Deployment,
+	Owns: []api.Definition{apps.ReplicaSet},
 	Watches: []control.Watch{
 		{Kind: core.ConfigMap, Keys: readers("ConfigMap"), Slim: true},
 		{Kind: core.Secret, Keys: readers("Secret"), Slim: true},
-		control.Reads(apps.ReplicaSet),
 	},
 	Writes:    []api.Definition{core.ConfigMap, core.Secret},
 	Reconcile: reconcileConfig,
@@ -194,8 +194,12 @@ func reconcileConfig(ctx context.Context, c *control.Cluster, d *appsv1.Deployme
 		return 0, err
 	}
 	if noted == "" && len(kept) == 1 { // the note was lost, or could not be made yet
-		for noted = range kept {
+		for was := range kept {
+			return 0, noteConfig(ctx, c, d, was)
 		}
+	}
+	if now.changed(kept[noted]) && !marked(c, d) {
+		return time.Second, nil
 	}
 	if err := keep(ctx, c, d, refs, now, hash); err != nil {
 		return 0, ignoreTerminating(err)
@@ -211,6 +215,29 @@ func reconcileConfig(ctx context.Context, c *control.Cluster, d *appsv1.Deployme
 	}
 	_, err = apps.Deployment.Update(ctx, c, next)
 	return 0, ignoreNotFound(err)
+}
+
+// noteConfig writes down which configuration is in use.
+func noteConfig(ctx context.Context, c *control.Cluster, d *appsv1.Deployment, hash string) error {
+	next := api.Clone(d)
+	next.Annotations[configRecord] = hash
+	_, err := apps.Deployment.Update(ctx, c, next)
+	return ignoreNotFound(err)
+}
+
+// marked says whether it is known of the newest replica set with which configuration
+// it is healthy, if it is: a rollout waits for that, so that there is a way back.
+func marked(c *control.Cluster, d *appsv1.Deployment) bool {
+	if *d.Spec.Replicas == 0 || !rolledOut(d, &d.Status) {
+		return true
+	}
+	var last *appsv1.ReplicaSet
+	for _, rs := range control.Owned(c, apps.ReplicaSet, d.UID) {
+		if last == nil || byRevision(rs, last) > 0 {
+			last = rs
+		}
+	}
+	return last == nil || last.Annotations[healthyRecord] == d.Annotations[configRecord]
 }
 
 func ignoreTerminating(err error) error {
