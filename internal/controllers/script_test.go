@@ -73,7 +73,8 @@ type world struct {
 	events  *record.Recorder
 	rand    *rand.Rand
 	kubelet bool
-	seen    map[string]int // of the last "want"
+	sick    func(*corev1.Pod) bool // which pods never become ready with the kubelet; none if nil
+	seen    map[string]int         // of the last "want"
 	used    metered
 }
 
@@ -169,7 +170,11 @@ func (w *world) tick() (changed bool) {
 			_ = core.Pod.Delete(w.t.Context(), w.h, p.Namespace, p.Name, api.Options{GracePeriod: &zero})
 			changed = true
 		case p.Status.Phase == corev1.PodPending:
-			w.setPod(p, "Running")
+			phase := "Running"
+			if w.sick != nil && w.sick(p) {
+				phase = "Broken"
+			}
+			w.setPod(p, phase)
 			changed = true
 		}
 	}

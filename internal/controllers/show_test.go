@@ -334,7 +334,7 @@ func line(o api.Object) string {
 			message = message[:strings.Index(message, "-")+1]
 		}
 		if o.Reason == "RolledBack" {
-			message = "" // names of replica sets
+			message = "…" // names of replica sets
 		}
 		return fmt.Sprintf("%s %s %s/%s: %s", o.Type, o.Reason, o.InvolvedObject.Kind, o.InvolvedObject.Name, message)
 	case *networkingv1.IPAddress:
