@@ -44,9 +44,15 @@ func wanted(sets []*appsv1.ReplicaSet) (n int32) {
 	return n
 }
 
+// availableIn is how many pods of a set are available and stay: its status may
+// still speak of those that it was just asked to end.
+func availableIn(rs *appsv1.ReplicaSet) int32 {
+	return min(rs.Status.AvailableReplicas, *rs.Spec.Replicas)
+}
+
 func availableOf(sets []*appsv1.ReplicaSet) (n int32) {
 	for _, rs := range sets {
-		n += rs.Status.AvailableReplicas
+		n += availableIn(rs)
 	}
 	return n
 }
@@ -77,7 +83,7 @@ func shrinkOld(d *appsv1.Deployment, rs *appsv1.ReplicaSet, old []*appsv1.Replic
 	_, unavailable := fenceposts(d)
 	least := *d.Spec.Replicas - unavailable
 	all := append(slices.Clone(old), rs)
-	spare := wanted(all) - least - (*rs.Spec.Replicas - rs.Status.AvailableReplicas)
+	spare := wanted(all) - least - (*rs.Spec.Replicas - availableIn(rs))
 	if wanted(old) == 0 || spare <= 0 {
 		return nil
 	}
@@ -86,7 +92,7 @@ func shrinkOld(d *appsv1.Deployment, rs *appsv1.ReplicaSet, old []*appsv1.Replic
 	to := make([]int32, len(old))
 	for i, s := range old { // the unhealthy
 		to[i] = *s.Spec.Replicas
-		n := min(spare, max(to[i]-s.Status.AvailableReplicas, 0))
+		n := min(spare, to[i]-availableIn(s))
 		to[i] -= n
 		spare -= n
 	}

@@ -159,6 +159,9 @@ func line(o api.Object) string {
 	case *appsv1.Deployment:
 		s = fmt.Sprintf("deployment %s%s rev=%s want=%d have=%d updated=%d available=%d", s, o.Name, o.Annotations["deployment.kubernetes.io/revision"],
 			*o.Spec.Replicas, o.Status.Replicas, o.Status.UpdatedReplicas, o.Status.AvailableReplicas)
+		if n := o.Status.TerminatingReplicas; n != nil && *n > 0 {
+			s += fmt.Sprintf(" terminating=%d", *n)
+		}
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
 		}
@@ -344,7 +347,11 @@ func line(o api.Object) string {
 		s = fmt.Sprintf("namespace %s %s", o.Name, o.Status.Phase)
 		for _, c := range o.Status.Conditions {
 			if c.Status == corev1.ConditionTrue {
-				s += fmt.Sprintf(" %s/%s", c.Type, c.Reason)
+				_, what, _ := strings.Cut(c.Message, "remaining: ")
+				if strings.HasPrefix(what, "pods.") { // chance has named them
+					what, _, _ = strings.Cut(what, " (")
+				}
+				s += strings.TrimSuffix(fmt.Sprintf(" %s/%s (%s)", c.Type, c.Reason, what), " ()")
 			}
 		}
 	case *flowcontrolv1.FlowSchema:
