@@ -17,6 +17,7 @@ type Config struct {
 func All(cfg Config) []control.Runner {
 	return []control.Runner{
 		ClusterRoleAggregation,
+		ConfigRollout,
 		CronJob,
 		DaemonSet(),
 		DefinitionCleanup(cfg.Kinds),

@@ -77,11 +77,22 @@ func converge(t *testing.T, seed uint64) {
 	if surge.IntVal == 0 && missing.IntVal == 0 {
 		missing.IntVal = 1
 	}
+	if seed%2 == 1 { // with a configuration that is followed and taken back
+		deadline := int32(20)
+		d.Annotations = map[string]string{"proa.dev/config-rollout": "gated"}
+		d.Spec.ProgressDeadlineSeconds, d.Spec.MinReadySeconds = &deadline, 5
+		d.Spec.Template.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}}}}
+		w.sick = func(p *corev1.Pod) bool { return p.Spec.Containers[0].Image == "img3" }
+	}
 	if _, err := apps.Deployment.Create(t.Context(), server, d); err != nil {
 		t.Fatal(err)
 	}
 	for range 300 {
-		switch w.rand.IntN(12) {
+		switch w.rand.IntN(14) {
+		case 12:
+			w.configure(server, fmt.Sprint(w.rand.IntN(4)))
+		case 13:
+			w.clock.advance(time.Duration(w.rand.IntN(8)) * time.Second)
 		case 0:
 			w.edit(server, func(d *appsv1.Deployment) {
 				d.Spec.Template.Spec.Containers[0].Image = fmt.Sprintf("img%d", w.rand.IntN(4))
@@ -105,8 +116,13 @@ func converge(t *testing.T, seed uint64) {
 		w.limits(server)
 	}
 	faults = false
-	w.edit(server, func(d *appsv1.Deployment) { d.Spec.Paused = false })
-	for range 5 { // also those pauses that have grown long
+	w.edit(server, func(d *appsv1.Deployment) {
+		d.Spec.Paused = false
+		if d.Spec.Template.Spec.Containers[0].Image == "img3" && w.sick != nil {
+			d.Spec.Template.Spec.Containers[0].Image = "img2"
+		}
+	})
+	for range 30 { // also those pauses that have grown long, and pods one after the other
 		w.settle()
 		w.clock.advance(time.Minute)
 	}
@@ -123,6 +139,19 @@ func (w *world) edit(h api.Handler, change func(*appsv1.Deployment)) {
 	d = d.DeepCopy()
 	change(d)
 	if _, err := apps.Deployment.Update(w.t.Context(), h, d); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// configure gives the configuration a value.
+func (w *world) configure(h api.Handler, value string) {
+	w.t.Helper()
+	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "settings"}, Data: map[string]string{"value": value}}
+	_, err := core.ConfigMap.Create(w.t.Context(), h, m)
+	if apierrors.IsAlreadyExists(err) {
+		_, err = core.ConfigMap.Patch(w.t.Context(), h, m.Namespace, m.Name, "", types.MergePatchType, fmt.Appendf(nil, `{"data":{"value":%q}}`, value))
+	}
+	if err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -179,6 +208,9 @@ func (w *world) reached(h api.Handler) {
 	pods, err := core.Pod.List(w.t.Context(), h, "default", api.Selectors{})
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if bad := d.Annotations["proa.dev/config-undo"]; bad != "" {
+		w.t.Errorf("the configuration %s is still being taken back", bad)
 	}
 	good := int32(0)
 	for _, p := range pods {

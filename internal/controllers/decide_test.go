@@ -149,7 +149,7 @@ func TestLeastUseful(t *testing.T) {
 
 func TestIndexes(t *testing.T) {
 	for _, text := range []string{"", "0", "0,1", "0-2", "1,3-5,7", "0,2,4-9"} {
-		if got := parseIndexes(text).String(); got != text {
+		if got := parseIndexes(text, 1000).String(); got != text {
 			t.Errorf("%q became %q", text, got)
 		}
 	}

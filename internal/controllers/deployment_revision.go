@@ -43,6 +43,12 @@ var notCopied = map[string]bool{
 	desiredAnnotation:                  true,
 	maxAnnotation:                      true,
 	rollbackAnnotation:                 true,
+	rollbackChoice:                     true,
+	configChoice:                       true,
+	rolledBackRecord:                   true,
+	configRecord:                       true,
+	configUndo:                         true,
+	healthyRecord:                      true,
 }
 
 func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
@@ -103,6 +109,7 @@ func (r *rollout) syncRevision(ctx context.Context, create bool) error {
 	}
 	switch {
 	case r.new != nil:
+		again := false // an earlier revision has become the newest: it has the whole deadline before it
 		next := api.Clone(r.new)
 		annotate(next, r.d, last+1, true)
 		next.Spec.MinReadySeconds = r.d.Spec.MinReadySeconds
@@ -111,9 +118,10 @@ func (r *rollout) syncRevision(ctx context.Context, create bool) error {
 			if err != nil {
 				return err
 			}
+			again = revisionOf(got) > revisionOf(r.new)
 			r.new = got
 		}
-		if r.d.Spec.ProgressDeadlineSeconds != nil && r.condition(appsv1.DeploymentProgressing) == nil {
+		if cond := r.condition(appsv1.DeploymentProgressing); r.d.Spec.ProgressDeadlineSeconds != nil && (cond == nil || again && cond.Reason == reasonTimedOut) {
 			r.setCondition(appsv1.DeploymentProgressing, corev1.ConditionTrue, "FoundNewReplicaSet", fmt.Sprintf("Found new replica set %q", r.new.Name))
 		}
 	case create:

@@ -44,6 +44,19 @@ func wanted(sets []*appsv1.ReplicaSet) (n int32) {
 	return n
 }
 
+// availableIn is how many pods of a set are available and stay: its status may
+// still speak of those that it was just asked to end.
+func availableIn(rs *appsv1.ReplicaSet) int32 {
+	return min(rs.Status.AvailableReplicas, *rs.Spec.Replicas)
+}
+
+func availableOf(sets []*appsv1.ReplicaSet) (n int32) {
+	for _, rs := range sets {
+		n += availableIn(rs)
+	}
+	return n
+}
+
 // newReplicas is the size the new replica set may have now. Extra is how many more
 // pods there still are than the replica sets are to have.
 func newReplicas(d *appsv1.Deployment, all []*appsv1.ReplicaSet, rs *appsv1.ReplicaSet, extra int32) int32 {
@@ -71,7 +84,7 @@ func shrinkOld(d *appsv1.Deployment, rs *appsv1.ReplicaSet, old []*appsv1.Replic
 	_, unavailable := fenceposts(d)
 	least := *d.Spec.Replicas - unavailable
 	all := append(slices.Clone(old), rs)
-	spare := wanted(all) - least - (*rs.Spec.Replicas - rs.Status.AvailableReplicas)
+	spare := wanted(all) - least - (*rs.Spec.Replicas - availableIn(rs))
 	if wanted(old) == 0 || spare <= 0 {
 		return nil
 	}
@@ -80,15 +93,11 @@ func shrinkOld(d *appsv1.Deployment, rs *appsv1.ReplicaSet, old []*appsv1.Replic
 	to := make([]int32, len(old))
 	for i, s := range old { // the unhealthy
 		to[i] = *s.Spec.Replicas
-		n := min(spare, max(to[i]-s.Status.AvailableReplicas, 0))
+		n := min(spare, to[i]-availableIn(s))
 		to[i] -= n
 		spare -= n
 	}
-	healthy := -least
-	for _, s := range all {
-		// One that was made smaller may not have removed its pods yet, nor said so.
-		healthy += min(s.Status.AvailableReplicas, *s.Spec.Replicas)
-	}
+	healthy := availableOf(all) - least
 	for i := range old {
 		n := min(max(healthy, 0), to[i])
 		to[i] -= n

@@ -140,12 +140,22 @@ func (r *rollout) finish(ctx context.Context) (time.Duration, error) {
 	} else if !r.d.Spec.Paused && r.d.DeletionTimestamp == nil {
 		again = r.noteProgress(&s)
 	}
-	return again, r.writeStatus(ctx, s)
+	r.noteRollback()
+	if err := r.writeStatus(ctx, s); err != nil {
+		return again, err
+	}
+	if err := r.noteHealth(ctx, &s); err != nil {
+		return again, ignoreNotFound(err)
+	}
+	return again, ignoreNotFound(r.rollBack(ctx))
 }
 
 func (r *rollout) writeStatus(ctx context.Context, s appsv1.DeploymentStatus) error {
 	s.Conditions = r.conditions
-	_, err := control.SetStatus(ctx, r.c, apps.Deployment, r.d, func(d *appsv1.Deployment) { d.Status = s })
+	got, err := control.SetStatus(ctx, r.c, apps.Deployment, r.d, func(d *appsv1.Deployment) { d.Status = s })
+	if err == nil {
+		r.d = got
+	}
 	return ignoreNotFound(err)
 }
 

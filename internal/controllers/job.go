@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
 	"proa/internal/control"
@@ -88,7 +89,9 @@ type run struct {
 	status *batchv1.JobStatus // as it is to be
 	pods   []*corev1.Pod
 	active []*corev1.Pod
-	done   indexes // completed, of an Indexed job
+	done   indexes            // completed, of an Indexed job
+	failed indexes            // given up, of a job with backoffLimitPerIndex
+	held   map[types.UID]bool // ended pods that are counted later: see failIndexes
 	now    time.Time
 }
 
@@ -111,7 +114,13 @@ func reconcileJob(ctx context.Context, c *control.Cluster, j *batchv1.Job) (time
 		return 0, untrackAll(ctx, c, pods)
 	}
 	r := &run{c: c, job: j, status: j.Status.DeepCopy(), pods: pods, now: c.Now()}
-	r.done = parseIndexes(r.status.CompletedIndexes)
+	if r.indexed() {
+		r.done = parseIndexes(r.status.CompletedIndexes, *j.Spec.Completions)
+		r.failed = indexes{}
+		if text := r.status.FailedIndexes; text != nil {
+			r.failed = parseIndexes(*text, *j.Spec.Completions)
+		}
+	}
 	again, failed := r.advance(ctx)
 	if err := r.write(ctx); err != nil {
 		return 0, ignoreNotFound(err)
@@ -195,6 +204,15 @@ func (r *run) judge() *batchv1.JobCondition {
 	if d := spec.ActiveDeadlineSeconds; d != nil && s.StartTime != nil && !suspended(r.job) && r.now.Sub(s.StartTime.Time) >= time.Duration(*d)*time.Second {
 		return target(batchv1.JobFailureTarget, batchv1.JobReasonDeadlineExceeded, "Job was active longer than specified deadline")
 	}
+	if most := spec.MaxFailedIndexes; most != nil && len(r.failed) > int(*most) {
+		return target(batchv1.JobFailureTarget, batchv1.JobReasonMaxFailedIndexesExceeded, "Job has exceeded the specified maximal number of failed indexes")
+	}
+	if len(r.failed) > 0 && len(r.failed)+len(r.done) >= int(*spec.Completions) && r.satisfied() == "" {
+		return target(batchv1.JobFailureTarget, batchv1.JobReasonFailedIndexes, "Job has failed indexes")
+	}
+	if message := r.satisfied(); message != "" {
+		return target(batchv1.JobSuccessCriteriaMet, batchv1.JobReasonSuccessPolicy, message)
+	}
 	succeeded := r.succeeded()
 	if spec.Completions == nil && succeeded > 0 && s.Active == 0 || spec.Completions != nil && succeeded >= *spec.Completions && s.Active == 0 {
 		if spec.Completions != nil && *spec.Completions == 0 && suspended(r.job) {
@@ -258,6 +276,10 @@ func (r *run) setSuspended(now bool) {
 func (r *run) write(ctx context.Context) error {
 	if r.indexed() {
 		r.status.CompletedIndexes = r.done.String()
+	}
+	if r.perIndex() {
+		text := r.failed.String()
+		r.status.FailedIndexes = &text
 	}
 	if equality.Semantic.DeepEqual(&r.job.Status, r.status) {
 		return nil

@@ -76,16 +76,19 @@ func (r *run) count(ctx context.Context) error {
 		s.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{}
 	}
 	r.settle()
+	r.held = r.failIndexes()
 	var release []*corev1.Pod
 	noted := false
 	u := s.UncountedTerminatedPods
 	for _, p := range r.pods {
 		ended, failed := r.ended(p)
 		switch {
-		case !tracked(p) || !ended:
+		case !tracked(p) || !ended || r.held[p.UID]:
 			continue
 		case r.indexed() && !failed:
-			noted = r.done.add(indexOf(p), *r.job.Spec.Completions) || noted
+			if i := indexOf(p); !r.failed[i] {
+				noted = r.done.add(i, *r.job.Spec.Completions) || noted
+			}
 		case !failed:
 			noted = note(&u.Succeeded, p.UID) || noted
 		case !r.ignores(p):

@@ -52,6 +52,9 @@ func (r *run) policyFails() string {
 
 // fill starts pods that are missing and ends those that are too many.
 func (r *run) fill(ctx context.Context) (again time.Duration, err error) {
+	if r.late() {
+		return time.Millisecond, nil // count it first: its place is taken
+	}
 	if extra := r.surplus(); len(extra) > 0 {
 		return 0, r.dismiss(ctx, extra[:min(len(extra), burst)])
 	}
@@ -62,14 +65,17 @@ func (r *run) fill(ctx context.Context) (again time.Duration, err error) {
 	if n <= 0 {
 		return 0, nil
 	}
-	if wait := r.pause(); wait > 0 {
+	var streaks map[int]*streak
+	if r.perIndex() {
+		streaks = r.streaks()
+	} else if wait := r.pause(); wait > 0 {
 		return wait, nil
 	}
 	n = min(n, burst)
 	var free []int
 	if r.indexed() {
-		if free = r.freeIndexes(n); len(free) == 0 {
-			return 0, nil
+		if free, again = r.freeIndexes(n, streaks); len(free) == 0 {
+			return again, nil
 		}
 		n = len(free)
 	}
@@ -79,17 +85,28 @@ func (r *run) fill(ctx context.Context) (again time.Duration, err error) {
 		p.Finalizers = append(p.Finalizers, batchv1.JobTrackingFinalizer)
 		if free != nil {
 			setIndex(p, r.job.Name, free[i])
+			if streaks != nil {
+				annotateStreak(p, streaks[free[i]])
+			}
 		}
 		return p
 	})
-	return 0, err
+	return again, err
+}
+
+// late says whether a pod has ended since they were counted.
+func (r *run) late() bool {
+	return slices.ContainsFunc(r.pods, func(p *corev1.Pod) bool {
+		ended, _ := r.ended(p)
+		return ended && tracked(p) && !r.held[p.UID]
+	})
 }
 
 // wanted is how many pods are to run now.
 func (r *run) wanted() int {
 	parallel := int(*r.job.Spec.Parallelism)
 	if c := r.job.Spec.Completions; c != nil {
-		return max(min(int(*c-r.succeeded()), parallel), 0)
+		return max(min(int(*c-r.succeeded())-len(r.failed), parallel), 0)
 	}
 	if r.succeeded() > 0 { // the work queue is empty: let the others finish
 		return min(len(r.active), parallel)
@@ -107,7 +124,7 @@ func (r *run) surplus() (out []*corev1.Pod) {
 		seen := map[int]bool{}
 		keep = slices.DeleteFunc(keep, func(p *corev1.Pod) bool {
 			i := indexOf(p)
-			bad := i < 0 || i >= int(*r.job.Spec.Completions) || seen[i] || r.done[i]
+			bad := i < 0 || i >= int(*r.job.Spec.Completions) || seen[i] || r.done[i] || r.failed[i]
 			seen[i] = true
 			if bad {
 				out = append(out, p)
@@ -147,11 +164,15 @@ func (r *run) pause() time.Duration {
 	if n == 0 {
 		return 0
 	}
-	wait := jobMostPause
-	if n <= 10 {
-		wait = min(jobFirstPause<<(n-1), jobMostPause)
+	return last.Add(pauseAfter(n)).Sub(r.now)
+}
+
+// pauseAfter is the pause after a number of failures in a row, at least one.
+func pauseAfter(n int) time.Duration {
+	if n > 10 {
+		return jobMostPause
 	}
-	return last.Add(wait).Sub(r.now)
+	return min(jobFirstPause<<(n-1), jobMostPause)
 }
 
 // endOf is when a pod ended, as far as it tells.
@@ -178,7 +199,9 @@ func endOf(p *corev1.Pod) (end time.Time) {
 	return end
 }
 
-func (r *run) freeIndexes(n int) (free []int) {
+// freeIndexes are the first n indexes that may have a pod now; if some may
+// only later, again is when the next of them may.
+func (r *run) freeIndexes(n int, streaks map[int]*streak) (free []int, again time.Duration) {
 	taken := map[int]bool{}
 	for _, p := range r.pods {
 		if active(p) || r.waitsForFailed() && !finished(p) {
@@ -186,11 +209,16 @@ func (r *run) freeIndexes(n int) (free []int) {
 		}
 	}
 	for i := 0; i < int(*r.job.Spec.Completions) && len(free) < n; i++ {
-		if !taken[i] && !r.done[i] {
+		if taken[i] || r.done[i] || r.failed[i] {
+			continue
+		}
+		if wait := streaks[i].rest(r.now); wait <= 0 {
 			free = append(free, i)
+		} else if again == 0 || wait < again {
+			again = wait
 		}
 	}
-	return free
+	return free, again
 }
 
 func indexOf(p *corev1.Pod) int {
@@ -237,7 +265,9 @@ func setIndex(p *corev1.Pod, job string, i int) {
 // indexes is a set of completion indexes; its text is like "1,3-5,7".
 type indexes map[int]bool
 
-func parseIndexes(text string) indexes {
+// parseIndexes reads such a text. What is not below the limit is left out: the
+// job may have become smaller.
+func parseIndexes(text string, limit int32) indexes {
 	out := indexes{}
 	for part := range strings.SplitSeq(text, ",") {
 		first, last, isRange := strings.Cut(part, "-")
@@ -251,7 +281,7 @@ func parseIndexes(text string) indexes {
 				continue
 			}
 		}
-		for i := a; i <= b; i++ {
+		for i := a; i <= b && i < int(limit); i++ {
 			out[i] = true
 		}
 	}

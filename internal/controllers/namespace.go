@@ -43,15 +43,19 @@ func Namespace(kinds control.Kinds) *control.Controller[*corev1.Namespace] {
 	}
 }
 
+// namedRemainders is how many objects of a kind the conditions call by name.
+const namedRemainders = 3
+
 // A remainder is what is left in a namespace.
 type remainder struct {
 	counts     map[*api.Resource]int
+	names      map[*api.Resource][]string // the first few
 	finalizers map[string]int
 	failures   []string
 }
 
 func emptyNamespace(ctx context.Context, c *control.Cluster, content []*api.Resource, n *corev1.Namespace) (time.Duration, error) {
-	left := &remainder{counts: map[*api.Resource]int{}, finalizers: map[string]int{}}
+	left := &remainder{counts: map[*api.Resource]int{}, names: map[*api.Resource][]string{}, finalizers: map[string]int{}}
 	left.clear(ctx, c, core.Pod.Def(), n.Name)
 	if left.counts[core.Pod.Def()] == 0 && len(left.failures) == 0 {
 		for _, r := range content {
@@ -99,7 +103,11 @@ func (l *remainder) clear(ctx context.Context, c *control.Cluster, r *api.Resour
 		return
 	}
 	for _, o := range all {
-		l.counts[r]++
+		if l.counts[r]++; l.counts[r] <= namedRemainders {
+			l.names[r] = append(l.names[r], o.GetName())
+		} else if l.counts[r] == namedRemainders+1 {
+			l.names[r] = append(l.names[r], "…")
+		}
 		for _, f := range o.GetFinalizers() {
 			l.finalizers[f]++
 		}
@@ -134,7 +142,7 @@ func (l *remainder) describe(s *corev1.NamespaceStatus, now time.Time) {
 	if len(l.counts) > 0 {
 		var parts []string
 		for r, n := range l.counts {
-			parts = append(parts, fmt.Sprintf("%s.%s has %d resource instances", r.Resource, r.Group, n))
+			parts = append(parts, fmt.Sprintf("%s.%s has %d resource instances (%s)", r.Resource, r.Group, n, strings.Join(l.names[r], ", ")))
 		}
 		slices.Sort(parts)
 		set(corev1.NamespaceContentRemaining, true, "SomeResourcesRemain", "Some resources are remaining: "+strings.Join(parts, ", "))

@@ -28,7 +28,7 @@ const (
 // says in its conditions that a node is lost, taints nodes by their conditions,
 // and marks the pods of nodes that are not ready.
 func NodeLifecycle() *control.Controller[*corev1.Node] {
-	m := &monitor{seen: map[string]heartbeat{}}
+	m := newMonitor()
 	return &control.Controller[*corev1.Node]{
 		Name: "node-lifecycle",
 		For:  core.Node,
@@ -47,6 +47,7 @@ func NodeLifecycle() *control.Controller[*corev1.Node] {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			delete(m.seen, key.Name)
+			delete(m.chased, key.Name)
 			return nil
 		},
 	}
@@ -57,6 +58,11 @@ func NodeLifecycle() *control.Controller[*corev1.Node] {
 type monitor struct {
 	mu   sync.Mutex
 	seen map[string]heartbeat
+	zones
+}
+
+func newMonitor() *monitor {
+	return &monitor{seen: map[string]heartbeat{}, zones: zones{chased: map[string]bool{}, next: map[string]time.Time{}}}
 }
 
 type heartbeat struct {
@@ -106,10 +112,21 @@ func (m *monitor) reconcile(ctx context.Context, c *control.Cluster, n *corev1.N
 	} else {
 		again = left
 	}
-	if n, err = retaint(ctx, c, n); err != nil {
+	cond := core.NodeCondition(n, corev1.NodeReady)
+	sick := cond != nil && cond.Status != corev1.ConditionTrue
+	chase := false
+	if sick {
+		var wait time.Duration
+		if chase, wait = m.chase(c, n); wait > 0 && (again == 0 || wait < again) {
+			again = wait
+		}
+	} else {
+		m.well(c, n)
+	}
+	if n, err = retaint(ctx, c, n, chase); err != nil {
 		return 0, ignoreNotFound(err)
 	}
-	if cond := core.NodeCondition(n, corev1.NodeReady); cond != nil && cond.Status != corev1.ConditionTrue {
+	if sick {
 		return again, markPods(ctx, c, n)
 	}
 	return again, nil
@@ -146,10 +163,9 @@ var ours = []string{
 	corev1.TaintNodeDiskPressure, corev1.TaintNodePIDPressure, corev1.TaintNodeNetworkUnavailable,
 }
 
-// wantedTaints are the taints that a node's conditions ask for. While no node
-// at all is ready the fault is more likely here than with all of them, and no
-// pod is chased away.
-func wantedTaints(n *corev1.Node, anyReady bool) (out []corev1.Taint) {
+// wantedTaints are the taints that a node's conditions ask for; chase says
+// whether its pods may be chased away now.
+func wantedTaints(n *corev1.Node, chase bool) (out []corev1.Taint) {
 	add := func(key string, effect corev1.TaintEffect) { out = append(out, corev1.Taint{Key: key, Effect: effect}) }
 	if n.Spec.Unschedulable {
 		add(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule)
@@ -160,7 +176,7 @@ func wantedTaints(n *corev1.Node, anyReady bool) (out []corev1.Taint) {
 			key = corev1.TaintNodeUnreachable
 		}
 		add(key, corev1.TaintEffectNoSchedule)
-		if anyReady {
+		if chase {
 			add(key, corev1.TaintEffectNoExecute)
 		}
 	}
@@ -178,14 +194,10 @@ func wantedTaints(n *corev1.Node, anyReady bool) (out []corev1.Taint) {
 	return out
 }
 
-func retaint(ctx context.Context, c *control.Cluster, n *corev1.Node) (*corev1.Node, error) {
-	anyReady := control.Any(c, core.Node, func(o *corev1.Node) bool {
-		cond := core.NodeCondition(o, corev1.NodeReady)
-		return cond != nil && cond.Status == corev1.ConditionTrue
-	})
+func retaint(ctx context.Context, c *control.Cluster, n *corev1.Node, chase bool) (*corev1.Node, error) {
 	now := metav1.NewTime(c.Now()).Rfc3339Copy()
 	var taints []corev1.Taint
-	want := wantedTaints(n, anyReady)
+	want := wantedTaints(n, chase)
 	for _, t := range n.Spec.Taints {
 		i := slices.IndexFunc(want, func(w corev1.Taint) bool { return w.Key == t.Key && w.Effect == t.Effect })
 		switch {

@@ -21,7 +21,8 @@ const (
 )
 
 // PodGC removes pods that no node will end any more: those whose node is gone,
-// those deleted before they had one, and the oldest of too many finished ones.
+// those deleted before they had one, those on their way out on a node that its
+// keeper has put out of service, and the oldest of too many finished ones.
 func PodGC() *control.Sweep {
 	g := &podCollector{gone: map[string]time.Time{}}
 	return &control.Sweep{
@@ -47,6 +48,12 @@ func (g *podCollector) changed(c *control.Cluster, kind *api.Resource, old, new 
 			for _, p := range control.Having(c, core.Pod, "spec.nodeName", old.GetName()) {
 				keys = append(keys, control.KeyOf(p))
 			}
+		} else if n := new.(*corev1.Node); outOfService(n) {
+			for _, p := range control.Having(c, core.Pod, "spec.nodeName", n.Name) {
+				if p.DeletionTimestamp != nil {
+					keys = append(keys, control.KeyOf(p))
+				}
+			}
 		}
 		return keys
 	}
@@ -54,7 +61,7 @@ func (g *podCollector) changed(c *control.Cluster, kind *api.Resource, old, new 
 	if !ok {
 		return nil
 	}
-	if g.orphaned(c, p) || p.DeletionTimestamp != nil && p.Spec.NodeName == "" {
+	if g.orphaned(c, p) || p.DeletionTimestamp != nil && (p.Spec.NodeName == "" || g.stranded(c, p)) {
 		keys = append(keys, control.KeyOf(p))
 	}
 	if was, ok := old.(*corev1.Pod); finished(p) && !(ok && finished(was)) {
@@ -71,6 +78,20 @@ func (g *podCollector) orphaned(c *control.Cluster, p *corev1.Pod) bool {
 	return !ok
 }
 
+// stranded says whether a pod is on a node that will not end it, as its keeper says.
+func (g *podCollector) stranded(c *control.Cluster, p *corev1.Pod) bool {
+	n, ok := control.Get(c, core.Node, "", p.Spec.NodeName)
+	return ok && outOfService(n)
+}
+
+// outOfService says whether a node is not ready and somebody has vouched, with the
+// taint, that nothing runs there any more.
+func outOfService(n *corev1.Node) bool {
+	cond := core.NodeCondition(n, corev1.NodeReady)
+	return (cond == nil || cond.Status != corev1.ConditionTrue) &&
+		slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeOutOfService })
+}
+
 func (g *podCollector) reconcile(ctx context.Context, c *control.Cluster, key control.Key) (time.Duration, error) {
 	if key == countFinished {
 		return g.thin(ctx, c)
@@ -79,7 +100,7 @@ func (g *podCollector) reconcile(ctx context.Context, c *control.Cluster, key co
 	switch {
 	case !ok:
 		return 0, nil
-	case p.DeletionTimestamp != nil && p.Spec.NodeName == "":
+	case p.DeletionTimestamp != nil && (p.Spec.NodeName == "" || g.stranded(c, p)):
 		return 0, g.end(ctx, c, p, "")
 	case !g.orphaned(c, p):
 		g.mu.Lock()

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -58,6 +59,10 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
+// update writes what there is into the scripts, to be read before it is believed:
+// go test ./internal/controllers -run 'TestScripts/^NAME$' -update
+var update = flag.Bool("update", false, "write what there is into the scripts")
+
 // A world is a server with controllers, and a pretended kubelet.
 type world struct {
 	t       *testing.T
@@ -68,7 +73,8 @@ type world struct {
 	events  *record.Recorder
 	rand    *rand.Rand
 	kubelet bool
-	seen    map[string]int // of the last "want"
+	sick    func(*corev1.Pod) bool // which pods never become ready with the kubelet; none if nil
+	seen    map[string]int         // of the last "want"
 	used    metered
 }
 
@@ -164,7 +170,11 @@ func (w *world) tick() (changed bool) {
 			_ = core.Pod.Delete(w.t.Context(), w.h, p.Namespace, p.Name, api.Options{GracePeriod: &zero})
 			changed = true
 		case p.Status.Phase == corev1.PodPending:
-			w.setPod(p, "Running")
+			phase := "Running"
+			if w.sick != nil && w.sick(p) {
+				phase = "Broken"
+			}
+			w.setPod(p, phase)
 			changed = true
 		}
 	}
@@ -172,7 +182,8 @@ func (w *world) tick() (changed bool) {
 }
 
 // setPod gives a pod a phase; a running pod is ready. Of the phase "Broken" a pod
-// runs and was never ready, of "Unready" it was.
+// runs and was never ready, of "Unready" it was; of "Exit=N" it failed with that
+// code, of "Disrupted" by a disruption.
 func (w *world) setPod(p *corev1.Pod, phase string) {
 	w.t.Helper()
 	p = p.DeepCopy()
@@ -182,6 +193,13 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 	status := corev1.ConditionFalse
 	if p.Status.StartTime == nil {
 		p.Status.StartTime = &now
+	}
+	code := int32(map[string]int{"Failed": 1, "Disrupted": 143}[phase])
+	if n, ok := strings.CutPrefix(phase, "Exit="); ok {
+		fmt.Sscan(n, &code)
+	}
+	if code != 0 {
+		p.Status.Phase = corev1.PodFailed
 	}
 	switch phase {
 	case "Broken", "Unready":
@@ -197,9 +215,12 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 		p.Status.PodIP = fmt.Sprintf("10.42.0.%d", len(p.Name)+int(p.UID[len(p.UID)-1]))
 	default:
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: p.Spec.Containers[0].Name, State: corev1.ContainerState{
-			Terminated: &corev1.ContainerStateTerminated{ExitCode: int32(map[string]int{"Failed": 1}[phase]), FinishedAt: now}}}}
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: now}}}}
 	}
 	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastTransitionTime: now}}
+	if phase == "Disrupted" {
+		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", LastTransitionTime: now})
+	}
 	if _, err := core.Pod.UpdateStatus(w.t.Context(), w.h, p); err != nil && !apierrors.IsNotFound(err) {
 		w.t.Fatalf("set pod %s: %v", p.Name, err)
 	}
@@ -214,6 +235,11 @@ func TestScripts(t *testing.T) {
 			w := newWorld(t)
 			w.stepped(seed + i)
 			w.play(a)
+			if *update && i == 0 {
+				if err := os.WriteFile("testdata/"+filepath.Base(t.Name())+".txtar", txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	})
 }
@@ -321,7 +347,11 @@ func (w *world) play(a *txtar.Archive) {
 			}
 			w.clock.advance(d)
 		case "want":
-			w.want(fmt.Sprintf("section %d", i+1), word[1:], string(f.Data))
+			if *update && w.rand != nil {
+				w.settle()
+				a.Files[i].Data = []byte(w.show(word[1:]))
+			}
+			w.want(fmt.Sprintf("section %d", i+1), word[1:], string(a.Files[i].Data))
 		default:
 			w.t.Fatalf("unknown section %q", f.Name)
 		}

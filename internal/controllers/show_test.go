@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -43,6 +44,14 @@ func (w *world) show(kinds []string) string {
 			w.tolerations(&b)
 			continue
 		}
+		if kind == "zones" {
+			w.zones(&b)
+			continue
+		}
+		warnings := kind == "warnings" // events, of those alone
+		if warnings {
+			kind = "events"
+		}
 		r := w.byName(kind)
 		if r == nil {
 			fmt.Fprintf(&b, "no %s\n", kind)
@@ -56,7 +65,7 @@ func (w *world) show(kinds []string) string {
 		var lines []string
 		for _, o := range all {
 			l := line(o)
-			if l == "" {
+			if l == "" || warnings && o.(*corev1.Event).Type != corev1.EventTypeWarning {
 				continue
 			}
 			if count[l]++; count[l] == 1 {
@@ -104,6 +113,29 @@ func (w *world) identities(b *strings.Builder) {
 	}
 }
 
+// zones prints how many nodes of each zone there are, are ready, and have their pods chased away.
+func (w *world) zones(b *strings.Builder) {
+	nodes, err := core.Node.List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	count := map[string][3]int{}
+	for _, n := range nodes {
+		c := count[n.Labels[corev1.LabelTopologyZone]]
+		c[0]++
+		if cond := core.NodeCondition(n, corev1.NodeReady); cond != nil && cond.Status == corev1.ConditionTrue {
+			c[1]++
+		}
+		if slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Effect == corev1.TaintEffectNoExecute }) {
+			c[2]++
+		}
+		count[n.Labels[corev1.LabelTopologyZone]] = c
+	}
+	for _, zone := range slices.Sorted(maps.Keys(count)) {
+		fmt.Fprintf(b, "zone %s nodes=%d ready=%d chased=%d\n", zone, count[zone][0], count[zone][1], count[zone][2])
+	}
+}
+
 // tolerations prints those of the first pod that are for ever.
 func (w *world) tolerations(b *strings.Builder) {
 	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
@@ -127,8 +159,32 @@ func line(o api.Object) string {
 	case *appsv1.Deployment:
 		s = fmt.Sprintf("deployment %s%s rev=%s want=%d have=%d updated=%d available=%d", s, o.Name, o.Annotations["deployment.kubernetes.io/revision"],
 			*o.Spec.Replicas, o.Status.Replicas, o.Status.UpdatedReplicas, o.Status.AvailableReplicas)
+		if n := o.Status.TerminatingReplicas; n != nil && *n > 0 {
+			s += fmt.Sprintf(" terminating=%d", *n)
+		}
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
+		}
+		if by := o.Spec.Template.Annotations["proa.dev/config"]; by != "" {
+			s += " restamped"
+		}
+	case *corev1.ConfigMap:
+		s = "configmap " + s + o.Name
+		if of := o.Annotations["proa.dev/copy-of"]; of != "" {
+			s = "copy of configmap " + of
+		}
+		for _, k := range slices.Sorted(maps.Keys(o.Data)) {
+			if k != "ca.crt" {
+				s += fmt.Sprintf(" %s=%s", k, o.Data[k])
+			}
+		}
+	case *corev1.Secret:
+		s = "secret " + s + o.Name
+		if of := o.Annotations["proa.dev/copy-of"]; of != "" {
+			s = "copy of secret " + of
+		}
+		for _, k := range slices.Sorted(maps.Keys(o.Data)) {
+			s += fmt.Sprintf(" %s=%s", k, o.Data[k])
 		}
 	case *appsv1.ReplicaSet:
 		s = fmt.Sprintf("replicaset %s%s want=%d have=%d ready=%d available=%d", s, stable(o), *o.Spec.Replicas, o.Status.Replicas, o.Status.ReadyReplicas, o.Status.AvailableReplicas)
@@ -238,6 +294,9 @@ func line(o api.Object) string {
 		if o.Status.CompletedIndexes != "" {
 			s += " done=" + o.Status.CompletedIndexes
 		}
+		if x := o.Status.FailedIndexes; x != nil && *x != "" {
+			s += " given-up=" + *x
+		}
 		for _, c := range o.Status.Conditions {
 			s += fmt.Sprintf(" %s=%s/%s", c.Type, c.Status, c.Reason)
 		}
@@ -277,6 +336,9 @@ func line(o api.Object) string {
 		if o.Reason == "FailedDaemonPod" {
 			message = message[:strings.Index(message, "-")+1]
 		}
+		if o.Reason == "RolledBack" {
+			message = "…" // names of replica sets
+		}
 		return fmt.Sprintf("%s %s %s/%s: %s", o.Type, o.Reason, o.InvolvedObject.Kind, o.InvolvedObject.Name, message)
 	case *networkingv1.IPAddress:
 		p := o.Spec.ParentRef
@@ -285,7 +347,11 @@ func line(o api.Object) string {
 		s = fmt.Sprintf("namespace %s %s", o.Name, o.Status.Phase)
 		for _, c := range o.Status.Conditions {
 			if c.Status == corev1.ConditionTrue {
-				s += fmt.Sprintf(" %s/%s", c.Type, c.Reason)
+				_, what, _ := strings.Cut(c.Message, "remaining: ")
+				if strings.HasPrefix(what, "pods.") { // chance has named them
+					what, _, _ = strings.Cut(what, " (")
+				}
+				s += strings.TrimSuffix(fmt.Sprintf(" %s/%s (%s)", c.Type, c.Reason, what), " ()")
 			}
 		}
 	case *flowcontrolv1.FlowSchema:
