@@ -101,7 +101,9 @@ func TestSameAsNetHTTP(t *testing.T) {
 		}},
 		"not modified": {h: func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Etag", `"1"`); w.WriteHeader(304) }},
 		"not found":    {h: http.NotFound},
-		"redirect":     {h: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/nowhere", 301) }, method: "POST"},
+		"redirect": {h: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/nowhere", http.StatusMovedPermanently)
+		}, method: "POST"},
 		"header changed": {h: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("A", "1")
 			w.WriteHeader(200)

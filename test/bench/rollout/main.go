@@ -48,12 +48,12 @@ type bench struct {
 
 // A result is what one run came to.
 type result struct {
-	up, roll           float64 // seconds
-	upWrites           float64 // of pod objects, for each pod, until all were available
-	rollWrites         float64 // likewise, until the update was done: one pod comes and one goes
-	upCPU, rollCPU     float64 // seconds of the server's processor time
-	upRevs, rollRevs   float64 // writes of objects of any kind, for each pod
-	over, under, level int
+	up, roll         float64 // seconds
+	upWrites         float64 // of pod objects, for each pod, until all were available
+	rollWrites       float64 // likewise, until the update was done: one pod comes and one goes
+	upCPU, rollCPU   float64 // seconds of the server's processor time
+	upRevs, rollRevs float64 // writes of objects of any kind, for each pod
+	over, under      int
 }
 
 func (b *bench) run() error {
