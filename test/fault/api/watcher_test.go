@@ -154,7 +154,7 @@ func (x *watcher) turn(over bool) (peace bool) {
 	}
 	r := x.w.now()
 	if begin {
-		x.stories = append(x.stories, &story{from: unseen, low: r.real.Revision()})
+		x.stories = append(x.stories, &story{from: unseen, low: r.server.Snapshot().Revision()}) // what it shows; the engine may be ahead of that
 	}
 	s := x.stories[len(x.stories)-1]
 	err := x.watch(s, begin, over)
