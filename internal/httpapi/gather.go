@@ -5,15 +5,17 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"proa/internal/httpapi/outbuf"
 )
 
 // Gather returns a listener whose connections send what is written to them in
-// few large pieces. Go's HTTP/2 server writes the head and the body of an answer
-// one after the other, a long body in pieces of 4 and 12 KB, and the events of
-// each watch for itself: every one is a system call, and a system call is most
-// of what an answer costs. A connection of Gather sends as soon as everybody
-// else who can run has run once, which is at once on an idle machine, and then
-// all that has come together in the meantime.
+// few large pieces. Go's servers write the head and the body of an answer one
+// after the other, and a long body in pieces of 4 KB, each a record of TLS: every one is
+// a system call, and a system call is most of what an answer costs. A connection
+// of Gather sends as soon as everybody else who can run has run once, which is at
+// once on an idle machine, and then all that has come together in the meantime.
+// Who knows when a piece is whole says so, as package h2 does (see [h2.Corker]).
 //
 // A write may return before its bytes have been sent, at most gatherMost of
 // them; what goes wrong with them is told by the next. Close, and a write
@@ -34,7 +36,7 @@ func (g gatherer) Accept() (net.Conn, error) {
 
 // gatherMost is how many bytes may wait in a connection while others are on
 // their way.
-const gatherMost = 64 << 10
+const gatherMost = outbuf.Much
 
 // closing is how long a Close waits for a client that does not read.
 const closing = 5 * time.Second
@@ -44,7 +46,7 @@ type gathered struct {
 
 	mu      sync.Mutex
 	room    sync.Cond // when sending has got on
-	waiting *[]byte   // nil: nothing
+	waiting []byte    // a buffer of outbuf; nil: nothing
 	sending bool      // somebody is there that will send what waits
 	corked  bool      // it is whoever called Cork
 	blocked int       // writers that wait for room
@@ -52,52 +54,19 @@ type gathered struct {
 	err     error     // of a write that had returned
 }
 
-// The buffers of connections that have something to send: many connections send
-// little at a time, each one event, and few send much.
-var (
-	littles = sync.Pool{New: func() any { b := make([]byte, 0, gatherLittle); return &b }}
-	muches  = sync.Pool{New: func() any { b := make([]byte, 0, gatherMost); return &b }}
-)
-
-const gatherLittle = 8 << 10
-
-// free gives a buffer back.
-func free(b *[]byte) {
-	*b = (*b)[:0]
-	if cap(*b) == gatherLittle {
-		littles.Put(b)
-	} else {
-		muches.Put(b)
-	}
-}
-
-// fit makes room for n more bytes that wait, as far as it may.
-func (c *gathered) fit(n int) {
-	switch b := c.waiting; {
-	case b == nil && n <= gatherLittle:
-		c.waiting = littles.Get().(*[]byte)
-	case b == nil:
-		c.waiting = muches.Get().(*[]byte)
-	case len(*b)+n > gatherLittle && cap(*b) == gatherLittle:
-		c.waiting = muches.Get().(*[]byte)
-		*c.waiting = append(*c.waiting, *b...)
-		free(b)
-	}
-}
-
 func (c *gathered) Write(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.err == nil {
-		c.fit(len(p))
-		part := min(len(p), gatherMost-len(*c.waiting))
-		*c.waiting = append(*c.waiting, p[:part]...)
+		c.waiting = outbuf.Fit(c.waiting, len(p))
+		part := min(len(p), gatherMost-len(c.waiting))
+		c.waiting = append(c.waiting, p[:part]...)
 		n, p = n+part, p[part:]
 		if c.corked && len(p) > 0 {
 			c.sendNow()
 			continue
 		}
-		if !c.sending && len(*c.waiting) > 0 {
+		if !c.sending && len(c.waiting) > 0 {
 			c.sending = true
 			go c.send()
 		}
@@ -148,8 +117,8 @@ func (c *gathered) sendNow() {
 		b := c.waiting
 		c.waiting = nil
 		c.mu.Unlock()
-		_, err := c.Conn.Write(*b)
-		free(b)
+		_, err := c.Conn.Write(b)
+		outbuf.Free(b)
 		c.mu.Lock()
 		c.err = err
 		c.room.Broadcast()

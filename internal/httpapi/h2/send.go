@@ -3,52 +3,19 @@ package h2
 import (
 	"encoding/binary"
 	"runtime"
-	"sync"
 
 	"golang.org/x/net/http2"
+
+	"proa/internal/httpapi/outbuf"
 )
 
 const headSize = 9 // of a frame
 
 func appendUint32(b []byte, v uint32) []byte { return binary.BigEndian.AppendUint32(b, v) }
 
-// Buffers for what is to be sent: many connections send little at a time, each one
-// event or one answer, and few send much.
-var (
-	littles = sync.Pool{New: func() any { b := make([]byte, 0, little); return &b }}
-	muches  = sync.Pool{New: func() any { b := make([]byte, 0, much); return &b }}
-)
-
-const (
-	little = 8 << 10
-	much   = 64 << 10
-)
-
-func free(b []byte) {
-	switch b = b[:0]; cap(b) {
-	case little:
-		littles.Put(&b)
-	case much:
-		muches.Put(&b)
-	}
-}
-
-// fit makes room for n more bytes. The lock is held.
-func (c *conn) fit(n int) {
-	switch has := cap(c.out); {
-	case len(c.out)+n <= has:
-	case has == 0 && n <= little:
-		c.out = *littles.Get().(*[]byte)
-	case has < much && len(c.out)+n <= much:
-		b := append(*muches.Get().(*[]byte), c.out...)
-		free(c.out)
-		c.out = b
-	}
-}
-
 // appendHead begins a frame with n bytes of payload, which follow. The lock is held.
 func (c *conn) appendHead(typ http2.FrameType, flags http2.Flags, id uint32, n int) {
-	c.fit(headSize + n)
+	c.out = outbuf.Fit(c.out, headSize+n)
 	c.tail, c.tailOf = len(c.out), nil
 	c.out = append(c.out, byte(n>>16), byte(n>>8), byte(n), byte(typ), byte(flags),
 		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
@@ -96,7 +63,7 @@ func (c *conn) appendData(s *stream, p []byte, end bool) {
 	if c.tailOf == s && len(p) > 0 {
 		n := len(c.out) - c.tail - headSize
 		part := p[:min(len(p), c.frameMost-n)]
-		c.fit(len(p) + headSize)
+		c.out = outbuf.Fit(c.out, len(p)+headSize)
 		c.out = append(c.out, part...)
 		n, p = n+len(part), p[len(part):]
 		h := c.out[c.tail:]
@@ -189,7 +156,7 @@ func (c *conn) sendOnce() bool {
 	c.next()
 	c.mu.Unlock()
 	err := c.write(b)
-	free(b)
+	outbuf.Free(b)
 	c.mu.Lock()
 	c.sending = false
 	c.quiet.Broadcast()
