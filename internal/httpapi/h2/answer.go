@@ -24,7 +24,6 @@ type answer struct {
 	wrote  int64
 	begun  bool   // the header has been sent
 	wait   []byte // the beginning of a body whose length may become known
-	ended  bool
 }
 
 var (
@@ -107,7 +106,7 @@ func (s *stream) finish(ok bool) {
 	}
 	c := s.c
 	c.mu.Lock()
-	s.answered, s.over = true, true
+	s.over = true
 	s.readBy.stop()
 	s.writeBy.stop()
 	s.drop()
@@ -235,7 +234,10 @@ func (a *answer) Write(p []byte) (int, error) {
 	if !bodyAllowed(a.code) {
 		return 0, http.ErrBodyNotAllowed
 	}
-	if a.ended && len(p) > 0 || a.length >= 0 && a.wrote+int64(len(p)) > a.length {
+	if len(p) == 0 {
+		return 0, nil // the last byte may have been sent, and that it is
+	}
+	if a.length >= 0 && a.wrote+int64(len(p)) > a.length {
 		return 0, http.ErrContentLength
 	}
 	a.wrote += int64(len(p))
@@ -254,8 +256,7 @@ func (a *answer) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	a.ended = a.wrote == a.length && len(a.header["Trailer"]) == 0
-	if err := a.s.send(p, a.ended); err != nil {
+	if err := a.s.send(p, a.wrote == a.length && len(a.header["Trailer"]) == 0); err != nil {
 		return 0, err
 	}
 	return len(p), nil

@@ -153,7 +153,6 @@ type conn struct {
 	frames  *http2.Framer // the reader's
 
 	heard atomic.Uint32 // frames read
-	asked atomic.Uint32 // requests begun
 
 	mu      sync.Mutex
 	streams map[uint32]*stream
@@ -191,9 +190,9 @@ var (
 func (c *conn) run(down bool) {
 	err := c.hello()
 	if err == nil {
-		watch := &pulse{c: c}
-		watch.timer = time.AfterFunc(c.srv.Tick, watch.beat)
-		defer watch.stop()
+		alive := &pulse{c: c}
+		alive.watch()
+		defer alive.stop()
 		if down {
 			c.mu.Lock()
 			c.goAway(http2.ErrCodeNo)
@@ -314,35 +313,42 @@ func (c *conn) endIfAway() {
 // A pulse looks after a connection on which nothing happens.
 type pulse struct {
 	c      *conn
-	timer  *time.Timer
 	mu     sync.Mutex
-	over   bool
-	heard  uint32 // at the beat before
-	asked  uint32
-	silent int // beats without a frame
-	idle   int // beats without a request
+	timer  *time.Timer // nil: over
+	heard  uint32      // at the beat before
+	last   uint32      // likewise
+	silent int         // beats without a frame
+	idle   int         // beats without a request
+}
+
+// watch makes the first beat come.
+func (p *pulse) watch() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timer = time.AfterFunc(p.c.srv.Tick, p.beat)
 }
 
 func (p *pulse) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.over = true
 	p.timer.Stop()
+	p.timer = nil
 }
 
 func (p *pulse) beat() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over {
+	if p.timer == nil {
 		return
 	}
 	c := p.c
-	heard, asked := c.heard.Load(), c.asked.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	heard := c.heard.Load()
 	if p.silent++; heard != p.heard {
 		p.silent = 0
 	}
-	c.mu.Lock()
-	if p.idle++; asked != p.asked || len(c.streams) > 0 {
+	if p.idle++; c.last != p.last || len(c.streams) > 0 {
 		p.idle = 0
 	}
 	switch {
@@ -356,8 +362,7 @@ func (p *pulse) beat() {
 	case p.idle >= 6:
 		c.goAway(http2.ErrCodeNo)
 	}
-	c.mu.Unlock()
-	p.heard, p.asked = heard, asked
+	p.heard, p.last = heard, c.last
 	p.timer.Reset(c.srv.Tick)
 }
 

@@ -87,6 +87,14 @@ func TestSameAsNetHTTP(t *testing.T) {
 			io.WriteString(w, "01234")
 			io.WriteString(w, "56789")
 		}},
+		"nothing after its length": {h: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "5")
+			w.Header().Set("Content-Type", "x/y")
+			io.WriteString(w, "01234")
+			if n, err := w.Write(nil); n != 0 || err != nil {
+				t.Error(n, err)
+			}
+		}},
 		"length not a number": {h: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "many")
 			io.WriteString(w, "01234")

@@ -215,7 +215,7 @@ func (c *conn) onData(f *http2.DataFrame) error {
 		c.took(nil, uint32(len(p)))
 		return streamError(f.StreamID, http2.ErrCodeProtocol)
 	}
-	if s.answered { // nobody will read it
+	if s.over { // nobody will read it
 		c.took(s, uint32(len(p)))
 	} else if len(p) > 0 {
 		s.in = append(s.in, p...)

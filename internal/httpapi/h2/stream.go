@@ -43,10 +43,9 @@ type stream struct {
 	trailer  http.Header
 	expects  bool // "100-continue", and has not got it
 
-	window   int64
-	queued   bool // in the connection's queue
-	said     bool // the answer has been sent, all of it
-	answered bool // the handler has returned
+	window int64
+	queued bool // in the connection's queue
+	said   bool // the answer has been sent, all of it
 }
 
 // stop ends the stream. The lock is held.
@@ -106,7 +105,6 @@ func (c *conn) onHeaders(f *http2.MetaHeadersFrame) error {
 	}
 	c.streams[id] = s
 	c.running++
-	c.asked.Add(1)
 	s.start()
 	return nil
 }

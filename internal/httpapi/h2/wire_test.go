@@ -194,6 +194,34 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// An answer ends once, whatever is written after its last byte.
+func TestEndsOnce(t *testing.T) {
+	s := start(t, true, Config{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		w.Header().Set("Content-Type", "x/y")
+		io.WriteString(w, "01234")
+		w.Write(nil)
+		w.(http.Flusher).Flush()
+		w.Write(nil)
+	}))
+	p := dial(t, s.Listener.Addr().String())
+	p.request(1, true)
+	p.request(3, true)
+	ends := map[uint32]int{}
+	p.until(func(f http2.Frame) bool {
+		if d, ok := f.(*http2.DataFrame); ok && d.StreamEnded() {
+			if ends[d.StreamID]++; len(ends) == 2 {
+				p.WritePing(false, [8]byte{1})
+			}
+		}
+		ping, ok := f.(*http2.PingFrame)
+		return ok && ping.IsAck()
+	})
+	if ends[1] != 1 || ends[3] != 1 {
+		t.Errorf("the answers ended %d and %d times", ends[1], ends[3])
+	}
+}
+
 // Requests that are begun and given up at once do not get more handlers to run
 // than requests that are not (CVE-2023-44487), and end with the connection.
 func TestRapidReset(t *testing.T) {
