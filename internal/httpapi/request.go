@@ -196,18 +196,16 @@ func readAll(req *http.Request, most int64) ([]byte, error) {
 	if n > most {
 		return nil, tooLarge()
 	}
-	if _, plain := req.Body.(wholeBody); n > 0 && !plain {
-		b := make([]byte, n)
-		if _, err := io.ReadFull(req.Body, b); err != nil {
-			return nil, apierrors.NewBadRequest("unable to read the request's body: " + err.Error())
-		}
-		return b, nil
-	}
 	var b []byte
 	var err error
-	if body, ok := req.Body.(wholeBody); ok {
-		b, err = body.ReadAll(most)
-	} else {
+	whole, ok := req.Body.(wholeBody)
+	switch {
+	case ok:
+		b, err = whole.ReadAll(most)
+	case n > 0:
+		b = make([]byte, n)
+		_, err = io.ReadFull(req.Body, b)
+	default:
 		b, err = io.ReadAll(io.LimitReader(req.Body, most+1))
 	}
 	if err != nil {
