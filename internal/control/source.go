@@ -1,10 +1,8 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -360,101 +358,6 @@ func removeFrom[K comparable](m map[K]map[Key]bool, k K, v Key) {
 	}
 }
 
-func (s *source) get(ns, name string) (api.Object, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	e, ok := s.objs[ns][name]
-	return s.object(ns, name, e), ok
-}
-
-// list returns the objects of a namespace, or of all if ns is empty, in key order.
-func (s *source) list(ns string) (out []api.Object) {
-	s.mu.RLock()
-	if ns != "" {
-		for name, e := range s.objs[ns] {
-			out = append(out, s.object(ns, name, e))
-		}
-	} else {
-		for ns, names := range s.objs {
-			for name, e := range names {
-				out = append(out, s.object(ns, name, e))
-			}
-		}
-	}
-	s.mu.RUnlock()
-	return sorted(out)
-}
-
-func (s *source) keyed(keys map[Key]bool) (out []api.Object) {
-	for k := range keys {
-		out = append(out, s.object(k.Namespace, k.Name, s.objs[k.Namespace][k.Name]))
-	}
-	return sorted(out)
-}
-
-func (s *source) ownedBy(uid types.UID) []api.Object {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.keyed(s.owned[uid])
-}
-
-func (s *source) uncontrolled(ns string) []api.Object {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.keyed(s.loose[ns])
-}
-
-// having returns the objects whose field has a value, out of an index that is made
-// when it is first asked for.
-func (s *source) having(field, value string) []api.Object {
-	s.mu.RLock()
-	f, ok := s.fields[field]
-	if ok {
-		defer s.mu.RUnlock()
-		return s.keyed(f.by[value])
-	}
-	s.mu.RUnlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if f, ok = s.fields[field]; !ok {
-		f = fieldIndex{s.kind.Load().Fields[field], map[string]map[Key]bool{}}
-		if f.of == nil || s.slim.Load() {
-			panic("control: " + field + " is no field of what is kept of " + s.kind.Load().Kind)
-		}
-		for ns, names := range s.objs {
-			for name, e := range names {
-				addTo(f.by, f.of(s.object(ns, name, e)), Key{nil, ns, name})
-			}
-		}
-		if s.fields == nil {
-			s.fields = map[string]fieldIndex{}
-		}
-		s.fields[field] = f
-	}
-	return s.keyed(f.by[value])
-}
-
-// any says whether ok is true of one of the objects.
-func (s *source) any(ok func(api.Object) bool) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for ns, names := range s.objs {
-		for name, e := range names {
-			if ok(s.object(ns, name, e)) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func sorted(objs []api.Object) []api.Object {
-	slices.SortFunc(objs, func(a, b api.Object) int {
-		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
-	})
-	return objs
-}
-
 // sync lists the kind and takes in the result.
 func (s *source) sync(ctx context.Context, h api.Handler) ([]change, error) {
 	resp, err := h.Handle(ctx, &api.Request{Verb: api.List, Resource: s.kind.Load()})
@@ -466,54 +369,4 @@ func (s *source) sync(ctx context.Context, h api.Handler) ([]change, error) {
 		all[i] = item.Object()
 	}
 	return s.saw(api.Change[api.Object]{Reset: true, All: all, Revision: resp.List.Revision}), nil
-}
-
-func typed[T api.Object](objs []api.Object, keep func(api.Object) bool) []T {
-	out := make([]T, 0, len(objs))
-	for _, o := range objs {
-		if keep == nil || keep(o) {
-			out = append(out, o.(T))
-		}
-	}
-	return out
-}
-
-// Get reads one object of a kind that the engine watches; false if there is none.
-func Get[T api.Object](c *Cluster, k *api.Kind[T], ns, name string) (t T, ok bool) {
-	o, ok := c.engine.source(k.Def()).get(ns, name)
-	if !ok {
-		return t, false
-	}
-	return o.(T), true
-}
-
-// All reads the objects of a watched kind in a namespace, or everywhere if ns
-// is empty, in key order.
-func All[T api.Object](c *Cluster, k *api.Kind[T], ns string) []T {
-	return typed[T](c.engine.source(k.Def()).list(ns), nil)
-}
-
-// Having reads the objects of a watched kind whose declared field, such as
-// spec.nodeName, has a value, in key order.
-func Having[T api.Object](c *Cluster, k *api.Kind[T], field, value string) []T {
-	return typed[T](c.engine.source(k.Def()).having(field, value), nil)
-}
-
-// Any says whether there is an object of a watched kind of which ok is true. ok is
-// asked in no order, and asks nothing of the cluster itself.
-func Any[T api.Object](c *Cluster, k *api.Kind[T], ok func(T) bool) bool {
-	return c.engine.source(k.Def()).any(func(o api.Object) bool { return ok(o.(T)) })
-}
-
-// Owned reads the objects of a watched kind that the object of that UID controls.
-func Owned[T api.Object](c *Cluster, k *api.Kind[T], uid types.UID) []T {
-	return typed[T](c.engine.source(k.Def()).ownedBy(uid), func(o api.Object) bool {
-		ref := metav1.GetControllerOfNoCopy(o)
-		return ref != nil && ref.UID == uid
-	})
-}
-
-// Loose reads the objects of a watched kind in a namespace that nothing controls.
-func Loose[T api.Object](c *Cluster, k *api.Kind[T], ns string) []T {
-	return typed[T](c.engine.source(k.Def()).uncontrolled(ns), nil)
 }
