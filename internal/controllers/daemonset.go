@@ -132,14 +132,6 @@ func (m *daemons) reconcile(ctx context.Context, c *control.Cluster, d *appsv1.D
 	})
 }
 
-// sooner is the shorter of two waits, of which zero means none.
-func sooner(a, b time.Duration) time.Duration {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
-}
-
 // advance takes the next step, and says when a failed pod may be replaced.
 func (m *daemons) advance(ctx context.Context, r *daemonRun) (again time.Duration, err error) {
 	plan := planDaemons(r.set, r.nodes, r.pods, r.updated, r.c.Now())

@@ -158,9 +158,7 @@ func (r *run) advance(ctx context.Context) (again time.Duration, err error) {
 	r.look()
 	if d := r.job.Spec.ActiveDeadlineSeconds; d != nil && s.StartTime != nil {
 		left := s.StartTime.Add(time.Duration(*d) * time.Second).Sub(r.now)
-		if again == 0 || left < again {
-			again = max(left, time.Millisecond)
-		}
+		again = sooner(again, max(left, time.Millisecond))
 	}
 	return again, err
 }
