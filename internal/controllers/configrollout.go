@@ -240,13 +240,6 @@ func marked(c *control.Cluster, d *appsv1.Deployment) bool {
 	return last == nil || last.Annotations[healthyRecord] == d.Annotations[configRecord]
 }
 
-func ignoreTerminating(err error) error {
-	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return nil
-	}
-	return err
-}
-
 // changed says whether an object that was read before, too, holds something else.
 // One that has come or gone, or that the template names anew, is no reason of its own.
 func (x configuration) changed(before configuration) bool {

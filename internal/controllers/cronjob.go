@@ -53,11 +53,8 @@ func reconcileCronJob(ctx context.Context, c *control.Cluster, cj *batchv1.CronJ
 	if _, err := control.SetStatus(ctx, c, batch.CronJob, cj, func(cj *batchv1.CronJob) { cj.Status = *r.status }); err != nil {
 		return 0, ignoreNotFound(err)
 	}
-	switch {
-	case apierrors.HasStatusCause(failed, corev1.NamespaceTerminatingCause):
-		return 0, nil
-	case failed != nil || cj.DeletionTimestamp != nil:
-		return 0, failed
+	if failed != nil || cj.DeletionTimestamp != nil {
+		return 0, ignoreTerminating(failed)
 	}
 	return again, r.forget(ctx)
 }

@@ -10,7 +10,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
@@ -118,10 +117,7 @@ func (m *daemons) reconcile(ctx context.Context, c *control.Cluster, d *appsv1.D
 		return 0, ignoreNotFound(err)
 	}
 	if failed != nil {
-		if apierrors.HasStatusCause(failed, corev1.NamespaceTerminatingCause) {
-			return 0, nil
-		}
-		return 0, failed
+		return 0, ignoreTerminating(failed)
 	}
 	live := map[string]bool{r.hash: true}
 	for _, p := range r.pods {

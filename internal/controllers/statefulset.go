@@ -9,7 +9,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
@@ -74,18 +73,12 @@ func reconcileStatefulSet(ctx context.Context, c *control.Cluster, s *appsv1.Sta
 	if _, err := control.SetStatus(ctx, c, apps.StatefulSet, s, func(s *appsv1.StatefulSet) { s.Status = status }); err != nil {
 		return 0, ignoreNotFound(err)
 	}
-	if failed != nil {
-		if apierrors.HasStatusCause(failed, corev1.NamespaceTerminatingCause) {
-			return 0, nil
-		}
-		return 0, failed
+	if failed != nil || s.DeletionTimestamp != nil {
+		return 0, ignoreTerminating(failed)
 	}
 	live := map[string]bool{status.CurrentRevision: true, status.UpdateRevision: true}
 	for _, p := range r.pods {
-		live[p.Labels[appsv1.StatefulSetRevisionLabel]] = true
-	}
-	if s.DeletionTimestamp != nil {
-		return 0, nil
+		live[revisionOfPod(p)] = true
 	}
 	err = r.history.prune(ctx, s.Spec.RevisionHistoryLimit, func(r *appsv1.ControllerRevision) bool { return live[r.Name] })
 	return again, err
@@ -135,7 +128,7 @@ func (r *stateful) status(now time.Time) (s appsv1.StatefulSetStatus, again time
 		if p.DeletionTimestamp != nil {
 			continue
 		}
-		of := p.Labels[appsv1.StatefulSetRevisionLabel]
+		of := revisionOfPod(p)
 		s.CurrentReplicas += int32(truth(of == s.CurrentRevision))
 		s.UpdatedReplicas += int32(truth(of == s.UpdateRevision))
 	}
