@@ -207,10 +207,7 @@ func reconcileConfig(ctx context.Context, c *control.Cluster, d *appsv1.Deployme
 	next := api.Clone(d)
 	next.Annotations[configRecord] = hash
 	if now.changed(kept[noted]) {
-		if next.Spec.Template.Annotations == nil {
-			next.Spec.Template.Annotations = map[string]string{}
-		}
-		next.Spec.Template.Annotations[configRecord] = hash
+		metav1.SetMetaDataAnnotation(&next.Spec.Template.ObjectMeta, configRecord, hash)
 		c.Eventf(d, corev1.EventTypeNormal, "ConfigChanged", "What the pods read has changed: rolling out anew")
 	}
 	_, err = apps.Deployment.Update(ctx, c, next)

@@ -253,16 +253,13 @@ func (r *cronRun) start(ctx context.Context, at time.Time) error {
 		},
 		Spec: t.Spec,
 	}
-	if j.Annotations == nil {
-		j.Annotations = map[string]string{}
-	}
 	stamp := at
 	if zone := r.cj.Spec.TimeZone; zone != nil {
 		if loc, err := time.LoadLocation(*zone); err == nil {
 			stamp = at.In(loc)
 		}
 	}
-	j.Annotations[batchv1.CronJobScheduledTimestampAnnotation] = stamp.Format(time.RFC3339)
+	metav1.SetMetaDataAnnotation(&j.ObjectMeta, batchv1.CronJobScheduledTimestampAnnotation, stamp.Format(time.RFC3339))
 	got, err := batch.Job.Create(ctx, r.c, j)
 	switch {
 	case apierrors.IsAlreadyExists(err):

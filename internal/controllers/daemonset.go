@@ -174,10 +174,7 @@ func (m *daemons) mayReplace(set control.Key, node string, now time.Time) time.D
 // pod makes the pod for a node.
 func (r *daemonRun) pod(node string) *corev1.Pod {
 	p := fromTemplate(&r.set.Spec.Template, r.set, control.OwnerRef(apps.DaemonSet, r.set))
-	if p.Labels == nil {
-		p.Labels = map[string]string{}
-	}
-	p.Labels[appsv1.DefaultDaemonSetUniqueLabelKey] = r.hash
+	metav1.SetMetaDataLabel(&p.ObjectMeta, appsv1.DefaultDaemonSetUniqueLabelKey, r.hash)
 	p.Spec.Tolerations = daemonTolerations(&p.Spec)
 	aim(&p.Spec, node)
 	return p

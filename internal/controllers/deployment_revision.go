@@ -141,10 +141,7 @@ func (r *rollout) noteRevision(ctx context.Context) error {
 		return nil
 	}
 	next := api.Clone(r.d)
-	if next.Annotations == nil {
-		next.Annotations = map[string]string{}
-	}
-	next.Annotations[revisionAnnotation] = rev
+	metav1.SetMetaDataAnnotation(&next.ObjectMeta, revisionAnnotation, rev)
 	got, err := apps.Deployment.Update(ctx, r.c, next)
 	if err == nil {
 		r.d = got
@@ -190,12 +187,9 @@ func addHistory(history, old string) string {
 }
 
 func annotateSize(rs *appsv1.ReplicaSet, d *appsv1.Deployment) {
-	if rs.Annotations == nil {
-		rs.Annotations = map[string]string{}
-	}
 	surge, _ := fenceposts(d)
-	rs.Annotations[desiredAnnotation] = fmt.Sprint(*d.Spec.Replicas)
-	rs.Annotations[maxAnnotation] = fmt.Sprint(*d.Spec.Replicas + surge)
+	metav1.SetMetaDataAnnotation(&rs.ObjectMeta, desiredAnnotation, fmt.Sprint(*d.Spec.Replicas))
+	metav1.SetMetaDataAnnotation(&rs.ObjectMeta, maxAnnotation, fmt.Sprint(*d.Spec.Replicas+surge))
 }
 
 // makeSet creates the replica set of the current template.
@@ -203,10 +197,7 @@ func (r *rollout) makeSet(ctx context.Context, revision int64) error {
 	d := r.d
 	hash := templateHash(&d.Spec.Template, r.collisions)
 	t := d.Spec.Template.DeepCopy()
-	if t.Labels == nil {
-		t.Labels = map[string]string{}
-	}
-	t.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
+	metav1.SetMetaDataLabel(&t.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, hash)
 	sel := d.Spec.Selector.DeepCopy()
 	if sel.MatchLabels == nil {
 		sel.MatchLabels = map[string]string{}

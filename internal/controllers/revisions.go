@@ -92,11 +92,9 @@ func (h *history[P]) newest(ctx context.Context) (*appsv1.ControllerRevision, er
 		next.Revision++
 	}
 	if hash == "" { // somebody made it
-		if next.Labels == nil {
-			next.Labels = map[string]string{}
-		}
-		next.Labels[h.hashLabel] = same.Name[max(len(same.Name)-63, 0):]
-		h.fresh[next.Labels[h.hashLabel]] = true
+		hash = same.Name[max(len(same.Name)-63, 0):]
+		metav1.SetMetaDataLabel(&next.ObjectMeta, h.hashLabel, hash)
+		h.fresh[hash] = true
 	}
 	got, err := apps.ControllerRevision.Update(ctx, h.c, next)
 	if err != nil {
@@ -128,10 +126,7 @@ func (h *history[P]) add(ctx context.Context, data []byte, number int64) (*appsv
 		},
 		Data: runtime.RawExtension{Raw: data}, Revision: number,
 	}
-	if r.Labels == nil {
-		r.Labels = map[string]string{}
-	}
-	r.Labels[h.hashLabel] = hash
+	metav1.SetMetaDataLabel(&r.ObjectMeta, h.hashLabel, hash)
 	got, err := apps.ControllerRevision.Create(ctx, h.c, r)
 	if apierrors.IsAlreadyExists(err) {
 		there, geterr := apps.ControllerRevision.Get(ctx, h.c, r.Namespace, r.Name)

@@ -33,11 +33,8 @@ func (r *stateful) pod(ordinal int) *corev1.Pod {
 
 // identify labels a pod with its name and its ordinal.
 func identify(p *corev1.Pod, ordinal int) {
-	if p.Labels == nil {
-		p.Labels = map[string]string{}
-	}
-	p.Labels[appsv1.StatefulSetPodNameLabel] = p.Name
-	p.Labels[appsv1.PodIndexLabel] = strconv.Itoa(ordinal)
+	metav1.SetMetaDataLabel(&p.ObjectMeta, appsv1.StatefulSetPodNameLabel, p.Name)
+	metav1.SetMetaDataLabel(&p.ObjectMeta, appsv1.PodIndexLabel, strconv.Itoa(ordinal))
 }
 
 // create makes the pods that are missing, each after its claims.
@@ -163,11 +160,8 @@ func (r *stateful) createClaims(ctx context.Context, ordinal int) error {
 		}
 		o := api.Clone(t)
 		o.ObjectMeta = metav1.ObjectMeta{Name: name, Namespace: r.set.Namespace, Labels: o.Labels, Annotations: o.Annotations, Finalizers: o.Finalizers}
-		if o.Labels == nil {
-			o.Labels = map[string]string{}
-		}
 		for k, v := range r.set.Spec.Selector.MatchLabels {
-			o.Labels[k] = v
+			metav1.SetMetaDataLabel(&o.ObjectMeta, k, v)
 		}
 		o.OwnerReferences = r.claimOwners(o, ordinal, nil)
 		pod := r.set.Name + "-" + strconv.Itoa(ordinal)
