@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -62,9 +61,7 @@ func onNodes(pods []*corev1.Pod) map[string][]*corev1.Pod {
 		out[targetOf(p)] = append(out[targetOf(p)], p)
 	}
 	for _, all := range out {
-		slices.SortFunc(all, func(a, b *corev1.Pod) int {
-			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-		})
+		slices.SortFunc(all, olderFirst)
 	}
 	return out
 }

@@ -82,8 +82,17 @@ func hashName(b []byte, collisions *int32) string {
 	return rand.SafeEncodeString(fmt.Sprint(f.Sum32()))
 }
 
-func olderFirst(a, b *appsv1.ReplicaSet) int {
-	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+// oneMore counts a collision.
+func oneMore(collisions *int32) *int32 {
+	if collisions == nil {
+		return new(int32(1))
+	}
+	return new(*collisions + 1)
+}
+
+func olderFirst[T api.Object](a, b T) int {
+	was, is := a.GetCreationTimestamp(), b.GetCreationTimestamp()
+	return cmp.Or(was.Compare(is.Time), cmp.Compare(a.GetName(), b.GetName()))
 }
 
 func byRevision(a, b *appsv1.ReplicaSet) int {
@@ -249,10 +258,6 @@ func (r *rollout) collision(ctx context.Context, name string, exists error) (*ap
 	if metav1.IsControlledBy(rs, r.d) && sameTemplate(&rs.Spec.Template, &r.d.Spec.Template) {
 		return rs, nil
 	}
-	n := int32(1)
-	if r.collisions != nil {
-		n = *r.collisions + 1
-	}
-	r.collisions = &n
+	r.collisions = oneMore(r.collisions)
 	return nil, exists
 }

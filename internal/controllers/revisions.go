@@ -42,7 +42,7 @@ func (h *history[P]) load(ctx context.Context, sel labels.Selector) (err error) 
 		return err
 	}
 	slices.SortStableFunc(h.all, func(a, b *appsv1.ControllerRevision) int {
-		return cmp.Or(cmp.Compare(a.Revision, b.Revision), a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.Revision, b.Revision), olderFirst(a, b))
 	})
 	return nil
 }
@@ -136,11 +136,7 @@ func (h *history[P]) add(ctx context.Context, data []byte, number int64) (*appsv
 		case metav1.IsControlledBy(there, h.owner) && h.holds(there, data):
 			return there, nil // it was made before this was known here
 		}
-		n := int32(1)
-		if h.collisions != nil {
-			n = *h.collisions + 1
-		}
-		h.collisions = &n
+		h.collisions = oneMore(h.collisions)
 		return nil, err
 	}
 	if err == nil {
