@@ -81,7 +81,7 @@ type daemonRun struct {
 	c       *control.Cluster
 	set     *appsv1.DaemonSet
 	history history[*appsv1.DaemonSet]
-	nodes   []*corev1.Node
+	nodes   []fit
 	pods    []*corev1.Pod
 	hash    string // of the new revision
 }
@@ -99,7 +99,7 @@ func (m *daemons) reconcile(ctx context.Context, c *control.Cluster, d *appsv1.D
 	if err != nil || d.DeletionTimestamp != nil {
 		return 0, err
 	}
-	r := &daemonRun{c: c, set: d, pods: pods, nodes: control.All(c, core.Node, "")}
+	r := &daemonRun{c: c, set: d, pods: pods, nodes: daemonFits(d, control.All(c, core.Node, ""))}
 	r.history = history[*appsv1.DaemonSet]{c: c, kind: apps.DaemonSet, owner: d, template: &d.Spec.Template,
 		hashLabel: appsv1.DefaultDaemonSetUniqueLabelKey, collisions: d.Status.CollisionCount}
 	if err := r.history.load(ctx, sel); err != nil {
