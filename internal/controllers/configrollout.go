@@ -198,7 +198,8 @@ func reconcileConfig(ctx context.Context, c *control.Cluster, d *appsv1.Deployme
 			return 0, noteConfig(ctx, c, d, was)
 		}
 	}
-	if now.changed(kept[noted]) && !marked(c, d) {
+	changed := now.changed(kept[noted])
+	if changed && !marked(c, d) {
 		return time.Second, nil
 	}
 	if err := keep(ctx, c, d, refs, now, hash); err != nil {
@@ -206,7 +207,7 @@ func reconcileConfig(ctx context.Context, c *control.Cluster, d *appsv1.Deployme
 	}
 	next := api.Clone(d)
 	next.Annotations[configRecord] = hash
-	if now.changed(kept[noted]) {
+	if changed {
 		metav1.SetMetaDataAnnotation(&next.Spec.Template.ObjectMeta, configRecord, hash)
 		c.Eventf(d, corev1.EventTypeNormal, "ConfigChanged", "What the pods read has changed: rolling out anew")
 	}
