@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"time"
@@ -49,6 +50,16 @@ type sample struct {
 	at     time.Time
 	window time.Duration
 }
+
+func sumOf(all map[string]sample) (n int64) {
+	for _, m := range all {
+		n += m.value
+	}
+	return n
+}
+
+// mean is the average; of nothing it is zero.
+func mean(all map[string]sample) int64 { return sumOf(all) / int64(max(len(all), 1)) }
 
 // get asks for a path and reads the answer.
 func (m Metrics) get(ctx context.Context, path string, query url.Values, into any) error {
@@ -111,9 +122,7 @@ func (m Metrics) values(ctx context.Context, path, query string, sel *metav1.Lab
 		}
 	}
 	q := url.Values{}
-	for k, v := range also {
-		q[k] = v
-	}
+	maps.Copy(q, also)
 	if sel != nil {
 		s, err := metav1.LabelSelectorAsSelector(sel)
 		if err != nil {
@@ -188,7 +197,6 @@ func (r *autoscale) metric(ctx context.Context, m *autoscalingv2.MetricSpec, sel
 // A sorting is the pods of the target by what their metric is worth.
 type sorting struct {
 	known            map[string]sample
-	ready            int32 // of those whose metric counts
 	unready, missing []string
 }
 
@@ -208,7 +216,6 @@ func (r *autoscale) sort(all map[string]sample, name corev1.ResourceName) (s sor
 			s.unready = append(s.unready, p.Name)
 		default:
 			s.known[p.Name] = m
-			s.ready++
 		}
 	}
 	return s
@@ -256,13 +263,9 @@ func (r *autoscale) resource(ctx context.Context, sel labels.Selector, name core
 		}
 		return float64(used*100/asked) / float64(*t.AverageUtilization)
 	}
-	sum := int64(0)
-	for _, m := range s.known {
-		sum += m.value
-	}
 	percent := int32(math.Round(ratio(s.known) * float64(*t.AverageUtilization)))
 	now.AverageUtilization = &percent
-	now.AverageValue = resource.NewMilliQuantity(sum/int64(len(s.known)), resource.DecimalSI)
+	now.AverageValue = resource.NewMilliQuantity(mean(s.known), resource.DecimalSI)
 	n = r.size(s, ratio, func(pod string) int64 { return requests[pod] * int64(max(100, *t.AverageUtilization)) / 100 })
 	return n, now, nil
 }
@@ -303,13 +306,6 @@ func requestOf(p *corev1.Pod, name corev1.ResourceName, container string) (sum i
 // average is the size at which the pods have a value on average.
 func (r *autoscale) average(s sorting, target *resource.Quantity) (n int32, now autoscalingv2.MetricValueStatus) {
 	want := target.MilliValue()
-	mean := func(known map[string]sample) int64 {
-		sum := int64(0)
-		for _, m := range known {
-			sum += m.value
-		}
-		return sum / int64(max(len(known), 1))
-	}
 	now.AverageValue = resource.NewMilliQuantity(mean(s.known), target.Format)
 	return r.size(s, func(known map[string]sample) float64 { return float64(mean(known)) / float64(want) }, func(string) int64 { return want }), now
 }
@@ -324,7 +320,7 @@ func (r *autoscale) size(s sorting, ratio func(map[string]sample) float64, full 
 		if r.near(is) {
 			return current
 		}
-		return int32(math.Ceil(is * float64(s.ready)))
+		return int32(math.Ceil(is * float64(len(s.known))))
 	}
 	for _, pod := range s.missing {
 		switch {
@@ -352,10 +348,7 @@ func (r *autoscale) size(s sorting, ratio func(map[string]sample) float64, full 
 
 // total is the size that a value of the whole asks for.
 func (r *autoscale) total(all map[string]sample, t *autoscalingv2.MetricTarget) (n int32, now autoscalingv2.MetricValueStatus) {
-	sum, current := int64(0), r.scale.Spec.Replicas
-	for _, m := range all {
-		sum += m.value
-	}
+	sum, current := sumOf(all), r.scale.Spec.Replicas
 	if t.AverageValue != nil {
 		want, have := t.AverageValue.MilliValue(), int64(max(r.scale.Status.Replicas, 1))
 		now.AverageValue = resource.NewMilliQuantity(int64(math.Ceil(float64(sum)/float64(have))), t.AverageValue.Format)

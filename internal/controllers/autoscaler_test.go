@@ -67,7 +67,7 @@ func TestSize(t *testing.T) {
 	} {
 		r := &autoscale{hpa: &autoscalingv2.HorizontalPodAutoscaler{}, scale: &autoscalingv1.Scale{}}
 		r.scale.Spec.Replicas = 4
-		s := sorting{known: map[string]sample{}, ready: int32(tt.known)}
+		s := sorting{known: map[string]sample{}}
 		for j := range tt.known {
 			s.known[string(rune('a'+j))] = sample{value: tt.used}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -75,6 +76,15 @@ func release[C api.Object](ctx context.Context, c *control.Cluster, child *api.K
 
 func ignoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// ignoreTerminating leaves out that nothing can be made any more where the
+// namespace is being emptied.
+func ignoreTerminating(err error) error {
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
 	return err

@@ -198,7 +198,8 @@ func reconcileConfig(ctx context.Context, c *control.Cluster, d *appsv1.Deployme
 			return 0, noteConfig(ctx, c, d, was)
 		}
 	}
-	if now.changed(kept[noted]) && !marked(c, d) {
+	changed := now.changed(kept[noted])
+	if changed && !marked(c, d) {
 		return time.Second, nil
 	}
 	if err := keep(ctx, c, d, refs, now, hash); err != nil {
@@ -206,11 +207,8 @@ func reconcileConfig(ctx context.Context, c *control.Cluster, d *appsv1.Deployme
 	}
 	next := api.Clone(d)
 	next.Annotations[configRecord] = hash
-	if now.changed(kept[noted]) {
-		if next.Spec.Template.Annotations == nil {
-			next.Spec.Template.Annotations = map[string]string{}
-		}
-		next.Spec.Template.Annotations[configRecord] = hash
+	if changed {
+		metav1.SetMetaDataAnnotation(&next.Spec.Template.ObjectMeta, configRecord, hash)
 		c.Eventf(d, corev1.EventTypeNormal, "ConfigChanged", "What the pods read has changed: rolling out anew")
 	}
 	_, err = apps.Deployment.Update(ctx, c, next)
@@ -238,13 +236,6 @@ func marked(c *control.Cluster, d *appsv1.Deployment) bool {
 		}
 	}
 	return last == nil || last.Annotations[healthyRecord] == d.Annotations[configRecord]
-}
-
-func ignoreTerminating(err error) error {
-	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return nil
-	}
-	return err
 }
 
 // changed says whether an object that was read before, too, holds something else.

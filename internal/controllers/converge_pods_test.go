@@ -3,8 +3,6 @@ package controllers_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -15,8 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"proa/internal/api"
-	"proa/internal/control"
-	"proa/internal/controllers"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/core"
 )
@@ -32,14 +28,8 @@ type trial struct {
 
 func try(t *testing.T, seed uint64, trial trial) {
 	t.Helper()
-	w := newWorld(t)
-	server, faults := w.h, false
-	w.rand = rand.New(rand.NewPCG(seed, 3))
-	t.Logf("PROA_SEED=%d", seed)
-	w.engine = control.New(faulty(server, w.rand, &faults), controllers.All(options(w)), w.config())
-	w.kubelet = true
-	w.ensureNamespace("default")
-	w.settle()
+	w, faults := newTrial(t, seed, 3)
+	server := w.h
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -47,7 +37,7 @@ func try(t *testing.T, seed uint64, trial trial) {
 		}
 	}
 	must(trial.make(w, server))
-	faults = true
+	*faults = true
 	for range 300 {
 		switch w.rand.IntN(12) {
 		case 0, 1:
@@ -61,15 +51,11 @@ func try(t *testing.T, seed uint64, trial trial) {
 		case 3, 4:
 			w.tick()
 		default:
-			_, err := w.engine.Step(t.Context(), w.rand)
-			must(err)
-			if next, ok := w.engine.Next(); ok && next.Sub(w.clock.Now()) < time.Second {
-				w.clock.advance(next.Sub(w.clock.Now()))
-			}
+			w.step()
 		}
 		must(trial.check(w, server))
 	}
-	faults = false
+	*faults = false
 	for range 8 { // also those pauses that have grown long
 		w.settle()
 		w.clock.advance(3 * time.Minute)
@@ -79,12 +65,8 @@ func try(t *testing.T, seed uint64, trial trial) {
 }
 
 func trials(t *testing.T, f func() trial) {
-	seed := uint64(time.Now().UnixNano())
-	if s, err := strconv.ParseUint(os.Getenv("PROA_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	for i := range uint64(6) {
-		try(t, seed+i, f())
+	for seed := range seeds(6) {
+		try(t, seed, f())
 	}
 }
 

@@ -47,26 +47,54 @@ func faulty(h api.Handler, r *rand.Rand, on *bool) api.Handler {
 // random order, with faults, and checks that what must never happen does not,
 // and that in the end there is what was asked for. PROA_SEED repeats a run.
 func TestConverges(t *testing.T) {
+	for seed := range seeds(8) {
+		converge(t, seed)
+	}
+}
+
+// seeds are n in a row, from the one in PROA_SEED if there is one.
+func seeds(n uint64) iter.Seq[uint64] {
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("PROA_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	for i := range uint64(8) {
-		converge(t, seed+i)
+	return func(yield func(uint64) bool) {
+		for i := range n {
+			if !yield(seed + i) {
+				return
+			}
+		}
+	}
+}
+
+// newTrial returns a world that is played step by step; while faults is true,
+// some of what the controllers ask for fails.
+func newTrial(t *testing.T, seed, stream uint64) (w *world, faults *bool) {
+	w, faults = newWorld(t), new(bool)
+	w.rand = rand.New(rand.NewPCG(seed, stream))
+	t.Logf("PROA_SEED=%d", seed)
+	w.engine = control.New(faulty(w.h, w.rand, faults), controllers.All(options(w)), w.config())
+	w.kubelet = true
+	w.ensureNamespace("default")
+	w.settle()
+	return w, faults
+}
+
+// step lets the controllers take one step, and a little time pass if they wait for it.
+func (w *world) step() {
+	w.t.Helper()
+	if _, err := w.engine.Step(w.t.Context(), w.rand); err != nil {
+		w.t.Fatal(err)
+	}
+	if next, ok := w.engine.Next(); ok && next.Sub(w.clock.Now()) < time.Second {
+		w.clock.advance(next.Sub(w.clock.Now()))
 	}
 }
 
 func converge(t *testing.T, seed uint64) {
-	w := newWorld(t)
+	w, faults := newTrial(t, seed, 2)
 	server := w.h
-	faults := false
-	w.rand = rand.New(rand.NewPCG(seed, 2))
-	t.Logf("PROA_SEED=%d", seed)
-	w.engine = control.New(faulty(server, w.rand, &faults), controllers.All(options(w)), w.config())
-	w.kubelet = true
-	w.ensureNamespace("default")
-	w.settle()
-	faults = true
+	*faults = true
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}}
 	n, surge, missing := int32(4), intstr.FromInt32(int32(w.rand.IntN(3))), intstr.FromInt32(int32(w.rand.IntN(3)))
 	d.Spec.Replicas = &n
@@ -106,16 +134,11 @@ func converge(t *testing.T, seed uint64) {
 		case 4, 5:
 			w.tick()
 		default:
-			if _, err := w.engine.Step(t.Context(), w.rand); err != nil {
-				t.Fatal(err)
-			}
-			if next, ok := w.engine.Next(); ok && next.Sub(w.clock.Now()) < time.Second {
-				w.clock.advance(next.Sub(w.clock.Now()))
-			}
+			w.step()
 		}
 		w.limits(server)
 	}
-	faults = false
+	*faults = false
 	w.edit(server, func(d *appsv1.Deployment) {
 		d.Spec.Paused = false
 		if d.Spec.Template.Spec.Containers[0].Image == "img3" && w.sick != nil {

@@ -53,11 +53,8 @@ func reconcileCronJob(ctx context.Context, c *control.Cluster, cj *batchv1.CronJ
 	if _, err := control.SetStatus(ctx, c, batch.CronJob, cj, func(cj *batchv1.CronJob) { cj.Status = *r.status }); err != nil {
 		return 0, ignoreNotFound(err)
 	}
-	switch {
-	case apierrors.HasStatusCause(failed, corev1.NamespaceTerminatingCause):
-		return 0, nil
-	case failed != nil || cj.DeletionTimestamp != nil:
-		return 0, failed
+	if failed != nil || cj.DeletionTimestamp != nil {
+		return 0, ignoreTerminating(failed)
 	}
 	return again, r.forget(ctx)
 }
@@ -256,16 +253,13 @@ func (r *cronRun) start(ctx context.Context, at time.Time) error {
 		},
 		Spec: t.Spec,
 	}
-	if j.Annotations == nil {
-		j.Annotations = map[string]string{}
-	}
 	stamp := at
 	if zone := r.cj.Spec.TimeZone; zone != nil {
 		if loc, err := time.LoadLocation(*zone); err == nil {
 			stamp = at.In(loc)
 		}
 	}
-	j.Annotations[batchv1.CronJobScheduledTimestampAnnotation] = stamp.Format(time.RFC3339)
+	metav1.SetMetaDataAnnotation(&j.ObjectMeta, batchv1.CronJobScheduledTimestampAnnotation, stamp.Format(time.RFC3339))
 	got, err := batch.Job.Create(ctx, r.c, j)
 	switch {
 	case apierrors.IsAlreadyExists(err):

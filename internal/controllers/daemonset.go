@@ -10,7 +10,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
@@ -82,7 +81,7 @@ type daemonRun struct {
 	c       *control.Cluster
 	set     *appsv1.DaemonSet
 	history history[*appsv1.DaemonSet]
-	nodes   []*corev1.Node
+	nodes   []fit
 	pods    []*corev1.Pod
 	hash    string // of the new revision
 }
@@ -100,7 +99,7 @@ func (m *daemons) reconcile(ctx context.Context, c *control.Cluster, d *appsv1.D
 	if err != nil || d.DeletionTimestamp != nil {
 		return 0, err
 	}
-	r := &daemonRun{c: c, set: d, pods: pods, nodes: control.All(c, core.Node, "")}
+	r := &daemonRun{c: c, set: d, pods: pods, nodes: daemonFits(d, control.All(c, core.Node, ""))}
 	r.history = history[*appsv1.DaemonSet]{c: c, kind: apps.DaemonSet, owner: d, template: &d.Spec.Template,
 		hashLabel: appsv1.DefaultDaemonSetUniqueLabelKey, collisions: d.Status.CollisionCount}
 	if err := r.history.load(ctx, sel); err != nil {
@@ -118,10 +117,7 @@ func (m *daemons) reconcile(ctx context.Context, c *control.Cluster, d *appsv1.D
 		return 0, ignoreNotFound(err)
 	}
 	if failed != nil {
-		if apierrors.HasStatusCause(failed, corev1.NamespaceTerminatingCause) {
-			return 0, nil
-		}
-		return 0, failed
+		return 0, ignoreTerminating(failed)
 	}
 	live := map[string]bool{r.hash: true}
 	for _, p := range r.pods {
@@ -130,14 +126,6 @@ func (m *daemons) reconcile(ctx context.Context, c *control.Cluster, d *appsv1.D
 	return sooner(again, wait), r.history.prune(ctx, d.Spec.RevisionHistoryLimit, func(r *appsv1.ControllerRevision) bool {
 		return live[r.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]]
 	})
-}
-
-// sooner is the shorter of two waits, of which zero means none.
-func sooner(a, b time.Duration) time.Duration {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
 }
 
 // advance takes the next step, and says when a failed pod may be replaced.
@@ -186,10 +174,7 @@ func (m *daemons) mayReplace(set control.Key, node string, now time.Time) time.D
 // pod makes the pod for a node.
 func (r *daemonRun) pod(node string) *corev1.Pod {
 	p := fromTemplate(&r.set.Spec.Template, r.set, control.OwnerRef(apps.DaemonSet, r.set))
-	if p.Labels == nil {
-		p.Labels = map[string]string{}
-	}
-	p.Labels[appsv1.DefaultDaemonSetUniqueLabelKey] = r.hash
+	metav1.SetMetaDataLabel(&p.ObjectMeta, appsv1.DefaultDaemonSetUniqueLabelKey, r.hash)
 	p.Spec.Tolerations = daemonTolerations(&p.Spec)
 	aim(&p.Spec, node)
 	return p

@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -16,36 +15,43 @@ import (
 
 // A fit says what a daemon set wants of a node.
 type fit struct {
+	node string
 	run  bool // a pod is to be there
 	stay bool // one that is there may stay
 }
 
-// daemonFits returns a function that says whether a node fits.
-func daemonFits(d *appsv1.DaemonSet) func(*corev1.Node) fit {
+// daemonFits says what a daemon set wants of each node.
+func daemonFits(d *appsv1.DaemonSet, nodes []*corev1.Node) []fit {
 	t := &d.Spec.Template.Spec
 	need := nodeaffinity.GetRequiredNodeAffinity(&corev1.Pod{Spec: *t})
 	tolerations := daemonTolerations(t)
-	return func(n *corev1.Node) fit {
+	of := func(n *corev1.Node) (f fit) {
+		f.node = n.Name
 		if t.NodeName != "" && t.NodeName != n.Name {
-			return fit{}
+			return f
 		}
 		if ok, err := need.Match(n); !ok || err != nil {
-			return fit{}
+			return f
 		}
-		out := fit{true, true}
+		f.run, f.stay = true, true
 		for i := range n.Spec.Taints {
 			taint := &n.Spec.Taints[i]
 			bears := slices.ContainsFunc(tolerations, func(t corev1.Toleration) bool { return t.ToleratesTaint(klog.Background(), taint, true) })
 			switch {
 			case bears:
 			case taint.Effect == corev1.TaintEffectNoExecute:
-				return fit{}
+				return fit{node: n.Name}
 			case taint.Effect == corev1.TaintEffectNoSchedule:
-				out.run = false
+				f.run = false
 			}
 		}
-		return out
+		return f
 	}
+	out := make([]fit, len(nodes))
+	for i, n := range nodes {
+		out[i] = of(n)
+	}
+	return out
 }
 
 // A daemonPlan is what to do now about the pods of a daemon set.
@@ -62,9 +68,7 @@ func onNodes(pods []*corev1.Pod) map[string][]*corev1.Pod {
 		out[targetOf(p)] = append(out[targetOf(p)], p)
 	}
 	for _, all := range out {
-		slices.SortFunc(all, func(a, b *corev1.Pod) int {
-			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-		})
+		slices.SortFunc(all, olderFirst)
 	}
 	return out
 }
@@ -92,15 +96,12 @@ func daemonLimits(d *appsv1.DaemonSet, desired int) (surge, unavailable int) {
 // planDaemons decides the next step: every node that is to have a pod gets one
 // and keeps just one, every other loses what it has, and old pods are replaced
 // within the limits of the update.
-func planDaemons(d *appsv1.DaemonSet, nodes []*corev1.Node, pods []*corev1.Pod, updated func(*corev1.Pod) bool, now time.Time) (p daemonPlan) {
-	fits := daemonFits(d)
+func planDaemons(d *appsv1.DaemonSet, nodes []fit, pods []*corev1.Pod, updated func(*corev1.Pod) bool, now time.Time) (p daemonPlan) {
 	at := onNodes(pods)
 	known, desired := map[string]bool{}, 0
-	for _, n := range nodes {
-		known[n.Name] = true
-		if fits(n).run {
-			desired++
-		}
+	for _, f := range nodes {
+		known[f.node] = true
+		desired += truth(f.run)
 	}
 	surge, unavailable := daemonLimits(d, desired)
 	works := func(pod *corev1.Pod) bool {
@@ -108,11 +109,11 @@ func planDaemons(d *appsv1.DaemonSet, nodes []*corev1.Node, pods []*corev1.Pod, 
 		return ok
 	}
 	u := daemonUpdate{works: works, updated: updated}
-	for _, n := range nodes {
-		f, here := fits(n), at[n.Name]
+	for _, f := range nodes {
+		here := at[f.node]
 		switch {
 		case f.run && len(here) == 0:
-			p.create = append(p.create, n.Name)
+			p.create = append(p.create, f.node)
 			u.missing++
 		case !f.stay:
 			p.remove = append(p.remove, notGoing(here)...)
@@ -120,7 +121,7 @@ func planDaemons(d *appsv1.DaemonSet, nodes []*corev1.Node, pods []*corev1.Pod, 
 			live, extra := p.sift(here, updated, surge > 0, works)
 			p.remove = append(p.remove, extra...)
 			if f.run {
-				u.look(n.Name, live)
+				u.look(live)
 			}
 		}
 	}
@@ -189,7 +190,7 @@ type daemonUpdate struct {
 }
 
 // look takes in a node that is to have a pod, with those that stay.
-func (u *daemonUpdate) look(node string, live []*corev1.Pod) {
+func (u *daemonUpdate) look(live []*corev1.Pod) {
 	if len(live) == 0 {
 		u.missing++
 		return
@@ -229,14 +230,14 @@ func (u *daemonUpdate) into(p *daemonPlan, surge, unavailable int) {
 func daemonStatus(r *daemonRun, now time.Time) (s appsv1.DaemonSetStatus, again time.Duration) {
 	d := r.set
 	s = appsv1.DaemonSetStatus{ObservedGeneration: d.Generation, CollisionCount: r.history.collisions, Conditions: d.Status.Conditions}
-	fits, at := daemonFits(d), onNodes(r.pods)
+	at := onNodes(r.pods)
 	for _, p := range r.pods {
 		_, wait := available(p, d.Spec.MinReadySeconds, now)
 		again = sooner(again, wait)
 	}
-	for _, n := range r.nodes {
-		here := at[n.Name]
-		if !fits(n).run {
+	for _, f := range r.nodes {
+		here := at[f.node]
+		if !f.run {
 			s.NumberMisscheduled += int32(truth(len(here) > 0))
 			continue
 		}

@@ -48,12 +48,7 @@ func TestNamesAreUnique(t *testing.T) {
 			if w.rand.IntN(4) == 0 {
 				w.redefine()
 			}
-			if _, err := w.engine.Step(t.Context(), w.rand); err != nil {
-				t.Fatal(err)
-			}
-			if next, ok := w.engine.Next(); ok && next.Sub(w.clock.Now()) < time.Second {
-				w.clock.advance(next.Sub(w.clock.Now()))
-			}
+			w.step()
 			w.unique()
 		}
 		faults = false

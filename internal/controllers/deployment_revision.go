@@ -82,8 +82,17 @@ func hashName(b []byte, collisions *int32) string {
 	return rand.SafeEncodeString(fmt.Sprint(f.Sum32()))
 }
 
-func olderFirst(a, b *appsv1.ReplicaSet) int {
-	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+// oneMore counts a collision.
+func oneMore(collisions *int32) *int32 {
+	if collisions == nil {
+		return new(int32(1))
+	}
+	return new(*collisions + 1)
+}
+
+func olderFirst[T api.Object](a, b T) int {
+	was, is := a.GetCreationTimestamp(), b.GetCreationTimestamp()
+	return cmp.Or(was.Compare(is.Time), cmp.Compare(a.GetName(), b.GetName()))
 }
 
 func byRevision(a, b *appsv1.ReplicaSet) int {
@@ -141,10 +150,7 @@ func (r *rollout) noteRevision(ctx context.Context) error {
 		return nil
 	}
 	next := api.Clone(r.d)
-	if next.Annotations == nil {
-		next.Annotations = map[string]string{}
-	}
-	next.Annotations[revisionAnnotation] = rev
+	metav1.SetMetaDataAnnotation(&next.ObjectMeta, revisionAnnotation, rev)
 	got, err := apps.Deployment.Update(ctx, r.c, next)
 	if err == nil {
 		r.d = got
@@ -190,12 +196,9 @@ func addHistory(history, old string) string {
 }
 
 func annotateSize(rs *appsv1.ReplicaSet, d *appsv1.Deployment) {
-	if rs.Annotations == nil {
-		rs.Annotations = map[string]string{}
-	}
 	surge, _ := fenceposts(d)
-	rs.Annotations[desiredAnnotation] = fmt.Sprint(*d.Spec.Replicas)
-	rs.Annotations[maxAnnotation] = fmt.Sprint(*d.Spec.Replicas + surge)
+	metav1.SetMetaDataAnnotation(&rs.ObjectMeta, desiredAnnotation, fmt.Sprint(*d.Spec.Replicas))
+	metav1.SetMetaDataAnnotation(&rs.ObjectMeta, maxAnnotation, fmt.Sprint(*d.Spec.Replicas+surge))
 }
 
 // makeSet creates the replica set of the current template.
@@ -203,10 +206,7 @@ func (r *rollout) makeSet(ctx context.Context, revision int64) error {
 	d := r.d
 	hash := templateHash(&d.Spec.Template, r.collisions)
 	t := d.Spec.Template.DeepCopy()
-	if t.Labels == nil {
-		t.Labels = map[string]string{}
-	}
-	t.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
+	metav1.SetMetaDataLabel(&t.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, hash)
 	sel := d.Spec.Selector.DeepCopy()
 	if sel.MatchLabels == nil {
 		sel.MatchLabels = map[string]string{}
@@ -258,10 +258,6 @@ func (r *rollout) collision(ctx context.Context, name string, exists error) (*ap
 	if metav1.IsControlledBy(rs, r.d) && sameTemplate(&rs.Spec.Template, &r.d.Spec.Template) {
 		return rs, nil
 	}
-	n := int32(1)
-	if r.collisions != nil {
-		n = *r.collisions + 1
-	}
-	r.collisions = &n
+	r.collisions = oneMore(r.collisions)
 	return nil, exists
 }

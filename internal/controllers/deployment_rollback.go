@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
 	"proa/internal/kinds/apps"
@@ -57,10 +58,7 @@ func (r *rollout) noteHealth(ctx context.Context, s *appsv1.DeploymentStatus) er
 		return nil
 	}
 	next := api.Clone(r.new)
-	if next.Annotations == nil {
-		next.Annotations = map[string]string{}
-	}
-	next.Annotations[healthyRecord] = with
+	metav1.SetMetaDataAnnotation(&next.ObjectMeta, healthyRecord, with)
 	got, err := apps.ReplicaSet.Update(ctx, r.c, next)
 	if err == nil {
 		r.replace(got)

@@ -109,9 +109,7 @@ func budgetStatus(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, need need
 					s.DisruptedPods = map[string]metav1.Time{}
 				}
 				s.DisruptedPods[p.Name] = at
-				if again == 0 || left < again {
-					again = left
-				}
+				again = sooner(again, left)
 				continue
 			}
 			overdue = append(overdue, p)

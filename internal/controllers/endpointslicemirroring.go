@@ -109,12 +109,9 @@ func mirrorSlice(e *corev1.Endpoints, family discoveryv1.AddressType, ports []di
 	for _, k := range notMirrored {
 		delete(sl.Annotations, k)
 	}
-	if sl.Labels == nil {
-		sl.Labels = map[string]string{}
-	}
 	delete(sl.Labels, endpointsManagedBy)
-	sl.Labels[discoveryv1.LabelServiceName] = e.Name
-	sl.Labels[discoveryv1.LabelManagedBy] = mirrorManager
+	metav1.SetMetaDataLabel(&sl.ObjectMeta, discoveryv1.LabelServiceName, e.Name)
+	metav1.SetMetaDataLabel(&sl.ObjectMeta, discoveryv1.LabelManagedBy, mirrorManager)
 	return sl
 }
 

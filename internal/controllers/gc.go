@@ -270,7 +270,7 @@ func (g *collector) policyBelow(c *control.Cluster, o api.Object) metav1.Deletio
 // fails with a conflict if that is not its last state.
 func rewrite(ctx context.Context, c *control.Cluster, kind *api.Resource, o api.Object, change func(api.Object)) error {
 	k := api.Untyped(kind)
-	if _, part := o.(*metav1.PartialObjectMetadata); part {
+	if bare(o) {
 		whole, err := k.Get(ctx, c, o.GetNamespace(), o.GetName())
 		if err != nil {
 			return ignoreNotFound(err)

@@ -158,9 +158,7 @@ func (r *run) advance(ctx context.Context) (again time.Duration, err error) {
 	r.look()
 	if d := r.job.Spec.ActiveDeadlineSeconds; d != nil && s.StartTime != nil {
 		left := s.StartTime.Add(time.Duration(*d) * time.Second).Sub(r.now)
-		if again == 0 || left < again {
-			again = max(left, time.Millisecond)
-		}
+		again = sooner(again, max(left, time.Millisecond))
 	}
 	return again, err
 }
@@ -207,11 +205,12 @@ func (r *run) judge() *batchv1.JobCondition {
 	if most := spec.MaxFailedIndexes; most != nil && len(r.failed) > int(*most) {
 		return target(batchv1.JobFailureTarget, batchv1.JobReasonMaxFailedIndexesExceeded, "Job has exceeded the specified maximal number of failed indexes")
 	}
-	if len(r.failed) > 0 && len(r.failed)+len(r.done) >= int(*spec.Completions) && r.satisfied() == "" {
+	met := r.satisfied()
+	if len(r.failed) > 0 && len(r.failed)+len(r.done) >= int(*spec.Completions) && met == "" {
 		return target(batchv1.JobFailureTarget, batchv1.JobReasonFailedIndexes, "Job has failed indexes")
 	}
-	if message := r.satisfied(); message != "" {
-		return target(batchv1.JobSuccessCriteriaMet, batchv1.JobReasonSuccessPolicy, message)
+	if met != "" {
+		return target(batchv1.JobSuccessCriteriaMet, batchv1.JobReasonSuccessPolicy, met)
 	}
 	succeeded := r.succeeded()
 	if spec.Completions == nil && succeeded > 0 && s.Active == 0 || spec.Completions != nil && succeeded >= *spec.Completions && s.Active == 0 {

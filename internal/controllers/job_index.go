@@ -64,10 +64,7 @@ func (r *run) streaks() map[int]*streak {
 // pods that have to stay until their successor is there: only they know how
 // often their index has failed.
 func (r *run) failIndexes() (held map[types.UID]bool) {
-	if !r.perIndex() {
-		return nil
-	}
-	if r.over() { // what is stopped now has not failed by itself
+	if !r.perIndex() || r.over() { // what is stopped now has not failed by itself
 		return nil
 	}
 	held = map[types.UID]bool{}

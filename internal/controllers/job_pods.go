@@ -214,8 +214,8 @@ func (r *run) freeIndexes(n int, streaks map[int]*streak) (free []int, again tim
 		}
 		if wait := streaks[i].rest(r.now); wait <= 0 {
 			free = append(free, i)
-		} else if again == 0 || wait < again {
-			again = wait
+		} else {
+			again = sooner(again, wait)
 		}
 	}
 	return free, again

@@ -117,9 +117,8 @@ func (m *monitor) reconcile(ctx context.Context, c *control.Cluster, n *corev1.N
 	chase := false
 	if sick {
 		var wait time.Duration
-		if chase, wait = m.chase(c, n); wait > 0 && (again == 0 || wait < again) {
-			again = wait
-		}
+		chase, wait = m.chase(c, n)
+		again = sooner(again, wait)
 	} else {
 		m.well(c, n)
 	}

@@ -87,8 +87,7 @@ func (g *podCollector) stranded(c *control.Cluster, p *corev1.Pod) bool {
 // outOfService says whether a node is not ready and somebody has vouched, with the
 // taint, that nothing runs there any more.
 func outOfService(n *corev1.Node) bool {
-	cond := core.NodeCondition(n, corev1.NodeReady)
-	return (cond == nil || cond.Status != corev1.ConditionTrue) &&
+	return !core.NodeReady(n) &&
 		slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeOutOfService })
 }
 

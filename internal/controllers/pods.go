@@ -17,8 +17,6 @@ import (
 	"proa/internal/kinds/core"
 )
 
-// condition returns a pod's condition of a type, or nil.
-
 // available says whether a pod has been ready for min seconds, and if it is
 // ready but has not, how long that still takes.
 func available(p *corev1.Pod, min int32, now time.Time) (ok bool, wait time.Duration) {
@@ -34,6 +32,14 @@ func available(p *corev1.Pod, min int32, now time.Time) (ok bool, wait time.Dura
 	}
 	wait = since.Add(time.Duration(min) * time.Second).Sub(now)
 	return wait <= 0, max(wait, 0)
+}
+
+// sooner is the shorter of two waits, of which zero means none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // finished says whether a pod has run to its end.

@@ -174,9 +174,7 @@ func replicaSetStatus(rs *appsv1.ReplicaSet, live []*corev1.Pod, terminating int
 		if ok {
 			s.AvailableReplicas++
 		}
-		if wait > 0 && (again == 0 || wait < again) {
-			again = wait
-		}
+		again = sooner(again, wait)
 	}
 	for _, cond := range rs.Status.Conditions {
 		if cond.Type != appsv1.ReplicaSetReplicaFailure || failed != nil {

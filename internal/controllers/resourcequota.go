@@ -49,19 +49,18 @@ func (q *quotas) changed(c *control.Cluster, kind *api.Resource, old, new api.Ob
 
 // sameUsage says whether a change can not have changed what the object uses.
 func sameUsage(kind *api.Resource, old, new api.Object) bool {
-	switch kind {
-	case core.Pod.Def(), core.Service.Def(), core.PersistentVolumeClaim.Def():
-	default:
-		return true // the others only count
+	gr := kind.GroupResource()
+	if quota.Counts(gr) {
+		return true
 	}
 	if bare(old) || bare(new) {
 		return false
 	}
 	now := time.Time{} // pods that should have ended are looked at when they do
-	gr := kind.GroupResource()
 	return equality.Semantic.DeepEqual(quota.Usage(gr, old, now), quota.Usage(gr, new, now))
 }
 
+// bare says whether only the metadata of an object is known.
 func bare(o api.Object) bool {
 	_, ok := o.(*metav1.PartialObjectMetadata)
 	return ok
@@ -106,8 +105,7 @@ func (q *quotas) add(ctx context.Context, c *control.Cluster, r *corev1.Resource
 		return nil // there are none of those
 	}
 	all := control.All(c, api.Untyped(kind), r.Namespace)
-	whole := gr != quota.Pods && gr != quota.Services && gr != quota.Claims
-	if !whole && slices.ContainsFunc(all, bare) {
+	if !quota.Counts(gr) && slices.ContainsFunc(all, bare) {
 		var err error
 		if all, err = api.Untyped(kind).List(ctx, c, r.Namespace, api.Selectors{}); err != nil {
 			return err

@@ -42,7 +42,7 @@ func (h *history[P]) load(ctx context.Context, sel labels.Selector) (err error) 
 		return err
 	}
 	slices.SortStableFunc(h.all, func(a, b *appsv1.ControllerRevision) int {
-		return cmp.Or(cmp.Compare(a.Revision, b.Revision), a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.Revision, b.Revision), olderFirst(a, b))
 	})
 	return nil
 }
@@ -92,11 +92,9 @@ func (h *history[P]) newest(ctx context.Context) (*appsv1.ControllerRevision, er
 		next.Revision++
 	}
 	if hash == "" { // somebody made it
-		if next.Labels == nil {
-			next.Labels = map[string]string{}
-		}
-		next.Labels[h.hashLabel] = same.Name[max(len(same.Name)-63, 0):]
-		h.fresh[next.Labels[h.hashLabel]] = true
+		hash = same.Name[max(len(same.Name)-63, 0):]
+		metav1.SetMetaDataLabel(&next.ObjectMeta, h.hashLabel, hash)
+		h.fresh[hash] = true
 	}
 	got, err := apps.ControllerRevision.Update(ctx, h.c, next)
 	if err != nil {
@@ -128,10 +126,7 @@ func (h *history[P]) add(ctx context.Context, data []byte, number int64) (*appsv
 		},
 		Data: runtime.RawExtension{Raw: data}, Revision: number,
 	}
-	if r.Labels == nil {
-		r.Labels = map[string]string{}
-	}
-	r.Labels[h.hashLabel] = hash
+	metav1.SetMetaDataLabel(&r.ObjectMeta, h.hashLabel, hash)
 	got, err := apps.ControllerRevision.Create(ctx, h.c, r)
 	if apierrors.IsAlreadyExists(err) {
 		there, geterr := apps.ControllerRevision.Get(ctx, h.c, r.Namespace, r.Name)
@@ -141,11 +136,7 @@ func (h *history[P]) add(ctx context.Context, data []byte, number int64) (*appsv
 		case metav1.IsControlledBy(there, h.owner) && h.holds(there, data):
 			return there, nil // it was made before this was known here
 		}
-		n := int32(1)
-		if h.collisions != nil {
-			n = *h.collisions + 1
-		}
-		h.collisions = &n
+		h.collisions = oneMore(h.collisions)
 		return nil, err
 	}
 	if err == nil {

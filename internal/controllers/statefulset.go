@@ -9,7 +9,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
@@ -70,25 +69,19 @@ func reconcileStatefulSet(ctx context.Context, c *control.Cluster, s *appsv1.Sta
 		failed = r.advance(ctx)
 		r.pods = slices.DeleteFunc(control.Owned(c, core.Pod, s.UID), func(p *corev1.Pod) bool { return !member(p) })
 	}
-	status := r.status(c.Now())
+	status, again := r.status(c.Now())
 	if _, err := control.SetStatus(ctx, c, apps.StatefulSet, s, func(s *appsv1.StatefulSet) { s.Status = status }); err != nil {
 		return 0, ignoreNotFound(err)
 	}
-	if failed != nil {
-		if apierrors.HasStatusCause(failed, corev1.NamespaceTerminatingCause) {
-			return 0, nil
-		}
-		return 0, failed
+	if failed != nil || s.DeletionTimestamp != nil {
+		return 0, ignoreTerminating(failed)
 	}
 	live := map[string]bool{status.CurrentRevision: true, status.UpdateRevision: true}
 	for _, p := range r.pods {
-		live[p.Labels[appsv1.StatefulSetRevisionLabel]] = true
-	}
-	if s.DeletionTimestamp != nil {
-		return 0, nil
+		live[revisionOfPod(p)] = true
 	}
 	err = r.history.prune(ctx, s.Spec.RevisionHistoryLimit, func(r *appsv1.ControllerRevision) bool { return live[r.Name] })
-	return r.again(c.Now()), err
+	return again, err
 }
 
 // advance takes the next step.
@@ -115,10 +108,10 @@ func (r *stateful) advance(ctx context.Context) error {
 	return r.remove(ctx)
 }
 
-// status is what the pods amount to. Once every pod is of the new revision and
-// ready, that is the current one.
-func (r *stateful) status(now time.Time) appsv1.StatefulSetStatus {
-	s := appsv1.StatefulSetStatus{
+// status is what the pods amount to, and when that changes by itself. Once every
+// pod is of the new revision and ready, that is the current one.
+func (r *stateful) status(now time.Time) (s appsv1.StatefulSetStatus, again time.Duration) {
+	s = appsv1.StatefulSetStatus{
 		ObservedGeneration: r.set.Generation, CurrentRevision: r.current, UpdateRevision: r.update,
 		CollisionCount: r.history.collisions, Conditions: r.set.Status.Conditions,
 	}
@@ -127,13 +120,15 @@ func (r *stateful) status(now time.Time) appsv1.StatefulSetStatus {
 		if core.PodReady(p) {
 			s.ReadyReplicas++
 		}
-		if ok, _ := available(p, r.set.Spec.MinReadySeconds, now); ok {
+		ok, wait := available(p, r.set.Spec.MinReadySeconds, now)
+		if ok {
 			s.AvailableReplicas++
 		}
+		again = sooner(again, wait)
 		if p.DeletionTimestamp != nil {
 			continue
 		}
-		of := p.Labels[appsv1.StatefulSetRevisionLabel]
+		of := revisionOfPod(p)
 		s.CurrentReplicas += int32(truth(of == s.CurrentRevision))
 		s.UpdatedReplicas += int32(truth(of == s.UpdateRevision))
 	}
@@ -141,17 +136,7 @@ func (r *stateful) status(now time.Time) appsv1.StatefulSetStatus {
 	if r.set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType && s.UpdatedReplicas == want && s.ReadyReplicas == want && s.Replicas == want {
 		s.CurrentReplicas, s.CurrentRevision = s.UpdatedReplicas, s.UpdateRevision
 	}
-	return s
-}
-
-// again is when a pod becomes available by the passing of time alone.
-func (r *stateful) again(now time.Time) (again time.Duration) {
-	for _, p := range r.pods {
-		if _, wait := available(p, r.set.Spec.MinReadySeconds, now); wait > 0 && (again == 0 || wait < again) {
-			again = wait
-		}
-	}
-	return again
+	return s, again
 }
 
 // ordinalOf is the ordinal that the name of a pod or claim gives it in the set

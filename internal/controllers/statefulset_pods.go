@@ -23,7 +23,7 @@ func (r *stateful) pod(ordinal int) *corev1.Pod {
 		t, revision = &r.set.Spec.Template, r.update
 	}
 	p := fromTemplate(t, r.set, control.OwnerRef(apps.StatefulSet, r.set))
-	p.Name = r.set.Name + "-" + strconv.Itoa(ordinal)
+	p.Name = podName(r.set, ordinal)
 	identify(p, ordinal)
 	p.Labels[appsv1.StatefulSetRevisionLabel] = revision
 	p.Spec.Hostname, p.Spec.Subdomain = p.Name, r.set.Spec.ServiceName
@@ -31,13 +31,12 @@ func (r *stateful) pod(ordinal int) *corev1.Pod {
 	return p
 }
 
+func podName(s *appsv1.StatefulSet, ordinal int) string { return s.Name + "-" + strconv.Itoa(ordinal) }
+
 // identify labels a pod with its name and its ordinal.
 func identify(p *corev1.Pod, ordinal int) {
-	if p.Labels == nil {
-		p.Labels = map[string]string{}
-	}
-	p.Labels[appsv1.StatefulSetPodNameLabel] = p.Name
-	p.Labels[appsv1.PodIndexLabel] = strconv.Itoa(ordinal)
+	metav1.SetMetaDataLabel(&p.ObjectMeta, appsv1.StatefulSetPodNameLabel, p.Name)
+	metav1.SetMetaDataLabel(&p.ObjectMeta, appsv1.PodIndexLabel, strconv.Itoa(ordinal))
 }
 
 // create makes the pods that are missing, each after its claims.
@@ -112,7 +111,7 @@ func claimants(c *control.Cluster, o *corev1.PersistentVolumeClaim) (keys []cont
 }
 
 func claimName(s *appsv1.StatefulSet, template *corev1.PersistentVolumeClaim, ordinal int) string {
-	return template.Name + "-" + s.Name + "-" + strconv.Itoa(ordinal)
+	return template.Name + "-" + podName(s, ordinal)
 }
 
 // withClaimVolumes is a pod's volumes with those of its claims, which take the
@@ -163,14 +162,11 @@ func (r *stateful) createClaims(ctx context.Context, ordinal int) error {
 		}
 		o := api.Clone(t)
 		o.ObjectMeta = metav1.ObjectMeta{Name: name, Namespace: r.set.Namespace, Labels: o.Labels, Annotations: o.Annotations, Finalizers: o.Finalizers}
-		if o.Labels == nil {
-			o.Labels = map[string]string{}
-		}
 		for k, v := range r.set.Spec.Selector.MatchLabels {
-			o.Labels[k] = v
+			metav1.SetMetaDataLabel(&o.ObjectMeta, k, v)
 		}
 		o.OwnerReferences = r.claimOwners(o, ordinal, nil)
-		pod := r.set.Name + "-" + strconv.Itoa(ordinal)
+		pod := podName(r.set, ordinal)
 		_, err := core.PersistentVolumeClaim.Create(ctx, r.c, o)
 		switch {
 		case apierrors.IsAlreadyExists(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):

@@ -52,9 +52,7 @@ func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node) (agai
 			continue
 		}
 		if left := end.Sub(c.Now()); left > 0 {
-			if again == 0 || left < again {
-				again = left
-			}
+			again = sooner(again, left)
 			continue
 		}
 		if err := evict(ctx, c, p); err != nil {

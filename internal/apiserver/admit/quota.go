@@ -151,7 +151,7 @@ func (q *quotas) validate(_ context.Context, a *Attributes) error {
 				return forbidden(a, fmt.Errorf("failed quota: %s: must specify %s", r.Name, text))
 			}
 		}
-		if err := q.fits(a, r, add, others); err != nil {
+		if err := fits(a, r, add, others); err != nil {
 			return err
 		}
 	}
@@ -159,7 +159,7 @@ func (q *quotas) validate(_ context.Context, a *Attributes) error {
 }
 
 // fits checks a write against one quota.
-func (q *quotas) fits(a *Attributes, r *corev1.ResourceQuota, add corev1.ResourceList, others map[types.UID]api.Object) error {
+func fits(a *Attributes, r *corev1.ResourceQuota, add corev1.ResourceList, others map[types.UID]api.Object) error {
 	bound := false
 	for name := range add {
 		_, ok := r.Spec.Hard[name]

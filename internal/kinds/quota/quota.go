@@ -52,8 +52,11 @@ func KindOf(name corev1.ResourceName) schema.GroupResource {
 	return Pods
 }
 
-// Usage is what an object uses now: of Pods, Services and Claims it must be the
-// whole object, of other kinds it does not matter.
+// Counts says whether objects of a kind only count, whatever is in them.
+func Counts(gr schema.GroupResource) bool { return gr != Pods && gr != Services && gr != Claims }
+
+// Usage is what an object uses now. It must be the whole object, unless those of
+// its kind only count.
 func Usage(gr schema.GroupResource, obj any, now time.Time) corev1.ResourceList {
 	one := *resource.NewQuantity(1, resource.DecimalSI)
 	use := corev1.ResourceList{CountOf(gr): one}
