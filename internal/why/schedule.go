@@ -29,7 +29,7 @@ func (a *asker) unscheduled(p *corev1.Pod) *Cause {
 		return c.as(is("", "it is not to be scheduled while it has scheduling gates: %s", strings.Join(names, ", ")).since(p.CreationTimestamp.Time).
 			help("see what should open %s; it takes the gate out of spec.schedulingGates", strings.Join(names, " and ")))
 	}
-	cond := condition(p, corev1.PodScheduled)
+	cond := core.PodCondition(p, corev1.PodScheduled)
 	if cond == nil || cond.Status != corev1.ConditionFalse {
 		name := p.Spec.SchedulerName
 		if e := a.last(p.UID, reasons("FailedScheduling")); e != nil {

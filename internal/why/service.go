@@ -57,7 +57,7 @@ func (a *asker) service(s *corev1.Service) *Cause {
 	var ill []*corev1.Pod
 	for _, p := range pods {
 		switch {
-		case !readySince(p).IsZero() && p.DeletionTimestamp == nil:
+		case core.PodReady(p) && p.DeletionTimestamp == nil:
 			up = append(up, p)
 		case p.DeletionTimestamp == nil || len(pods) == 1:
 			ill = append(ill, p)
