@@ -190,21 +190,26 @@ func (a *asker) pods(pods []*corev1.Pod, minReady int32) []*Cause {
 	const most = 50 // the rest are like them, as a rule
 	var all []*Cause
 	for _, p := range pods {
+		c := a.available(p, minReady)
+		if c.fine {
+			continue
+		}
 		if len(all) == most {
 			a.note("only %d pods of those that are not ready were looked at", most)
 			break
 		}
-		c := a.pod(p)
-		if c.fine && minReady > 0 {
-			if at := readySince(p); !at.IsZero() && a.now.Before(at.Add(time.Duration(minReady)*time.Second)) {
-				c = is("pod/"+p.Name, "it is ready, but counts as available only after %ds (minReadySeconds)", minReady).since(at)
-			}
-		}
-		if !c.fine {
-			all = append(all, c)
-		}
+		all = append(all, c)
 	}
 	return gather(all)
+}
+
+// available explains why a pod is not, though it may be ready.
+func (a *asker) available(p *corev1.Pod, minReady int32) *Cause {
+	c := a.pod(p)
+	if at := readySince(p); c.fine && minReady > 0 && !at.IsZero() && a.now.Before(at.Add(time.Duration(minReady)*time.Second)) {
+		return is("pod/"+p.Name, "it is ready, but counts as available only after %ds (minReadySeconds)", minReady).since(at)
+	}
+	return c
 }
 
 // refused explains why the API refused to make what a controller wanted.
@@ -273,12 +278,7 @@ func (a *asker) statefulSet(s *appsv1.StatefulSet) *Cause {
 		case p == nil:
 			rest = append(rest, name)
 		default:
-			b := a.pod(p)
-			if b.fine && s.Spec.MinReadySeconds > 0 {
-				if l := a.pods([]*corev1.Pod{p}, s.Spec.MinReadySeconds); len(l) > 0 {
-					b = l[0]
-				}
-			}
+			b := a.available(p, s.Spec.MinReadySeconds)
 			if b.fine {
 				continue
 			}
