@@ -79,10 +79,10 @@ func parseReasons(message string) (out []reason) {
 		message = message[len(m[0]):]
 	}
 	message = strings.TrimSuffix(strings.TrimSpace(message), ".")
+	if message == "" && of == 0 {
+		return nil
+	}
 	if message == "" {
-		if of == 0 && !strings.Contains(message, "no nodes") {
-			return nil
-		}
 		return []reason{{of: of}}
 	}
 	for _, part := range strings.Split(nextReason.ReplaceAllString(message, "\x00$1"), "\x00") {

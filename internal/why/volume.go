@@ -199,13 +199,10 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 		}
 		return c
 	}
-	switch p.Status.Phase {
-	case corev1.ClaimBound:
-		if _, k := get(a, core.PersistentVolume, "", p.Spec.VolumeName); k != missing {
-			return a.changing(p, fine(me, "it is bound to the volume %s", p.Spec.VolumeName))
-		}
-		fallthrough
-	case corev1.ClaimLost:
+	switch {
+	case a.holds(p):
+		return a.changing(p, fine(me, "it is bound to the volume %s", p.Spec.VolumeName))
+	case p.Status.Phase == corev1.ClaimBound || p.Status.Phase == corev1.ClaimLost:
 		return is(me, "it has lost its volume").as(is("persistentvolume/"+p.Spec.VolumeName, "there is no such volume any more").
 			help("the data are lost unless the volume is made again; delete the claim and make a new one"))
 	}
