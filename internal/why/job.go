@@ -61,7 +61,7 @@ func (a *asker) job(j *batchv1.Job) *Cause {
 		}
 	}
 	if len(c.Causes) == 0 {
-		out := fine(me, "all is well: %s %s, %s", count(len(live), "pod"), map[bool]string{true: "runs", false: "run"}[len(live) == 1], c.Text)
+		out := fine(me, "all is well: %s %s, %s", count(len(live), "pod"), verb(len(live), "runs", "run"), c.Text)
 		if st.StartTime != nil {
 			out.since(st.StartTime.Time)
 		}

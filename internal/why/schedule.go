@@ -11,7 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
 
@@ -265,7 +265,7 @@ func (a *asker) unselected(p *corev1.Pod, at func(string, ...any) *Cause) *Cause
 	if len(sel) == 0 {
 		return at("they are not what its node affinity asks for").help("label a node as its nodeAffinity asks, or change the rule")
 	}
-	c := at("they lack the labels of its node selector, %s", metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: sel}))
+	c := at("they lack the labels of its node selector, %s", labels.FormatLabels(sel))
 	for _, k := range slices.Sorted(maps.Keys(sel)) {
 		has := map[string]bool{}
 		nodes, ok := list(a, core.Node, "")
@@ -282,5 +282,5 @@ func (a *asker) unselected(p *corev1.Pod, at func(string, ...any) *Cause) *Cause
 			c.as(is("", "no node has %s=%s; there are %s", k, sel[k], some(slices.Sorted(maps.Keys(has)))))
 		}
 	}
-	return c.help("label a node (kubectl label node NODE %s), or change the node selector", strings.ReplaceAll(metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: sel}), ",", " "))
+	return c.help("label a node (kubectl label node NODE %s), or change the node selector", strings.ReplaceAll(labels.FormatLabels(sel), ",", " "))
 }

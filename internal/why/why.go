@@ -380,13 +380,15 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// isAre is the verb for so many.
-func isAre(n int) string {
+// verb is the form of a verb for so many.
+func verb(n int, one, more string) string {
 	if n == 1 {
-		return "is"
+		return one
 	}
-	return "are"
+	return more
 }
+
+func isAre(n int) string { return verb(n, "is", "are") }
 
 // some names a few of many.
 func some(names []string) string {
