@@ -186,25 +186,30 @@ func hostPorts(p *corev1.Pod) (out []string) {
 // tooMuch explains a lack of a resource: how much is asked for, and how much there is.
 func (a *asker) tooMuch(p *corev1.Pod, name corev1.ResourceName, at func(string, ...any) *Cause) *Cause {
 	need := resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{})[name]
-	help := fmt.Sprintf("ask for less %s (resources.requests), delete or shrink other pods, or add a node", name)
-	nodes, ok := list(a, core.Node, "")
-	if !ok {
-		return at("less %s is free than the %s that it asks for", name, need.String()).help("%s", help)
-	}
-	var most, whole resource.Quantity
-	where := ""
+	const help = "ask for less %s (resources.requests), delete or shrink other pods, or add a node"
+	nodes, seen := list(a, core.Node, "")
+	var whole resource.Quantity
 	for _, n := range nodes {
 		if q := n.Status.Allocatable[name]; q.Cmp(whole) > 0 {
 			whole = q.DeepCopy()
 		}
 	}
-	if need.Cmp(whole) > 0 {
+	if seen && need.Cmp(whole) > 0 {
 		return at("it asks for %s of %s, more than any node has (%s at most)", need.String(), name, whole.String()).
 			help("ask for at most %s of %s (resources.requests), or add a bigger node", whole.String(), name)
 	}
+	most, where := a.mostFree(nodes, name)
+	if where == "" {
+		return at("less %s is free than the %s that it asks for", name, need.String()).help(help, name)
+	}
+	return at("it asks for %s of %s; the most that a node has free is %s (%s)", need.String(), name, most.String(), where).help(help, name)
+}
+
+// mostFree finds the node that has most of a resource free; none if that is not known.
+func (a *asker) mostFree(nodes []*corev1.Node, name corev1.ResourceName) (most resource.Quantity, where string) {
 	pods, ok := list(a, core.Pod, "")
 	if !ok {
-		return at("less %s is free than the %s that it asks for", name, need.String()).help("%s", help)
+		return most, ""
 	}
 	used := map[string]resource.Quantity{}
 	for _, o := range pods {
@@ -222,10 +227,7 @@ func (a *asker) tooMuch(p *corev1.Pod, name corev1.ResourceName, at func(string,
 			most, where = free, n.Name
 		}
 	}
-	if where == "" {
-		return at("less %s is free than the %s that it asks for", name, need.String()).help("%s", help)
-	}
-	return at("it asks for %s of %s; the most that a node has free is %s (%s)", need.String(), name, most.String(), where).help("%s", help)
+	return most, where
 }
 
 // tainted explains the taints that a pod does not tolerate.
