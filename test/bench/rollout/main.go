@@ -135,7 +135,7 @@ func (b *bench) once(program string, n int) (r result, err error) {
 		if err != nil {
 			return s, err
 		}
-		rev, wrote := w.revision(), w.count()
+		rev, writes := w.seen()
 		start := time.Now()
 		if err := begin(); err != nil {
 			return s, err
@@ -152,9 +152,10 @@ func (b *bench) once(program string, n int) (r result, err error) {
 			return s, err
 		}
 		profiled()
+		revNow, writesNow := w.seen()
 		s.cpu = (after - before).Seconds()
-		s.writes = float64(w.count()-wrote) / float64(b.pods)
-		s.revs = float64(w.revision()-rev) / float64(b.pods)
+		s.writes = float64(writesNow-writes) / float64(b.pods)
+		s.revs = float64(revNow-rev) / float64(b.pods)
 		return s, nil
 	}
 	r.up, err = run("up", func() error {
