@@ -213,19 +213,15 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 	if class == "" && p.Spec.StorageClassName == nil {
 		b := is("", "it names no storage class, and no class is the default")
 		if all, ok := list(a, storage.StorageClass, ""); ok {
-			var names []string
-			for _, s := range all {
-				if storage.IsDefault(s) {
-					b.Text = fmt.Sprintf("it is still to get the default storage class, %s", s.Name)
-					return c.as(b)
-				}
-				names = append(names, s.Name)
+			if i := slices.IndexFunc(all, storage.IsDefault); i >= 0 {
+				b.Text = fmt.Sprintf("it is still to get the default storage class, %s", all[i].Name)
+				return c.as(b)
 			}
-			if len(names) == 0 {
+			if len(all) == 0 {
 				b.Text = "it names no storage class, and there are none"
 				return c.as(b, a.byHand(p, "")).help("make a storage class whose provisioner runs, or a persistent volume by hand")
 			}
-			return c.as(b, a.byHand(p, "")).help("make one the default (annotation %s: \"true\"), or name one: %s", storage.DefaultClass, some(names))
+			return c.as(b, a.byHand(p, "")).help("make one the default (annotation %s: \"true\"), or name one: %s", storage.DefaultClass, some(names(all)))
 		}
 		return c.as(b)
 	}
@@ -238,12 +234,8 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 	case missing:
 		b := is("storageclass/"+class, "there is no storage class of that name")
 		b.as(a.byHand(p, class))
-		var names []string
 		all, _ := list(a, storage.StorageClass, "")
-		for _, o := range all {
-			names = append(names, o.Name)
-		}
-		return c.as(b.help("make the storage class %s, or make the claim anew with one that is there%s", class, listed(names)))
+		return c.as(b.help("make the storage class %s, or make the claim anew with one that is there%s", class, listed(names(all))))
 	case hidden:
 		return c.as(is("", "it waits for a volume of the storage class %s", class))
 	}

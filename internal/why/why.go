@@ -390,6 +390,13 @@ func verb(n int, one, more string) string {
 
 func isAre(n int) string { return verb(n, "is", "are") }
 
+func names[T api.Object](all []T) (out []string) {
+	for _, o := range all {
+		out = append(out, o.GetName())
+	}
+	return out
+}
+
 // some names a few of many.
 func some(names []string) string {
 	const most = 5
