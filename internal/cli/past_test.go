@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +97,31 @@ func TestKubeconfig(t *testing.T) {
 		if _, err := parseKubeconfig([]byte(config), name, ""); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("context %s: %v", name, err)
 		}
+	}
+}
+
+// TestWhoIsTold has a server that leads to another one.
+func TestWhoIsTold(t *testing.T) {
+	told := func(by *[]string, r *http.Request) {
+		*by = append(*by, r.Header.Get("Authorization")+r.Header.Get("Impersonate-User"))
+	}
+	var one, two []string
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told(&two, r) }))
+	defer other.Close()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		told(&one, r)
+		http.Redirect(w, r, map[string]string{"/a": "/b", "/b": other.URL}[r.URL.Path], http.StatusFound)
+	}))
+	defer s.Close()
+	r, err := parseKubeconfig([]byte(strings.ReplaceAll(config, "https://one:6443", s.URL)), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.do(t.Context(), http.MethodGet, "/a", nil, "application/json", nil); err != nil {
+		t.Fatal(err)
+	}
+	if who := "Bearer secret-tokenbob"; !slices.Equal(one, []string{who, who}) || !slices.Equal(two, []string{""}) {
+		t.Errorf("the server is told %q, the other %q", one, two)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -30,8 +31,8 @@ const requestTimeout = time.Minute
 type remote struct {
 	base      string
 	http      *http.Client
-	header    http.Header
-	namespace string // of the context
+	header    http.Header // with every request of http: who the user is
+	namespace string      // of the context
 	warn      io.Writer
 }
 
@@ -176,9 +177,29 @@ func parseKubeconfig(b []byte, name, dir string) (*remote, error) {
 			}
 		}
 	}
-	r.http = &http.Client{Timeout: requestTimeout,
-		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSClientConfig: t}}
+	server, err := url.Parse(r.base)
+	if err != nil {
+		return nil, err
+	}
+	r.http = &http.Client{Timeout: requestTimeout, Transport: &asUser{r.header, server,
+		&http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSClientConfig: t}}}
 	return r, nil
+}
+
+// asUser sends requests with what says who the user is, but not where a
+// redirect leads to another server.
+type asUser struct {
+	header http.Header
+	server *url.URL
+	by     http.RoundTripper
+}
+
+func (a *asUser) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme == a.server.Scheme && req.URL.Host == a.server.Host {
+		req = req.Clone(req.Context())
+		maps.Copy(req.Header, a.header)
+	}
+	return a.by.RoundTrip(req)
 }
 
 // identify makes the remote's requests those of the user.
@@ -244,7 +265,6 @@ func (r *remote) do(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return nil, err
 	}
-	req.Header = r.header.Clone()
 	req.Header.Set("Accept", accept)
 	switch {
 	case method == http.MethodPatch:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -55,8 +54,7 @@ func runWhy(ctx context.Context, c *Call) error {
 		return usageError(fmt.Sprintf("why knows nothing of %s; it knows %s", p.Resource, strings.Join(why.Kinds(), ", ")))
 	}
 	now := time.Now()
-	h := httpapi.Dial(r.base, &http.Client{Timeout: requestTimeout, Transport: &asUser{r}})
-	answer, err := why.Explain(ctx, h, p.Group, p.Resource, p.Namespace, p.Name, now)
+	answer, err := why.Explain(ctx, httpapi.Dial(r.base, r.http), p.Group, p.Resource, p.Namespace, p.Name, now)
 	var broken *url.Error
 	if errors.As(err, &broken) {
 		return fmt.Errorf("the API at %s does not answer: %w", r.base, err)
@@ -72,15 +70,4 @@ func runWhy(ctx context.Context, c *Call) error {
 	}
 	answer.Print(c.Out, now)
 	return nil
-}
-
-// asUser sends requests with what says who the user is.
-type asUser struct{ r *remote }
-
-func (a *asUser) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	for k, v := range a.r.header {
-		req.Header[k] = v
-	}
-	return a.r.http.Transport.RoundTrip(req)
 }

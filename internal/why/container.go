@@ -241,8 +241,6 @@ func endOfContainer(p *corev1.Pod, name string, t *corev1.ContainerStateTerminat
 		return "it ended with exit code 127: a command was not found"
 	case t.ExitCode == 126:
 		return "it ended with exit code 126: a command could not be executed"
-	case t.ExitCode == 0:
-		return "it ended with exit code 0"
 	}
 	return fmt.Sprintf("it ended with exit code %d", t.ExitCode)
 }

@@ -52,15 +52,7 @@ func (a *asker) job(j *batchv1.Job) *Cause {
 	}
 	pods := owned(a, core.Pod, j.UID)
 	live := slices.DeleteFunc(slices.Clone(pods), ended)
-	var alive, ill []*corev1.Pod
-	for _, p := range live {
-		if a.pod(p).fine {
-			alive = append(alive, p)
-		} else {
-			ill = append(ill, p)
-		}
-	}
-	c.as(a.pods(ill, 0)...)
+	c.as(a.pods(live, 0)...)
 	if len(live) == 0 {
 		if b := a.lastFailure(pods); b != nil {
 			c.as(is("", "the next try comes after a pause: %d of at most %d tries have failed (backoffLimit)", st.Failed, number6(j.Spec.BackoffLimit)+1).as(b))
@@ -69,7 +61,7 @@ func (a *asker) job(j *batchv1.Job) *Cause {
 		}
 	}
 	if len(c.Causes) == 0 {
-		out := fine(me, "all is well: %s %s, %s", count(len(alive), "pod"), map[bool]string{true: "runs", false: "run"}[len(alive) == 1], c.Text)
+		out := fine(me, "all is well: %s %s, %s", count(len(live), "pod"), verb(len(live), "runs", "run"), c.Text)
 		if st.StartTime != nil {
 			out.since(st.StartTime.Time)
 		}

@@ -31,11 +31,10 @@ func (a *asker) pod(p *corev1.Pod) *Cause {
 		return a.unscheduled(p)
 	}
 	c := is(me, "it is not ready").since(conditionTime(p, corev1.PodReady, corev1.ConditionFalse))
-	node := a.nodeOf(p)
-	c.as(node)
-	if ready := condition(p, corev1.PodReady); len(c.Causes) == 0 && ready != nil && ready.Status == corev1.ConditionTrue {
+	c.as(a.nodeOf(p))
+	if len(c.Causes) == 0 && core.PodReady(p) {
 		a.restarts(p)
-		return fine(me, "it runs on node %s and is ready", p.Spec.NodeName).since(ready.LastTransitionTime.Time)
+		return fine(me, "it runs on node %s and is ready", p.Spec.NodeName).since(readySince(p))
 	}
 	if len(c.Causes) > 0 { // what the status says is old
 		return c
@@ -50,7 +49,7 @@ func (a *asker) pod(p *corev1.Pod) *Cause {
 	}
 	if len(c.Causes) == 0 {
 		b := is("", "node %s is still setting it up", p.Spec.NodeName)
-		if cond := condition(p, corev1.PodScheduled); cond != nil {
+		if cond := core.PodCondition(p, corev1.PodScheduled); cond != nil {
 			b.since(cond.LastTransitionTime.Time)
 		}
 		if e := a.last(p.UID, func(e *corev1.Event) bool { return e.Type == corev1.EventTypeWarning }); e != nil {
@@ -61,17 +60,9 @@ func (a *asker) pod(p *corev1.Pod) *Cause {
 	return c
 }
 
-func condition(p *corev1.Pod, typ corev1.PodConditionType) *corev1.PodCondition {
-	i := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == typ })
-	if i < 0 {
-		return nil
-	}
-	return &p.Status.Conditions[i]
-}
-
 // conditionTime is since when a condition has a status; zero if it has another.
 func conditionTime(p *corev1.Pod, typ corev1.PodConditionType, status corev1.ConditionStatus) (t time.Time) {
-	if c := condition(p, typ); c != nil && c.Status == status {
+	if c := core.PodCondition(p, typ); c != nil && c.Status == status {
 		return c.LastTransitionTime.Time
 	}
 	return t
@@ -88,16 +79,10 @@ func (a *asker) nodeOf(p *corev1.Pod) *Cause {
 	case k == missing:
 		return is("node/"+p.Spec.NodeName, "there is no such node (any more)").
 			help("delete the pod, so that it is made anew elsewhere: kubectl delete pod %s%s --force --grace-period=0", p.Name, a.inNamespace())
-	case k == there && !nodeReady(n):
+	case k == there && !core.NodeReady(n):
 		return a.node(n)
 	}
 	return nil
-}
-
-func nodeReady(n *corev1.Node) bool {
-	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 func (a *asker) node(n *corev1.Node) *Cause {
@@ -169,7 +154,7 @@ func (a *asker) failedPod(p *corev1.Pod) *Cause {
 		}
 		c.as(b)
 	}
-	if d := condition(p, corev1.DisruptionTarget); d != nil && d.Status == corev1.ConditionTrue {
+	if d := core.PodCondition(p, corev1.DisruptionTarget); d != nil && d.Status == corev1.ConditionTrue {
 		c.as(is("", "it had to go: %s%s", d.Reason, said(d.Message)).since(d.LastTransitionTime.Time))
 	}
 	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
@@ -271,7 +256,7 @@ func (a *asker) finalizers(o metav1.Object) *Cause {
 // gates explains readiness gates that are shut.
 func (a *asker) gates(p *corev1.Pod) (out []*Cause) {
 	for _, g := range p.Spec.ReadinessGates {
-		c := condition(p, g.ConditionType)
+		c := core.PodCondition(p, g.ConditionType)
 		b := is("", "its containers are ready, but its readiness gate %s is not open", g.ConditionType)
 		switch {
 		case c == nil:

@@ -11,7 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
 
@@ -29,7 +29,7 @@ func (a *asker) unscheduled(p *corev1.Pod) *Cause {
 		return c.as(is("", "it is not to be scheduled while it has scheduling gates: %s", strings.Join(names, ", ")).since(p.CreationTimestamp.Time).
 			help("see what should open %s; it takes the gate out of spec.schedulingGates", strings.Join(names, " and ")))
 	}
-	cond := condition(p, corev1.PodScheduled)
+	cond := core.PodCondition(p, corev1.PodScheduled)
 	if cond == nil || cond.Status != corev1.ConditionFalse {
 		name := p.Spec.SchedulerName
 		if e := a.last(p.UID, reasons("FailedScheduling")); e != nil {
@@ -79,10 +79,10 @@ func parseReasons(message string) (out []reason) {
 		message = message[len(m[0]):]
 	}
 	message = strings.TrimSuffix(strings.TrimSpace(message), ".")
+	if message == "" && of == 0 {
+		return nil
+	}
 	if message == "" {
-		if of == 0 && !strings.Contains(message, "no nodes") {
-			return nil
-		}
 		return []reason{{of: of}}
 	}
 	for _, part := range strings.Split(nextReason.ReplaceAllString(message, "\x00$1"), "\x00") {
@@ -186,25 +186,30 @@ func hostPorts(p *corev1.Pod) (out []string) {
 // tooMuch explains a lack of a resource: how much is asked for, and how much there is.
 func (a *asker) tooMuch(p *corev1.Pod, name corev1.ResourceName, at func(string, ...any) *Cause) *Cause {
 	need := resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{})[name]
-	help := fmt.Sprintf("ask for less %s (resources.requests), delete or shrink other pods, or add a node", name)
-	nodes, ok := list(a, core.Node, "")
-	if !ok {
-		return at("less %s is free than the %s that it asks for", name, need.String()).help("%s", help)
-	}
-	var most, whole resource.Quantity
-	where := ""
+	const help = "ask for less %s (resources.requests), delete or shrink other pods, or add a node"
+	nodes, seen := list(a, core.Node, "")
+	var whole resource.Quantity
 	for _, n := range nodes {
 		if q := n.Status.Allocatable[name]; q.Cmp(whole) > 0 {
 			whole = q.DeepCopy()
 		}
 	}
-	if need.Cmp(whole) > 0 {
+	if seen && need.Cmp(whole) > 0 {
 		return at("it asks for %s of %s, more than any node has (%s at most)", need.String(), name, whole.String()).
 			help("ask for at most %s of %s (resources.requests), or add a bigger node", whole.String(), name)
 	}
+	most, where := a.mostFree(nodes, name)
+	if where == "" {
+		return at("less %s is free than the %s that it asks for", name, need.String()).help(help, name)
+	}
+	return at("it asks for %s of %s; the most that a node has free is %s (%s)", need.String(), name, most.String(), where).help(help, name)
+}
+
+// mostFree finds the node that has most of a resource free; none if that is not known.
+func (a *asker) mostFree(nodes []*corev1.Node, name corev1.ResourceName) (most resource.Quantity, where string) {
 	pods, ok := list(a, core.Pod, "")
 	if !ok {
-		return at("less %s is free than the %s that it asks for", name, need.String()).help("%s", help)
+		return most, ""
 	}
 	used := map[string]resource.Quantity{}
 	for _, o := range pods {
@@ -222,10 +227,7 @@ func (a *asker) tooMuch(p *corev1.Pod, name corev1.ResourceName, at func(string,
 			most, where = free, n.Name
 		}
 	}
-	if where == "" {
-		return at("less %s is free than the %s that it asks for", name, need.String()).help("%s", help)
-	}
-	return at("it asks for %s of %s; the most that a node has free is %s (%s)", need.String(), name, most.String(), where).help("%s", help)
+	return most, where
 }
 
 // tainted explains the taints that a pod does not tolerate.
@@ -265,7 +267,7 @@ func (a *asker) unselected(p *corev1.Pod, at func(string, ...any) *Cause) *Cause
 	if len(sel) == 0 {
 		return at("they are not what its node affinity asks for").help("label a node as its nodeAffinity asks, or change the rule")
 	}
-	c := at("they lack the labels of its node selector, %s", metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: sel}))
+	c := at("they lack the labels of its node selector, %s", labels.FormatLabels(sel))
 	for _, k := range slices.Sorted(maps.Keys(sel)) {
 		has := map[string]bool{}
 		nodes, ok := list(a, core.Node, "")
@@ -282,5 +284,5 @@ func (a *asker) unselected(p *corev1.Pod, at func(string, ...any) *Cause) *Cause
 			c.as(is("", "no node has %s=%s; there are %s", k, sel[k], some(slices.Sorted(maps.Keys(has)))))
 		}
 	}
-	return c.help("label a node (kubectl label node NODE %s), or change the node selector", strings.ReplaceAll(metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: sel}), ",", " "))
+	return c.help("label a node (kubectl label node NODE %s), or change the node selector", strings.ReplaceAll(labels.FormatLabels(sel), ",", " "))
 }

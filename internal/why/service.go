@@ -45,9 +45,10 @@ func (a *asker) service(s *corev1.Service) *Cause {
 	if !ok {
 		return c
 	}
+	sel := labels.SelectorFromSet(s.Spec.Selector)
 	var pods, up []*corev1.Pod
 	for _, p := range all {
-		if labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(p.Labels)) && !ended(p) {
+		if sel.Matches(labels.Set(p.Labels)) && !ended(p) {
 			pods = append(pods, p)
 		}
 	}
@@ -57,7 +58,7 @@ func (a *asker) service(s *corev1.Service) *Cause {
 	var ill []*corev1.Pod
 	for _, p := range pods {
 		switch {
-		case !readySince(p).IsZero() && p.DeletionTimestamp == nil:
+		case core.PodReady(p) && p.DeletionTimestamp == nil:
 			up = append(up, p)
 		case p.DeletionTimestamp == nil || len(pods) == 1:
 			ill = append(ill, p)
@@ -116,7 +117,7 @@ func (a *asker) endpointsOf(s *corev1.Service) (ready int, listed bool) {
 // nobody explains a selector that selects no pod, by those that come nearest.
 func (a *asker) nobody(s *corev1.Service, all []*corev1.Pod) *Cause {
 	sel := s.Spec.Selector
-	c := is("", "its selector, %s, selects no pod", metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: sel}))
+	c := is("", "its selector, %s, selects no pod", labels.FormatLabels(sel))
 	best, near := 0.0, map[string][]string{}
 	for _, p := range all {
 		if ended(p) {
@@ -157,7 +158,7 @@ func (a *asker) nobody(s *corev1.Service, all []*corev1.Pod) *Cause {
 	if len(c.Causes) > 0 {
 		return c.help("change the selector of service %s or the labels of the pods, so that they agree", s.Name)
 	}
-	return c.help("make pods with the labels %s, or change the selector", metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: sel}))
+	return c.help("make pods with the labels %s, or change the selector", labels.FormatLabels(sel))
 }
 
 // likeness is 1 for words that are equal, and less the more letters must be

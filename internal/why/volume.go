@@ -10,6 +10,7 @@ import (
 
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/storage"
+	"proa/internal/sched"
 )
 
 // setup explains why a pod's containers have not been made yet; nil if nothing is known.
@@ -198,41 +199,29 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 		}
 		return c
 	}
-	switch p.Status.Phase {
-	case corev1.ClaimBound:
-		if _, k := get(a, core.PersistentVolume, "", p.Spec.VolumeName); k != missing {
-			return a.changing(p, fine(me, "it is bound to the volume %s", p.Spec.VolumeName))
-		}
-		fallthrough
-	case corev1.ClaimLost:
+	switch {
+	case a.holds(p):
+		return a.changing(p, fine(me, "it is bound to the volume %s", p.Spec.VolumeName))
+	case p.Status.Phase == corev1.ClaimBound || p.Status.Phase == corev1.ClaimLost:
 		return is(me, "it has lost its volume").as(is("persistentvolume/"+p.Spec.VolumeName, "there is no such volume any more").
 			help("the data are lost unless the volume is made again; delete the claim and make a new one"))
 	}
 	if name := p.Spec.VolumeName; name != "" {
 		return c.as(a.wanted(p, name))
 	}
-	class := ""
-	switch {
-	case p.Spec.StorageClassName != nil:
-		class = *p.Spec.StorageClassName
-	case p.Annotations[corev1.BetaStorageClassAnnotation] != "":
-		class = p.Annotations[corev1.BetaStorageClassAnnotation]
-	default:
+	class := sched.ClaimClass(p)
+	if class == "" && p.Spec.StorageClassName == nil {
 		b := is("", "it names no storage class, and no class is the default")
 		if all, ok := list(a, storage.StorageClass, ""); ok {
-			var names []string
-			for _, s := range all {
-				if s.Annotations["storageclass.kubernetes.io/is-default-class"] == "true" {
-					b.Text = fmt.Sprintf("it is still to get the default storage class, %s", s.Name)
-					return c.as(b)
-				}
-				names = append(names, s.Name)
+			if i := slices.IndexFunc(all, storage.IsDefault); i >= 0 {
+				b.Text = fmt.Sprintf("it is still to get the default storage class, %s", all[i].Name)
+				return c.as(b)
 			}
-			if len(names) == 0 {
+			if len(all) == 0 {
 				b.Text = "it names no storage class, and there are none"
 				return c.as(b, a.byHand(p, "")).help("make a storage class whose provisioner runs, or a persistent volume by hand")
 			}
-			return c.as(b, a.byHand(p, "")).help("make one the default (annotation storageclass.kubernetes.io/is-default-class: \"true\"), or name one: %s", some(names))
+			return c.as(b, a.byHand(p, "")).help("make one the default (annotation %s: \"true\"), or name one: %s", storage.DefaultClass, some(names(all)))
 		}
 		return c.as(b)
 	}
@@ -245,12 +234,8 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 	case missing:
 		b := is("storageclass/"+class, "there is no storage class of that name")
 		b.as(a.byHand(p, class))
-		var names []string
 		all, _ := list(a, storage.StorageClass, "")
-		for _, o := range all {
-			names = append(names, o.Name)
-		}
-		return c.as(b.help("make the storage class %s, or make the claim anew with one that is there%s", class, listed(names)))
+		return c.as(b.help("make the storage class %s, or make the claim anew with one that is there%s", class, listed(names(all))))
 	case hidden:
 		return c.as(is("", "it waits for a volume of the storage class %s", class))
 	}
@@ -286,9 +271,8 @@ func (a *asker) changing(p *corev1.PersistentVolumeClaim, c *Cause) *Cause {
 // ofClass explains why a claim has no volume of a class that there is.
 func (a *asker) ofClass(p *corev1.PersistentVolumeClaim, s *storagev1.StorageClass) *Cause {
 	at := "storageclass/" + s.Name
-	const selected = "volume.kubernetes.io/selected-node"
-	byHand := s.Provisioner == "kubernetes.io/no-provisioner"
-	if s.VolumeBindingMode != nil && *s.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer && p.Annotations[selected] == "" {
+	byHand := s.Provisioner == sched.NoProvisioner
+	if s.VolumeBindingMode != nil && *s.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer && p.Annotations[sched.SelectedNode] == "" {
 		c := is(at, "it gives a volume only when a pod that uses the claim is scheduled (WaitForFirstConsumer)")
 		users := a.users(p)
 		if len(users) == 0 {
@@ -340,17 +324,10 @@ func (a *asker) wanted(p *corev1.PersistentVolumeClaim, name string) *Cause {
 	if r := v.Spec.ClaimRef; r != nil && (r.Namespace != p.Namespace || r.Name != p.Name) {
 		return is(me, "it belongs to the claim %s/%s", r.Namespace, r.Name).help("make the claim anew with another volume, or free this one")
 	}
-	if u := unsuited(p, v, classOf(p)); u != "" {
+	if u := unsuited(p, v, sched.ClaimClass(p)); u != "" {
 		return is(me, "%s", u).help("make the claim anew so that it suits the volume %s", name)
 	}
 	return is(me, "it is still to be bound to this volume")
-}
-
-func classOf(p *corev1.PersistentVolumeClaim) string {
-	if p.Spec.StorageClassName != nil {
-		return *p.Spec.StorageClassName
-	}
-	return p.Annotations[corev1.BetaStorageClassAnnotation]
 }
 
 // unsuited says why a volume is not one for a claim; empty if it is.

@@ -228,27 +228,15 @@ func owned[T api.Object](a *asker, k *api.Kind[T], owner types.UID) (out []T) {
 	return out
 }
 
-// events are those about an object, oldest first.
-func (a *asker) events(about types.UID) (out []*corev1.Event) {
+// last is the newest event about an object that is wanted; nil if there is none.
+func (a *asker) last(about types.UID, want func(*corev1.Event) bool) (last *corev1.Event) {
 	all, _ := list(a, core.Event, a.ns)
 	for _, e := range all {
-		if e.InvolvedObject.UID == about {
-			out = append(out, e)
+		if e.InvolvedObject.UID == about && want(e) && (last == nil || !lastSeen(e).Before(lastSeen(last))) {
+			last = e
 		}
 	}
-	slices.SortStableFunc(out, func(x, y *corev1.Event) int { return lastSeen(x).Compare(lastSeen(y)) })
-	return out
-}
-
-// last is the newest event about an object that is wanted; nil if there is none.
-func (a *asker) last(about types.UID, want func(*corev1.Event) bool) *corev1.Event {
-	all := a.events(about)
-	for i := len(all) - 1; i >= 0; i-- {
-		if want(all[i]) {
-			return all[i]
-		}
-	}
-	return nil
+	return last
 }
 
 func reasons(names ...string) func(*corev1.Event) bool {
@@ -392,12 +380,21 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// isAre is the verb for so many.
-func isAre(n int) string {
+// verb is the form of a verb for so many.
+func verb(n int, one, more string) string {
 	if n == 1 {
-		return "is"
+		return one
 	}
-	return "are"
+	return more
+}
+
+func isAre(n int) string { return verb(n, "is", "are") }
+
+func names[T api.Object](all []T) (out []string) {
+	for _, o := range all {
+		out = append(out, o.GetName())
+	}
+	return out
 }
 
 // some names a few of many.

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/core"
@@ -71,7 +72,7 @@ func (a *asker) deployment(d *appsv1.Deployment) *Cause {
 		case i == 0:
 			c.as(below)
 		case n > 0 && int(sets[0].Status.AvailableReplicas) < want:
-			old := is("", "%s of an earlier version %s on until there are enough new ones (maxUnavailable)", count(n, "pod"), map[bool]string{true: "runs", false: "run"}[n == 1])
+			old := is("", "%s of an earlier version %s on until there are enough new ones (maxUnavailable)", count(n, "pod"), verb(n, "runs", "run"))
 			c.as(old)
 			if !below.fine {
 				old.as(below)
@@ -190,21 +191,26 @@ func (a *asker) pods(pods []*corev1.Pod, minReady int32) []*Cause {
 	const most = 50 // the rest are like them, as a rule
 	var all []*Cause
 	for _, p := range pods {
+		c := a.available(p, minReady)
+		if c.fine {
+			continue
+		}
 		if len(all) == most {
 			a.note("only %d pods of those that are not ready were looked at", most)
 			break
 		}
-		c := a.pod(p)
-		if c.fine && minReady > 0 {
-			if at := readySince(p); !at.IsZero() && a.now.Before(at.Add(time.Duration(minReady)*time.Second)) {
-				c = is("pod/"+p.Name, "it is ready, but counts as available only after %ds (minReadySeconds)", minReady).since(at)
-			}
-		}
-		if !c.fine {
-			all = append(all, c)
-		}
+		all = append(all, c)
 	}
 	return gather(all)
+}
+
+// available explains why a pod is not, though it may be ready.
+func (a *asker) available(p *corev1.Pod, minReady int32) *Cause {
+	c := a.pod(p)
+	if at := readySince(p); c.fine && minReady > 0 && !at.IsZero() && a.now.Before(at.Add(time.Duration(minReady)*time.Second)) {
+		return is("pod/"+p.Name, "it is ready, but counts as available only after %ds (minReadySeconds)", minReady).since(at)
+	}
+	return c
 }
 
 // refused explains why the API refused to make what a controller wanted.
@@ -247,14 +253,18 @@ func (a *asker) refusal(owner metav1.Object) *Cause {
 	return a.refused("its pods are refused", message).since(firstSeen(e))
 }
 
+func firstOrdinal(s *appsv1.StatefulSet) int {
+	if s.Spec.Ordinals == nil {
+		return 0
+	}
+	return int(s.Spec.Ordinals.Start)
+}
+
 func (a *asker) statefulSet(s *appsv1.StatefulSet) *Cause {
 	me, want, st := "statefulset/"+s.Name, number(s.Spec.Replicas), &s.Status
 	c := is(me, "%d of %d pods available", st.AvailableReplicas, want)
 	c.as(a.leaving(s), unseen(s.Generation, st.ObservedGeneration, "stateful set controller"))
-	start := 0
-	if s.Spec.Ordinals != nil {
-		start = int(s.Spec.Ordinals.Start)
-	}
+	start := firstOrdinal(s)
 	pods := map[string]*corev1.Pod{}
 	for _, p := range owned(a, core.Pod, s.UID) {
 		pods[p.Name] = p
@@ -273,12 +283,7 @@ func (a *asker) statefulSet(s *appsv1.StatefulSet) *Cause {
 		case p == nil:
 			rest = append(rest, name)
 		default:
-			b := a.pod(p)
-			if b.fine && s.Spec.MinReadySeconds > 0 {
-				if l := a.pods([]*corev1.Pod{p}, s.Spec.MinReadySeconds); len(l) > 0 {
-					b = l[0]
-				}
-			}
+			b := a.available(p, s.Spec.MinReadySeconds)
 			if b.fine {
 				continue
 			}
@@ -294,7 +299,7 @@ func (a *asker) statefulSet(s *appsv1.StatefulSet) *Cause {
 	}
 	if first != nil && len(wait) > 0 {
 		c.as(is("", "%s %s: pods are made one after the other (podManagementPolicy: OrderedReady), each when those before it are ready",
-			some(wait), map[bool]string{true: "waits", false: "wait"}[len(wait) == 1]).as(first))
+			some(wait), verb(len(wait), "waits", "wait")).as(first))
 		c.as(gather(others)...)
 	} else if first != nil {
 		c.as(gather(append([]*Cause{first}, others...))...)
@@ -361,7 +366,7 @@ func (a *asker) daemonSet(d *appsv1.DaemonSet) *Cause {
 		c.Text = "it has no pods"
 		why := is("", "no node is one that it is for")
 		if s := d.Spec.Template.Spec.NodeSelector; len(s) > 0 {
-			why = is("", "no node has the labels of its node selector, %s, and no taint that it does not tolerate", metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: s})).
+			why = is("", "no node has the labels of its node selector, %s, and no taint that it does not tolerate", labels.FormatLabels(s)).
 				help("label a node, or change the template's nodeSelector")
 		}
 		c.as(why)
@@ -386,10 +391,7 @@ func (a *asker) absentPod(name string) *Cause {
 	if k != there {
 		return nil
 	}
-	start := 0
-	if s.Spec.Ordinals != nil {
-		start = int(s.Spec.Ordinals.Start)
-	}
+	start := firstOrdinal(s)
 	if end := start + number(s.Spec.Replicas); n < start || n >= end {
 		return is("pod/"+name, "there is no such pod").as(is("statefulset/"+s.Name, "it wants the pods %d to %d only", start, end-1).
 			help("kubectl scale statefulset %s%s --replicas=%d", s.Name, a.inNamespace(), n-start+1))

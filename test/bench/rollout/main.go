@@ -48,12 +48,16 @@ type bench struct {
 
 // A result is what one run came to.
 type result struct {
-	up, roll         float64 // seconds
-	upWrites         float64 // of pod objects, for each pod, until all were available
-	rollWrites       float64 // likewise, until the update was done: one pod comes and one goes
-	upCPU, rollCPU   float64 // seconds of the server's processor time
-	upRevs, rollRevs float64 // writes of objects of any kind, for each pod
-	over, under      int
+	up, roll    stage // until all are available; until the update is done, for which one pod comes and one goes
+	over, under int
+}
+
+// A stage is what a change of the Deployment took.
+type stage struct {
+	took   float64 // seconds
+	writes float64 // of pod objects, for each pod
+	cpu    float64 // seconds of the server's processor time
+	revs   float64 // writes of objects of any kind, for each pod
 }
 
 func (b *bench) run() error {
@@ -69,7 +73,8 @@ func (b *bench) run() error {
 			return err
 		}
 		all = append(all, r)
-		raw.Add(fmt.Sprintf("%d_%d", b.nodes, b.pods), n+1, r.up, r.upWrites, r.upCPU, r.upRevs, r.roll, r.rollWrites, r.rollCPU, r.rollRevs, float64(r.over), float64(r.under))
+		raw.Add(fmt.Sprintf("%d_%d", b.nodes, b.pods), n+1,
+			r.up.took, r.up.writes, r.up.cpu, r.up.revs, r.roll.took, r.roll.writes, r.roll.cpu, r.roll.revs, float64(r.over), float64(r.under))
 	}
 	of := func(f func(result) float64) (v []float64) {
 		for _, r := range all {
@@ -77,15 +82,15 @@ func (b *bench) run() error {
 		}
 		return v
 	}
-	up, roll := of(func(r result) float64 { return r.up }), of(func(r result) float64 { return r.roll })
-	writes := of(func(r result) float64 { return r.upWrites })
+	up, roll := of(func(r result) float64 { return r.up.took }), of(func(r result) float64 { return r.roll.took })
+	writes := of(func(r result) float64 { return r.up.writes })
 	violations := of(func(r result) float64 { return float64(r.over + r.under) })
 	fmt.Printf("  %d pods on %d nodes, s: up %s, rolling %s\n", b.pods, b.nodes, measure.Spread(up), measure.Spread(roll))
 	fmt.Printf("  processor time of the server, s: up %s, rolling %s\n",
-		measure.Spread(of(func(r result) float64 { return r.upCPU })), measure.Spread(of(func(r result) float64 { return r.rollCPU })))
+		measure.Spread(of(func(r result) float64 { return r.up.cpu })), measure.Spread(of(func(r result) float64 { return r.roll.cpu })))
 	fmt.Printf("  writes of a pod's object: up %s, rolling, where one comes and one goes, %s; of objects of any kind: up %s, rolling %s\n",
-		measure.Spread(writes), measure.Spread(of(func(r result) float64 { return r.rollWrites })),
-		measure.Spread(of(func(r result) float64 { return r.upRevs })), measure.Spread(of(func(r result) float64 { return r.rollRevs })))
+		measure.Spread(writes), measure.Spread(of(func(r result) float64 { return r.roll.writes })),
+		measure.Spread(of(func(r result) float64 { return r.up.revs })), measure.Spread(of(func(r result) float64 { return r.roll.revs })))
 	if err := raw.Write("rollout"); err != nil {
 		return err
 	}
@@ -124,48 +129,48 @@ func (b *bench) once(program string, n int) (r result, err error) {
 	}
 	w := &watcher{limit: b.pods + (b.pods+3)/4, least: b.pods - b.pods/4, pods: map[types.UID]state{}}
 	w.follow(ctx, httpapi.Dial(c.URL, c.Client()))
-	stage := func(name string, begin func() error) (took, cpu, revs float64, writes int, err error) {
+	run := func(name string, begin func() error) (s stage, err error) {
 		profiled := b.record(ctx, c, fmt.Sprintf("%s-%d", name, n))
 		before, err := measure.CPU(c.PID())
 		if err != nil {
-			return 0, 0, 0, 0, err
+			return s, err
 		}
-		rev, wrote := w.revision(), w.count()
+		rev, writes := w.seen()
 		start := time.Now()
 		if err := begin(); err != nil {
-			return 0, 0, 0, 0, err
+			return s, err
 		}
-		err = b.awaitDone(ctx, h)
-		took = time.Since(start).Seconds()
-		if err != nil {
-			return 0, 0, 0, 0, err
+		if err := b.awaitDone(ctx, h); err != nil {
+			return s, err
 		}
+		s.took = time.Since(start).Seconds()
 		after, err := measure.CPU(c.PID())
 		if err != nil {
-			return 0, 0, 0, 0, err
+			return s, err
 		}
 		if err := w.await(ctx, b.pods); err != nil {
-			return 0, 0, 0, 0, err
+			return s, err
 		}
 		profiled()
-		return took, (after - before).Seconds(), float64(w.revision()-rev) / float64(b.pods), w.count() - wrote, nil
+		revNow, writesNow := w.seen()
+		s.cpu = (after - before).Seconds()
+		s.writes = float64(writesNow-writes) / float64(b.pods)
+		s.revs = float64(revNow-rev) / float64(b.pods)
+		return s, nil
 	}
-	var writes int
-	r.up, r.upCPU, r.upRevs, writes, err = stage("up", func() error {
+	r.up, err = run("up", func() error {
 		_, err := apps.Deployment.Create(ctx, h, b.deployment())
 		return err
 	})
 	if err != nil {
 		return r, err
 	}
-	r.upWrites = float64(writes) / float64(b.pods)
 	w.judge()
-	r.roll, r.rollCPU, r.rollRevs, writes, err = stage("roll", func() error {
+	r.roll, err = run("roll", func() error {
 		_, err := apps.Deployment.Patch(ctx, h, "default", name, "", types.JSONPatchType,
 			[]byte(`[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"registry.example.com/shop/web:2"}]`))
 		return err
 	})
-	r.rollWrites = float64(writes) / float64(b.pods)
 	r.over, r.under = w.violations()
 	return r, err
 }

@@ -89,16 +89,11 @@ func one(b bool) int {
 	return 0
 }
 
-func (w *watcher) count() int {
+// seen is how far the watch has come, and how many writes of pods it has shown.
+func (w *watcher) seen() (rev int64, writes int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.writes
-}
-
-func (w *watcher) revision() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.rev
+	return w.rev, w.writes
 }
 
 // judge makes every state count from now on in which too few are available.
