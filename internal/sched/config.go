@@ -297,13 +297,15 @@ func (l *loader) configure(at *field.Path, in []schedv1.PluginConfig, d *draft, 
 		case plugin == nil || plugin.Configure == nil:
 			l.errs = append(l.errs, field.Forbidden(at.Child("args"), c.Name+" has no options"))
 		default:
-			made, err := plugin.Configure(c.Args.Raw)
+			look, err := plugin.Configure(c.Args.Raw)
 			if err != nil {
 				l.errs = append(l.errs, field.Invalid(at.Child("args"), c.Name, err.Error()))
 				continue
 			}
 			if u := d.use(c.Name); u != nil {
-				u.Plugin = made
+				changed := *plugin
+				changed.For = look
+				u.Plugin = &changed
 			}
 		}
 	}

@@ -18,7 +18,7 @@ var NodeAffinity = &sched.Plugin{
 	Wakes:     sched.NodeAdded | sched.NodeLabels,
 	Helps:     selectsNode,
 	Configure: configured(nodeAffinity, checkNodeAffinity),
-	For:       nodeAffinity(&schedv1.NodeAffinityArgs{}).For,
+	For:       nodeAffinity(&schedv1.NodeAffinityArgs{}),
 }
 
 func selectsNode(pod *sched.Pod, _ *sched.State, c *sched.Change) bool {
@@ -47,7 +47,7 @@ func checkNodeAffinity(a *schedv1.NodeAffinityArgs) (errs field.ErrorList) {
 	return errs
 }
 
-func nodeAffinity(args *schedv1.NodeAffinityArgs) *sched.Plugin {
+func nodeAffinity(args *schedv1.NodeAffinityArgs) sched.Look {
 	var must *nodeaffinity.NodeSelector
 	var likes *nodeaffinity.PreferredSchedulingTerms
 	if a := args.AddedAffinity; a != nil {
@@ -58,8 +58,7 @@ func nodeAffinity(args *schedv1.NodeAffinityArgs) *sched.Plugin {
 			likes, _ = nodeaffinity.NewPreferredSchedulingTerms(p)
 		}
 	}
-	return &sched.Plugin{Name: "NodeAffinity", Weight: 2, Wakes: sched.NodeAdded | sched.NodeLabels, Helps: selectsNode,
-		For: func(pod *sched.Pod, _ *sched.State) *sched.Check { return affinityOf(pod, must, likes) }}
+	return func(pod *sched.Pod, _ *sched.State) *sched.Check { return affinityOf(pod, must, likes) }
 }
 
 func affinityOf(pod *sched.Pod, must *nodeaffinity.NodeSelector, likes *nodeaffinity.PreferredSchedulingTerms) *sched.Check {

@@ -15,14 +15,12 @@ import (
 var InterPodAffinity = &sched.Plugin{
 	Name:      "InterPodAffinity",
 	Weight:    2,
-	Wakes:     affinityWakes,
+	Wakes:     sched.NodeAdded | sched.NodeLabels | sched.PodPlaced | sched.PodGone | sched.PodLabels | sched.Namespaces,
 	Helps:     bringsTogether,
 	Matters:   speaksOf,
 	Configure: configured(podAffinity, checkPodAffinity),
-	For:       podAffinity(&schedv1.InterPodAffinityArgs{}).For,
+	For:       podAffinity(&schedv1.InterPodAffinityArgs{}),
 }
-
-const affinityWakes = sched.NodeAdded | sched.NodeLabels | sched.PodPlaced | sched.PodGone | sched.PodLabels | sched.Namespaces
 
 func checkPodAffinity(a *schedv1.InterPodAffinityArgs) (errs field.ErrorList) {
 	if w := a.HardPodAffinityWeight; w != nil && (*w < 0 || *w > 100) {
@@ -31,19 +29,18 @@ func checkPodAffinity(a *schedv1.InterPodAffinityArgs) (errs field.ErrorList) {
 	return errs
 }
 
-func podAffinity(args *schedv1.InterPodAffinityArgs) *sched.Plugin {
+func podAffinity(args *schedv1.InterPodAffinityArgs) sched.Look {
 	hard := int64(1)
 	if args.HardPodAffinityWeight != nil {
 		hard = int64(*args.HardPodAffinityWeight)
 	}
-	return &sched.Plugin{Name: "InterPodAffinity", Weight: 2, Wakes: affinityWakes, Helps: bringsTogether, Matters: speaksOf,
-		For: func(pod *sched.Pod, s *sched.State) *sched.Check {
-			a := &pairs{pod: pod, own: pod.Terms(), s: s, hard: hard, deaf: args.IgnorePreferredTermsOfExistingPods}
-			if a.own.Broken != "" {
-				return &sched.Check{Refused: a.own.Broken}
-			}
-			return a.check()
-		}}
+	return func(pod *sched.Pod, s *sched.State) *sched.Check {
+		a := &pairs{pod: pod, own: pod.Terms(), s: s, hard: hard, deaf: args.IgnorePreferredTermsOfExistingPods}
+		if a.own.Broken != "" {
+			return &sched.Check{Refused: a.own.Broken}
+		}
+		return a.check()
+	}
 }
 
 // speaksOf says whether a pod that comes has anything to say about the other.

@@ -19,13 +19,11 @@ import (
 var PodTopologySpread = &sched.Plugin{
 	Name:      "PodTopologySpread",
 	Weight:    2,
-	Wakes:     spreadWakes,
+	Wakes:     sched.NodeAdded | sched.NodeRemoved | sched.NodeLabels | sched.NodeTaints | sched.PodPlaced | sched.PodGone | sched.PodLabels,
 	Helps:     evensOut,
 	Configure: configured(spread, checkSpread),
-	For:       spread(&schedv1.PodTopologySpreadArgs{}).For,
+	For:       spread(&schedv1.PodTopologySpreadArgs{}),
 }
-
-const spreadWakes = sched.NodeAdded | sched.NodeRemoved | sched.NodeLabels | sched.NodeTaints | sched.PodPlaced | sched.PodGone | sched.PodLabels
 
 // systemSpread are the constraints of pods that have none and belong together.
 var systemSpread = []corev1.TopologySpreadConstraint{
@@ -76,26 +74,25 @@ func checkSpread(a *schedv1.PodTopologySpreadArgs) (errs field.ErrorList) {
 	return errs
 }
 
-func spread(args *schedv1.PodTopologySpreadArgs) *sched.Plugin {
+func spread(args *schedv1.PodTopologySpreadArgs) sched.Look {
 	defaults, system := args.DefaultConstraints, args.DefaultingType != schedv1.ListDefaulting && len(args.DefaultConstraints) == 0
 	if system {
 		defaults = systemSpread
 	}
-	return &sched.Plugin{Name: "PodTopologySpread", Weight: 2, Wakes: spreadWakes, Helps: evensOut,
-		For: func(pod *sched.Pod, s *sched.State) *sched.Check {
-			all, strict := pod.Spec.TopologySpreadConstraints, true
-			var sel labels.Selector
-			if len(all) == 0 && len(defaults) > 0 {
-				if sel = s.Select.Of(pod); sel == nil {
-					return nil
-				}
-				all, strict = defaults, !system
-			}
-			if len(all) == 0 {
+	return func(pod *sched.Pod, s *sched.State) *sched.Check {
+		all, strict := pod.Spec.TopologySpreadConstraints, true
+		var sel labels.Selector
+		if len(all) == 0 && len(defaults) > 0 {
+			if sel = s.Select.Of(pod); sel == nil {
 				return nil
 			}
-			return spreadOver(pod, s, all, sel, strict)
-		}}
+			all, strict = defaults, !system
+		}
+		if len(all) == 0 {
+			return nil
+		}
+		return spreadOver(pod, s, all, sel, strict)
+	}
 }
 
 // evensOut: a pod that comes or goes matters if it is in a constraint's

@@ -27,12 +27,10 @@ import (
 // one that is made for it.
 var VolumeBinding = &sched.Plugin{
 	Name:      "VolumeBinding",
-	Wakes:     volumeWakes,
+	Wakes:     sched.NodeAdded | sched.NodeLabels | sched.Storage,
 	Configure: configured(volumeBinding, checkVolumeBinding),
-	For:       volumeBinding(&schedv1.VolumeBindingArgs{}).For,
+	For:       volumeBinding(&schedv1.VolumeBindingArgs{}),
 }
-
-const volumeWakes = sched.NodeAdded | sched.NodeLabels | sched.Storage
 
 func checkVolumeBinding(a *schedv1.VolumeBindingArgs) (errs field.ErrorList) {
 	if t := a.BindTimeoutSeconds; t != nil && *t < 0 {
@@ -44,12 +42,12 @@ func checkVolumeBinding(a *schedv1.VolumeBindingArgs) (errs field.ErrorList) {
 	return errs
 }
 
-func volumeBinding(args *schedv1.VolumeBindingArgs) *sched.Plugin {
+func volumeBinding(args *schedv1.VolumeBindingArgs) sched.Look {
 	wait := 600 * time.Second
 	if args.BindTimeoutSeconds != nil {
 		wait = time.Duration(*args.BindTimeoutSeconds) * time.Second
 	}
-	return &sched.Plugin{Name: "VolumeBinding", Wakes: volumeWakes, For: func(pod *sched.Pod, s *sched.State) *sched.Check {
+	return func(pod *sched.Pod, s *sched.State) *sched.Check {
 		names := sched.Claims(pod.Pod)
 		if len(names) == 0 {
 			return nil
@@ -68,7 +66,7 @@ func volumeBinding(args *schedv1.VolumeBindingArgs) *sched.Plugin {
 			c.Reserve, c.Unreserve, c.PreBind = b.reserve, b.unreserve, b.write
 		}
 		return c
-	}}
+	}
 }
 
 func size(c *corev1.PersistentVolumeClaim) *resource.Quantity {
