@@ -67,20 +67,17 @@ func affinityOf(pod *sched.Pod, must *nodeaffinity.NodeSelector, likes *nodeaffi
 		affinity = a.NodeAffinity
 	}
 	c := &sched.Check{}
-	own := len(pod.Spec.NodeSelector) > 0 || affinity != nil && affinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
-	if own || must != nil {
+	own := selects(pod)
+	if own != nil || must != nil {
 		c.Only = named(affinity)
-		need := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
 		no := sched.Never("node(s) didn't match Pod's node affinity/selector")
 		added := sched.Never("node(s) didn't match scheduler-enforced node affinity")
 		c.Fits = func(n *sched.Node) sched.Verdict {
 			if must != nil && !must.Match(n.Node) {
 				return added
 			}
-			if own {
-				if ok, err := need.Match(n.Node); !ok || err != nil {
-					return no
-				}
+			if own != nil && !own(n) {
+				return no
 			}
 			return sched.Verdict{}
 		}
@@ -109,6 +106,20 @@ func affinityOf(pod *sched.Pod, must *nodeaffinity.NodeSelector, likes *nodeaffi
 		return nil
 	}
 	return c
+}
+
+// selects returns whether the pod's nodeSelector and required affinity select a
+// node; nil if it has neither.
+func selects(pod *sched.Pod) func(*sched.Node) bool {
+	a := pod.Spec.Affinity
+	if len(pod.Spec.NodeSelector) == 0 && (a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil) {
+		return nil
+	}
+	need := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
+	return func(n *sched.Node) bool {
+		ok, err := need.Match(n.Node)
+		return ok && err == nil
+	}
 }
 
 // named returns the only nodes that the affinity can match, if every term names

@@ -7,7 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	schedv1 "k8s.io/kube-scheduler/config/v1"
 
 	"proa/internal/sched"
@@ -278,25 +277,15 @@ func fill(pod *sched.Pod, s *sched.State, all []*constraint, strict bool) {
 // honors returns whether a node is part of the spreading by the policies about
 // affinity and taints; nil if every node is.
 func (k *constraint) honors(pod *sched.Pod) func(*sched.Node) bool {
-	var affinity, taints bool
+	var affinity func(*sched.Node) bool
 	if p := k.NodeAffinityPolicy; p == nil || *p == corev1.NodeInclusionPolicyHonor {
-		a := pod.Spec.Affinity
-		affinity = len(pod.Spec.NodeSelector) > 0 || a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
+		affinity = selects(pod)
 	}
-	if p := k.NodeTaintsPolicy; p != nil && *p == corev1.NodeInclusionPolicyHonor {
-		taints = true
+	if p := k.NodeTaintsPolicy; p == nil || *p != corev1.NodeInclusionPolicyHonor {
+		return affinity
 	}
-	if !affinity && !taints {
-		return nil
-	}
-	need := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
 	return func(n *sched.Node) bool {
-		if affinity {
-			if ok, err := need.Match(n.Node); !ok || err != nil {
-				return false
-			}
-		}
-		return !taints || !repels(pod, n)
+		return (affinity == nil || affinity(n)) && !repels(pod, n)
 	}
 }
 
