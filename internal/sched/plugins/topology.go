@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	schedv1 "k8s.io/kube-scheduler/config/v1"
 
@@ -127,16 +128,7 @@ func spreadSelector(pod *sched.Pod, t *corev1.TopologySpreadConstraint) (labels.
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range t.MatchLabelKeys {
-		if v, ok := pod.Labels[key]; ok {
-			r, err := labels.NewRequirement(key, "=", []string{v})
-			if err != nil {
-				return nil, err
-			}
-			sel = sel.Add(*r)
-		}
-	}
-	return sel, nil
+	return sched.WithKeys(sel, pod.Pod, t.MatchLabelKeys, selection.In)
 }
 
 // A constraint is a topology spread constraint, with the matching pods counted
