@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helpers "k8s.io/component-helpers/resource"
 	schedhelpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/storage/ephemeral"
 )
 
 // A Pod is a pod with what is asked of it again and again.
@@ -118,7 +119,7 @@ func Claims(p *corev1.Pod) (names []string) {
 		case v.PersistentVolumeClaim != nil:
 			names = append(names, v.PersistentVolumeClaim.ClaimName)
 		case v.Ephemeral != nil:
-			names = append(names, p.Name+"-"+v.Name)
+			names = append(names, ephemeral.VolumeClaimName(p, v))
 		}
 	}
 	return names

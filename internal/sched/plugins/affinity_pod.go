@@ -116,10 +116,14 @@ func (a *pairs) tally(in *[]*tally, key string) *tally {
 			return t
 		}
 	}
-	d := a.s.Domains(key)
-	t := &tally{key, d.Of, make([]int64, d.Count)}
+	t := a.newTally(key)
 	*in = append(*in, t)
 	return t
+}
+
+func (a *pairs) newTally(key string) *tally {
+	d := a.s.Domains(key)
+	return &tally{key, d.Of, make([]int64, d.Count)}
 }
 
 // effectOf works out what pods with these labels and terms do.
@@ -186,8 +190,7 @@ func (a *pairs) count(p *sched.Pod, n *sched.Node, by int) {
 
 func (a *pairs) check() *sched.Check {
 	for i := range a.own.Near {
-		d := a.s.Domains(a.own.Near[i].Key)
-		a.near = append(a.near, &tally{a.own.Near[i].Key, d.Of, make([]int64, d.Count)})
+		a.near = append(a.near, a.newTally(a.own.Near[i].Key))
 	}
 	seen := map[*sched.Group]bool{}
 	found := false

@@ -11,10 +11,10 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/component-helpers/storage/ephemeral"
 	schedv1 "k8s.io/kube-scheduler/config/v1"
 
 	"proa/internal/api"
@@ -81,7 +81,7 @@ type binding struct {
 	bound []*corev1.PersistentVolume
 	lost  bool                            // a claim's volume does not exist
 	open  []*corev1.PersistentVolumeClaim // those that wait for a node
-	match map[string]string               // claims by the volume that was promised
+	match matches                         // what was promised
 	make  []*corev1.PersistentVolumeClaim // those whose volume is to be made
 
 	choices map[*corev1.PersistentVolumeClaim]*choice
@@ -94,6 +94,9 @@ type choice struct {
 	rest   []*corev1.PersistentVolume
 	rank   map[string]int
 }
+
+// matches are claims by the name of the volume that each is to have.
+type matches map[string]*corev1.PersistentVolumeClaim
 
 func (b *binding) choice(c *corev1.PersistentVolumeClaim) *choice {
 	if k := b.choices[c]; k != nil {
@@ -117,11 +120,11 @@ func (b *binding) choice(c *corev1.PersistentVolumeClaim) *choice {
 	return k
 }
 
-// on is the best volume on a node that is not used yet, or nil.
-func (k *choice) on(n *sched.Node, used map[string]bool) (best *corev1.PersistentVolume) {
+// on is the best volume on a node that no other claim has yet, or nil.
+func (k *choice) on(n *sched.Node, used matches) (best *corev1.PersistentVolume) {
 	for _, all := range [][]*corev1.PersistentVolume{k.byHost[n.Labels[corev1.LabelHostname]], k.rest} {
 		for _, pv := range all {
-			if !used[pv.Name] && sched.Reaches(pv, n.Node) {
+			if used[pv.Name] == nil && sched.Reaches(pv, n.Node) {
 				if best == nil || k.rank[pv.Name] < k.rank[best.Name] {
 					best = pv
 				}
@@ -149,7 +152,9 @@ func hostsOf(pv *corev1.PersistentVolume) []string {
 func (b *binding) take(pod *sched.Pod, name string) (refused string) {
 	c := b.s.Volumes.Claims[sched.ObjectKey(pod.Namespace, name)]
 	if c == nil {
-		if slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Ephemeral != nil && pod.Name+"-"+v.Name == name }) {
+		if slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.Ephemeral != nil && ephemeral.VolumeClaimName(pod.Pod, &v) == name
+		}) {
 			return fmt.Sprintf("waiting for ephemeral volume controller to create the persistentvolumeclaim %q", name)
 		}
 		return fmt.Sprintf("persistentvolumeclaim %q not found", name)
@@ -188,7 +193,7 @@ var (
 
 // find looks for volumes on a node: those that are there for claims, and the
 // claims whose volumes are to be made.
-func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolumeClaim, make []*corev1.PersistentVolumeClaim, _ sched.Verdict) {
+func (b *binding) find(n *sched.Node) (match matches, make []*corev1.PersistentVolumeClaim, _ sched.Verdict) {
 	if b.lost {
 		return nil, nil, lostVolume
 	}
@@ -200,8 +205,7 @@ func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolume
 	if len(b.open) == 0 {
 		return nil, nil, sched.Verdict{}
 	}
-	match = map[string]*corev1.PersistentVolumeClaim{}
-	used := map[string]bool{}
+	match = matches{}
 	for _, c := range b.open {
 		if at := c.Annotations[sched.SelectedNode]; at != "" { // being made already
 			if at != n.Name {
@@ -210,8 +214,7 @@ func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolume
 			make = append(make, c)
 			continue
 		}
-		if pv := b.choice(c).on(n, used); pv != nil {
-			used[pv.Name] = true
+		if pv := b.choice(c).on(n, match); pv != nil {
 			match[pv.Name] = c
 			continue
 		}
@@ -253,9 +256,8 @@ func (b *binding) reserve(n *sched.Node) error {
 	if !v.OK() {
 		return fmt.Errorf("%s", v.Whys[0])
 	}
-	b.match, b.make = map[string]string{}, make
+	b.match, b.make = match, make
 	for name, c := range match {
-		b.match[name] = c.Name
 		b.s.Volumes.Promise(name, c)
 	}
 	return nil
@@ -272,7 +274,7 @@ func (b *binding) unreserve(*sched.Node) {
 func (b *binding) write(ctx context.Context, h api.Handler, node string) error {
 	for _, c := range b.open {
 		for name, claim := range b.match {
-			if claim == c.Name {
+			if claim == c {
 				if err := bindVolume(ctx, h, name, c); err != nil {
 					return err
 				}
@@ -330,8 +332,7 @@ func bindVolume(ctx context.Context, h api.Handler, name string, c *corev1.Persi
 }
 
 func untilBound(ctx context.Context, h api.Handler, c *corev1.PersistentVolumeClaim, node string, provisioned bool) error {
-	only := api.Selectors{Fields: fields.OneTermEqualSelector("metadata.name", c.Name)}
-	for change := range core.PersistentVolumeClaim.Follow(ctx, h, c.Namespace, only, nil) {
+	for change := range core.PersistentVolumeClaim.Follow(ctx, h, c.Namespace, api.WithField(metav1.ObjectNameField, c.Name), nil) {
 		now := change.Object
 		switch {
 		case change.Reset && len(change.All) > 0:
