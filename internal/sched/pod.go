@@ -244,6 +244,16 @@ func (r *Resources) Of(name corev1.ResourceName) int64 {
 	return r.Others[name]
 }
 
+// Fits says whether so much of something is left.
+func Fits(ask, used, alloc int64) bool { return ask == 0 || ask <= alloc-used }
+
+// FitsBeside says whether a node that has alloc in all has room for it beside what
+// is used, but for what is in Others.
+func (r *Resources) FitsBeside(used, alloc *Resources) bool {
+	return Fits(r.Pods, used.Pods, alloc.Pods) && Fits(r.CPU, used.CPU, alloc.CPU) && Fits(r.Memory, used.Memory, alloc.Memory) &&
+		Fits(r.Ephemeral, used.Ephemeral, alloc.Ephemeral)
+}
+
 // add adds n times o.
 func (r *Resources) add(o *Resources, n int64) {
 	r.CPU += n * o.CPU

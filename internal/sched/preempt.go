@@ -215,10 +215,8 @@ func room(asks []question, pod *Pod, s *State, n *Node) *Plan {
 		}
 	}()
 	good := func() bool {
-		if _, v := refusal(asks, c); !v.OK() {
-			return false
-		}
-		return len(c.nominated) == 0 || crowded(asks, pod, c).OK()
+		_, v := objection(asks, pod, c)
+		return v.OK()
 	}
 	for _, o := range less {
 		leave(o)

@@ -74,8 +74,7 @@ func fit(args *schedv1.NodeResourcesFitArgs) sched.Look {
 		}
 		return &sched.Check{
 			Fits: func(n *sched.Node) sched.Verdict {
-				if n.Used.Pods+1 <= n.Alloc.Pods && fits(r.CPU, n.Used.CPU, n.Alloc.CPU) && fits(r.Memory, n.Used.Memory, n.Alloc.Memory) &&
-					fits(r.Ephemeral, n.Used.Ephemeral, n.Alloc.Ephemeral) && len(r.Others) == 0 {
+				if len(r.Others) == 0 && r.FitsBeside(&n.Used, &n.Alloc) {
 					return sched.Verdict{}
 				}
 				return short(&r, n)
@@ -85,12 +84,10 @@ func fit(args *schedv1.NodeResourcesFitArgs) sched.Look {
 	}
 }
 
-func fits(ask, used, alloc int64) bool { return ask == 0 || ask <= alloc-used }
-
 // short lists everything that a node has too little of.
 func short(r *sched.Resources, n *sched.Node) (v sched.Verdict) {
 	check := func(name corev1.ResourceName, ask, used, alloc int64) {
-		if !fits(ask, used, alloc) {
+		if !sched.Fits(ask, used, alloc) {
 			v.Whys = append(v.Whys, "Insufficient "+string(name))
 			v.Final = v.Final || ask > alloc
 		}
