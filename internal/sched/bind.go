@@ -30,7 +30,7 @@ func (s *Scheduler) bind(ctx context.Context, p *profile, it *item, c *Choice) {
 	if err == nil {
 		s.mu.Lock()
 		s.queue.remove(pod.UID)
-		unreserve(c) // it is written: what was promised is had
+		unreserve(c.checks, c.Node) // it is written: what was promised is had
 		s.mu.Unlock()
 		s.metrics.ended(p.name, scheduled, it)
 		p.events.Eventf(pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, node)
@@ -55,10 +55,10 @@ func prepare(ctx context.Context, h api.Handler, c *Choice) error {
 	return nil
 }
 
-func unreserve(c *Choice) {
-	for _, check := range c.checks {
+func unreserve(checks []*Check, n *Node) {
+	for _, check := range checks {
 		if check.Unreserve != nil {
-			check.Unreserve(c.Node)
+			check.Unreserve(n)
 		}
 	}
 }
@@ -74,7 +74,7 @@ func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice,
 		s.sawPlaced(now)
 		return
 	}
-	unreserve(c)
+	unreserve(c.checks, c.Node)
 	if s.queue.items[uid] != it { // the watch was faster
 		return
 	}

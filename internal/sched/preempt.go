@@ -2,7 +2,6 @@ package sched
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -309,7 +308,7 @@ func (s *State) displaced(n *Node, priority int32) (out []*Pod) {
 
 // less says whether any pod on a node is less important.
 func (s *State) less(priority int32) bool {
-	for at := range maps.Keys(s.priorities) {
+	for at := range s.priorities {
 		if at < priority {
 			return true
 		}

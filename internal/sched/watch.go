@@ -24,7 +24,7 @@ func (s *Scheduler) followAll(ctx context.Context) {
 	follow(ctx, s, core.Pod, s.sawPods)
 	follow(ctx, s, core.Namespace, s.sawNamespaces)
 	v, sel := &s.state.Volumes, &s.state.Select
-	stored := func(What Event) { s.wake(&Change{What: What}) }
+	stored := func() { s.wake(&Change{What: Storage}) }
 	follow(ctx, s, core.PersistentVolumeClaim, table(v.Claims, stored))
 	follow(ctx, s, core.PersistentVolume, table(v.Volumes, stored))
 	follow(ctx, s, storage.StorageClass, table(v.Classes, stored))
@@ -104,7 +104,7 @@ func each[T api.Object](saw func(o T, gone bool)) func(api.Change[T]) {
 }
 
 // table keeps a table of the volumes' state.
-func table[T api.Object](t Table[T], stored func(Event)) func(api.Change[T]) {
+func table[T api.Object](t Table[T], stored func()) func(api.Change[T]) {
 	take := each(func(o T, gone bool) {
 		if gone {
 			t.Drop(o)
@@ -115,7 +115,7 @@ func table[T api.Object](t Table[T], stored func(Event)) func(api.Change[T]) {
 	return func(c api.Change[T]) {
 		take(c)
 		if c.Reset || c.Type != watch.Bookmark {
-			stored(Storage)
+			stored()
 		}
 	}
 }
