@@ -69,12 +69,12 @@ func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice,
 	now, err := core.Pod.Get(ctx, s.h, it.pod.Namespace, it.pod.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	unreserve(c.checks, c.Node)
 	uid := it.pod.UID
 	if s.queue.items[uid] == it && err == nil && now.UID == uid && now.Spec.NodeName != "" {
 		s.sawPlaced(now)
 		return
 	}
-	unreserve(c.checks, c.Node)
 	if s.queue.items[uid] != it { // the watch was faster
 		return
 	}
