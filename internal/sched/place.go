@@ -260,7 +260,7 @@ func refusal(asks []question, n *Node) (int, Verdict) {
 // those that come before the pod, and whose it is.
 func objection(asks []question, pod *Pod, n *Node) (int, Verdict) {
 	at, v := refusal(asks, n)
-	if v.OK() {
+	if v.OK() && len(n.nominated) > 0 {
 		at, v = crowding(asks, pod, n)
 	}
 	return at, v
