@@ -3,7 +3,6 @@ package sched
 import (
 	"context"
 	"encoding/json"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,7 +30,7 @@ func (s *Scheduler) bind(ctx context.Context, p *profile, it *item, c *Choice) {
 	if err == nil {
 		s.mu.Lock()
 		s.queue.remove(pod.UID)
-		unreserve(c) // it is written: what was promised is had
+		unreserve(c.checks, c.Node) // it is written: what was promised is had
 		s.mu.Unlock()
 		s.metrics.ended(p.name, scheduled, it)
 		p.events.Eventf(pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, node)
@@ -56,10 +55,10 @@ func prepare(ctx context.Context, h api.Handler, c *Choice) error {
 	return nil
 }
 
-func unreserve(c *Choice) {
-	for _, check := range c.checks {
+func unreserve(checks []*Check, n *Node) {
+	for _, check := range checks {
 		if check.Unreserve != nil {
-			check.Unreserve(c.Node)
+			check.Unreserve(n)
 		}
 	}
 }
@@ -70,12 +69,12 @@ func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice,
 	now, err := core.Pod.Get(ctx, s.h, it.pod.Namespace, it.pod.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	unreserve(c.checks, c.Node)
 	uid := it.pod.UID
 	if s.queue.items[uid] == it && err == nil && now.UID == uid && now.Spec.NodeName != "" {
 		s.sawPlaced(now)
 		return
 	}
-	unreserve(c)
 	if s.queue.items[uid] != it { // the watch was faster
 		return
 	}
@@ -100,9 +99,8 @@ func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice,
 // node, unless nominated is nil.
 func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, message string, nominated *string) {
 	p.events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
-	if nominated == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && c.Message == message
-	}) {
+	if c := core.PodCondition(pod, corev1.PodScheduled); nominated == nil && c != nil && c.Status == corev1.ConditionFalse &&
+		c.Reason == corev1.PodReasonUnschedulable && c.Message == message {
 		return
 	}
 	err := s.patchStatus(ctx, pod, statusPatch{Conditions: []corev1.PodCondition{{
@@ -116,10 +114,8 @@ func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, messa
 
 // since is when a condition took its status.
 func (s *Scheduler) since(pod *corev1.Pod, typ corev1.PodConditionType, status corev1.ConditionStatus) metav1.Time {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == typ && c.Status == status {
-			return c.LastTransitionTime
-		}
+	if c := core.PodCondition(pod, typ); c != nil && c.Status == status {
+		return c.LastTransitionTime
 	}
 	return metav1.NewTime(s.cfg.Now())
 }
@@ -133,11 +129,10 @@ type statusPatch struct {
 func (c statusPatch) on(pod *corev1.Pod) *corev1.Pod {
 	pod = api.Clone(pod)
 	for _, n := range c.Conditions {
-		i := slices.IndexFunc(pod.Status.Conditions, func(o corev1.PodCondition) bool { return o.Type == n.Type })
-		if i < 0 {
-			pod.Status.Conditions = append(pod.Status.Conditions, n)
+		if o := core.PodCondition(pod, n.Type); o != nil {
+			*o = n
 		} else {
-			pod.Status.Conditions[i] = n
+			pod.Status.Conditions = append(pod.Status.Conditions, n)
 		}
 	}
 	if c.Nominated != nil {

@@ -70,7 +70,7 @@ func (l *loader) general(in *schedv1.KubeSchedulerConfiguration, c *Config) {
 		l.invalid(field.NewPath("parallelism"), int64(*p), "must be more than 0")
 	}
 	c.Percent = l.percent(field.NewPath("percentageOfNodesToScore"), in.PercentageOfNodesToScore, 0)
-	first, most := int64(1), int64(10)
+	first, most := int64(firstPause/time.Second), int64(mostPause/time.Second)
 	if s := in.PodInitialBackoffSeconds; s != nil {
 		if first = *s; first <= 0 {
 			l.invalid(field.NewPath("podInitialBackoffSeconds"), first, "must be more than 0")
@@ -231,17 +231,25 @@ func (l *loader) each(at *field.Path, set []schedv1.Plugin, do func(at *field.Pa
 				l.invalid(at.Child("weight"), weight, "must not be negative")
 			}
 		}
-		if seen[p.Name] {
-			l.errs = append(l.errs, field.Duplicate(at.Child("name"), p.Name))
-			continue
+		if l.known(at.Child("name"), p.Name, seen, p.Name == "*") {
+			do(at, p.Name, weight)
 		}
-		seen[p.Name] = true
-		if p.Name != "*" && !slices.Contains(l.names(), p.Name) {
-			l.errs = append(l.errs, field.NotSupported(at.Child("name"), p.Name, l.names()))
-			continue
-		}
-		do(at, p.Name, weight)
 	}
+}
+
+// known complains if a name is not that of a part, unless it is special, or is
+// not new in its list.
+func (l *loader) known(at *field.Path, name string, seen map[string]bool, special bool) bool {
+	if seen[name] {
+		l.errs = append(l.errs, field.Duplicate(at, name))
+		return false
+	}
+	seen[name] = true
+	if !special && !slices.Contains(l.names(), name) {
+		l.errs = append(l.errs, field.NotSupported(at, name, l.names()))
+		return false
+	}
+	return true
 }
 
 func (l *loader) names() []string {
@@ -275,13 +283,7 @@ func (l *loader) configure(at *field.Path, in []schedv1.PluginConfig, d *draft, 
 	seen := map[string]bool{}
 	for i, c := range in {
 		at := at.Index(i)
-		if seen[c.Name] {
-			l.errs = append(l.errs, field.Duplicate(at.Child("name"), c.Name))
-			continue
-		}
-		seen[c.Name] = true
-		if !slices.Contains(l.names(), c.Name) {
-			l.errs = append(l.errs, field.NotSupported(at.Child("name"), c.Name, l.names()))
+		if !l.known(at.Child("name"), c.Name, seen, false) {
 			continue
 		}
 		if why := wrongKind(c.Args.Raw, c.Name); why != "" {
@@ -297,13 +299,15 @@ func (l *loader) configure(at *field.Path, in []schedv1.PluginConfig, d *draft, 
 		case plugin == nil || plugin.Configure == nil:
 			l.errs = append(l.errs, field.Forbidden(at.Child("args"), c.Name+" has no options"))
 		default:
-			made, err := plugin.Configure(c.Args.Raw)
+			look, err := plugin.Configure(c.Args.Raw)
 			if err != nil {
 				l.errs = append(l.errs, field.Invalid(at.Child("args"), c.Name, err.Error()))
 				continue
 			}
 			if u := d.use(c.Name); u != nil {
-				u.Plugin = made
+				changed := *plugin
+				changed.For = look
+				u.Plugin = &changed
 			}
 		}
 	}

@@ -1,10 +1,7 @@
 package sched_test
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
-	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,9 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
-	"proa/internal/api/record"
-	"proa/internal/apiserver"
-	"proa/internal/kinds"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/storage"
 	"proa/internal/sched"
@@ -31,20 +25,11 @@ func startWith(t *testing.T, seed uint64, config string, metrics ...prometheus.R
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := apiserver.New(t.Context(), apiserver.Config{Engine: memory.New(nil), Kinds: kinds.All, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	c.Seed, c.Events = seed, record.New(core.Event, s, "default-scheduler", "", nil, nil)
+	c.Seed = seed
 	if len(metrics) > 0 {
 		c.Register = metrics[0]
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() { c.Events.Run(ctx) })
-	wg.Go(func() { _ = sched.Run(ctx, s, c) })
-	t.Cleanup(func() { cancel(); wg.Wait(); s.Close() })
-	return &rig{t, s, ctx}
+	return startOn(t, memory.New(nil), c)
 }
 
 func labelled(app string) func(*corev1.Pod) {
@@ -177,23 +162,9 @@ func TestNominationIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.pod("low", "800m", "100Mi", func(p *corev1.Pod) { p.Spec.SchedulerName = "later" })
-	ctx, cancel := context.WithCancel(r.ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		_ = sched.Run(ctx, r.h, sched.Config{Name: "later", Plugins: plugins.All, Seed: 1})
-	})
-	defer wg.Wait()
-	defer cancel()
+	r.later()
 	r.refused("low", "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
-	n, err := core.Node.Get(r.ctx, r.h, "", "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n = n.DeepCopy()
-	n.Labels["ready"] = "yes"
-	if _, err := core.Node.Update(r.ctx, r.h, n); err != nil {
-		t.Fatal(err)
-	}
+	r.change("a", func(n *corev1.Node) { n.Labels["ready"] = "yes" })
 	r.on("high", "a")
 }
 
@@ -243,30 +214,15 @@ func TestOnlyWhatHelpsBringsBack(t *testing.T) {
 	r.refused("out", "0/1 nodes are available: 1 node(s) had untolerated taint(s). preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
 	before := tries("unschedulable")
 	r.pod("held", "", "", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/wait"}} })
-	change := func(what func(*corev1.Node)) {
-		t.Helper()
-		n, err := core.Node.Get(r.ctx, r.h, "", "a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		n = n.DeepCopy()
-		what(n)
-		if _, err := core.Node.Update(r.ctx, r.h, n); err != nil {
-			t.Fatal(err)
-		}
-	}
 	// Each change is followed by a pod that needs it: once that is placed, the
 	// scheduler has seen the change.
-	change(func(n *corev1.Node) { n.Labels["one"] = "yes" })
+	r.change("a", func(n *corev1.Node) { n.Labels["one"] = "yes" })
 	r.pod("probe1", "100m", "10Mi", tolerates, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"one": "yes"} })
 	r.on("probe1", "a")
-	change(func(n *corev1.Node) { n.Labels["two"], n.Spec.Taints[0].Value = "yes", "other" })
+	r.change("a", func(n *corev1.Node) { n.Labels["two"], n.Spec.Taints[0].Value = "yes", "other" })
 	r.pod("probe2", "100m", "10Mi", tolerates, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"two": "yes"} })
 	r.on("probe2", "a")
-	none := int64(0)
-	if err := core.Pod.Delete(r.ctx, r.h, "default", "probe1", api.Options{GracePeriod: &none}); err != nil {
-		t.Fatal(err)
-	}
+	r.delete("probe1")
 	r.node("b", "4", "4Gi", tainted)
 	r.pod("probe3", "100m", "10Mi", tolerates, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "b"} })
 	r.on("probe3", "b")
@@ -278,6 +234,6 @@ func TestOnlyWhatHelpsBringsBack(t *testing.T) {
 			t.Errorf("%v pods are %s, want %v", n, queue, want)
 		}
 	}
-	change(func(n *corev1.Node) { n.Spec.Taints = nil })
+	r.change("a", func(n *corev1.Node) { n.Spec.Taints = nil })
 	r.on("out", "a")
 }

@@ -67,7 +67,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		waits += len(c.items)
 	}
 	for queue, n := range map[string]int{
-		"active": len(s.queue.active), "backoff": len(s.queue.resting) + len(s.queue.timed) - waits, "unschedulable": waits, "gated": len(s.gated),
+		"active": s.queue.active.Len(), "backoff": s.queue.resting.Len() + s.queue.timed.Len() - waits, "unschedulable": waits, "gated": len(s.gated),
 	} {
 		to <- prometheus.MustNewConstMetric(m.pending, prometheus.GaugeValue, float64(n), queue)
 	}

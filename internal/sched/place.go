@@ -89,14 +89,15 @@ func (f *Failure) blame(p *Plugin) {
 	f.Wakes |= p.Wakes
 }
 
-// count takes in the verdict on one node.
-func (f *Failure) count(v Verdict, n int) {
+// count takes in the verdict on one node, and whose it is.
+func (f *Failure) count(v Verdict, by *Plugin) {
 	for _, why := range v.Whys {
-		f.Reasons[why] += n
+		f.Reasons[why]++
 	}
 	if v.Final {
-		f.Final += n
+		f.Final++
 	}
+	f.blame(by)
 }
 
 // A Choice is a node for a pod, and what the plugins want to do about it.
@@ -129,7 +130,7 @@ func (p *Placer) Place(pod *Pod, s *State) (*Choice, *Failure) {
 		}
 	}
 	if n := s.Node(s.Nominated(pod.UID)); n != nil { // it has been promised; others have gone for it
-		if _, v := refusal(asks, n); v.OK() && crowded(asks, pod, n).OK() {
+		if _, v := objection(asks, pod, n); v.OK() {
 			return choose(asks, n), nil
 		}
 	}
@@ -235,16 +236,12 @@ func (p *Placer) search(asks []question, pod *Pod, s *State, fail *Failure) {
 }
 
 func (p *Placer) try(asks []question, pod *Pod, n *Node, fail *Failure) {
-	i, v := refusal(asks, n)
-	if v.OK() && len(n.nominated) > 0 {
-		i, v = crowding(asks, pod, n)
-	}
+	i, v := objection(asks, pod, n)
 	if v.OK() {
 		p.fit = append(p.fit, n)
 		return
 	}
-	fail.count(v, 1)
-	fail.blame(asks[i].use.Plugin)
+	fail.count(v, asks[i].use.Plugin)
 }
 
 // refusal is the first verdict against a node, and whose it is.
@@ -259,15 +256,30 @@ func refusal(asks []question, n *Node) (int, Verdict) {
 	return 0, Verdict{}
 }
 
-// crowding asks again with the pods on the node that are to come there and are
-// no less important than this one.
-func crowding(asks []question, pod *Pod, n *Node) (at int, v Verdict) {
-	var first []*Pod
+// objection is the first verdict against a node as it is, or as it will be with
+// those that come before the pod, and whose it is.
+func objection(asks []question, pod *Pod, n *Node) (int, Verdict) {
+	at, v := refusal(asks, n)
+	if v.OK() && len(n.nominated) > 0 {
+		at, v = crowding(asks, pod, n)
+	}
+	return at, v
+}
+
+// before are the pods that are to come to the node and are no less important
+// than this one.
+func (n *Node) before(pod *Pod) (out []*Pod) {
 	for _, o := range n.nominated {
 		if o.UID != pod.UID && o.Priority >= pod.Priority {
-			first = append(first, o)
+			out = append(out, o)
 		}
 	}
+	return out
+}
+
+// crowding asks again with the pods on the node that come before this one.
+func crowding(asks []question, pod *Pod, n *Node) (at int, v Verdict) {
+	first := n.before(pod)
 	if len(first) == 0 {
 		return 0, Verdict{}
 	}

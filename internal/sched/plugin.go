@@ -14,7 +14,7 @@ import (
 type Plugin struct {
 	Name   string
 	Weight int64 // of its score; 1 if 0
-	For    func(pod *Pod, s *State) *Check
+	For    Look
 	Wakes  Event // what may let in a pod that this plugin kept out
 
 	// Helps looks closer at a change of such a kind: false means that it can not
@@ -25,10 +25,13 @@ type Plugin struct {
 	// came to a node. Nil is never.
 	Matters func(pod *Pod, s *State, o *Pod) bool
 
-	// Configure returns the plugin with options, given as the JSON of its args in
-	// a KubeSchedulerConfiguration. Nil means that there are none.
-	Configure func(args []byte) (*Plugin, error)
+	// Configure returns the For of the plugin with options, given as the JSON of its
+	// args in a KubeSchedulerConfiguration. Nil means that there are none.
+	Configure func(args []byte) (Look, error)
 }
+
+// A Look is how a plugin looks at a pod, see [Plugin].
+type Look func(pod *Pod, s *State) *Check
 
 // A Check is what a plugin asks of each node for one pod. Every part may be left out.
 //

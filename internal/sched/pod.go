@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helpers "k8s.io/component-helpers/resource"
 	schedhelpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/storage/ephemeral"
 )
 
 // A Pod is a pod with what is asked of it again and again.
@@ -118,7 +119,7 @@ func Claims(p *corev1.Pod) (names []string) {
 		case v.PersistentVolumeClaim != nil:
 			names = append(names, v.PersistentVolumeClaim.ClaimName)
 		case v.Ephemeral != nil:
-			names = append(names, p.Name+"-"+v.Name)
+			names = append(names, ephemeral.VolumeClaimName(p, v))
 		}
 	}
 	return names
@@ -241,6 +242,16 @@ func (r *Resources) Of(name corev1.ResourceName) int64 {
 		return r.Pods
 	}
 	return r.Others[name]
+}
+
+// Fits says whether so much of something is left.
+func Fits(ask, used, alloc int64) bool { return ask == 0 || ask <= alloc-used }
+
+// FitsBeside says whether a node that has alloc in all has room for it beside what
+// is used, but for what is in Others.
+func (r *Resources) FitsBeside(used, alloc *Resources) bool {
+	return Fits(r.Pods, used.Pods, alloc.Pods) && Fits(r.CPU, used.CPU, alloc.CPU) && Fits(r.Memory, used.Memory, alloc.Memory) &&
+		Fits(r.Ephemeral, used.Ephemeral, alloc.Ephemeral)
 }
 
 // add adds n times o.

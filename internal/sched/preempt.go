@@ -2,7 +2,6 @@ package sched
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -215,10 +214,8 @@ func room(asks []question, pod *Pod, s *State, n *Node) *Plan {
 		}
 	}()
 	good := func() bool {
-		if _, v := refusal(asks, c); !v.OK() {
-			return false
-		}
-		return len(c.nominated) == 0 || crowded(asks, pod, c).OK()
+		_, v := objection(asks, pod, c)
+		return v.OK()
 	}
 	for _, o := range less {
 		leave(o)
@@ -311,7 +308,7 @@ func (s *State) displaced(n *Node, priority int32) (out []*Pod) {
 
 // less says whether any pod on a node is less important.
 func (s *State) less(priority int32) bool {
-	for at := range maps.Keys(s.priorities) {
+	for at := range s.priorities {
 		if at < priority {
 			return true
 		}

@@ -1,12 +1,10 @@
 package sched_test
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"proa/internal/api"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/policy"
 	"proa/internal/sched"
@@ -179,10 +176,7 @@ func TestRoomIsMade(t *testing.T) {
 	// important one finds nobody to push out.
 	r.pod("sly", "500m", "100Mi", priority(10))
 	r.refused("sly", "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
-	none := int64(0)
-	if err := core.Pod.Delete(r.ctx, r.h, "default", "low", api.Options{GracePeriod: &none}); err != nil {
-		t.Fatal(err)
-	}
+	r.delete("low")
 	r.on("high", "a")
 	if p, err := core.Pod.Get(r.ctx, r.h, "default", "sly"); err != nil || p.Spec.NodeName != "" {
 		t.Errorf("the less important pod is on %q, %v", p.Spec.NodeName, err)
@@ -234,22 +228,13 @@ func TestBudgetsOnAServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.pod("high", "500m", "100Mi", func(p *corev1.Pod) { p.Spec.Priority, p.Spec.SchedulerName = &high, "later" })
-	ctx, cancel := context.WithCancel(r.ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() { // it has read the budget before it decides
-		_ = sched.Run(ctx, r.h, sched.Config{Name: "later", Plugins: plugins.All, Seed: 1})
-	})
-	defer wg.Wait()
-	defer cancel()
+	r.later() // it has read the budget before it decides
 	r.wait("high", "nominated", func(p *corev1.Pod) bool { return p.Status.NominatedNodeName == "a" })
 	r.wait("free", "on its way out", func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil })
 	if p, err := core.Pod.Get(r.ctx, r.h, "default", "guarded"); err != nil || p.DeletionTimestamp != nil {
 		t.Errorf("the guarded pod is to go: %v", err)
 	}
-	none := int64(0)
-	if err := core.Pod.Delete(r.ctx, r.h, "default", "free", api.Options{GracePeriod: &none}); err != nil {
-		t.Fatal(err)
-	}
+	r.delete("free")
 	r.on("high", "a")
 }
 

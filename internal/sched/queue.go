@@ -123,10 +123,10 @@ func (q *queue) heap(it *item) heap.Interface {
 // pop takes the most important pod, or nil. If nothing else is to be done, the
 // pause of a pod that something may have helped is cut short.
 func (q *queue) pop() *item {
-	if len(q.active) > 0 {
+	if q.active.Len() > 0 {
 		return heap.Pop(&q.active).(*item)
 	}
-	if len(q.resting) > 0 {
+	if q.resting.Len() > 0 {
 		return heap.Pop(&q.resting).(*item)
 	}
 	return nil
@@ -263,8 +263,8 @@ func (q *queue) remove(uid types.UID) {
 func (q *queue) fire(now time.Time) time.Duration {
 	next := time.Hour
 	for _, h := range []*byTime{&q.resting, &q.timed} {
-		for len(*h) > 0 {
-			it := (*h)[0]
+		for h.Len() > 0 {
+			it := h.items[0]
 			if d := it.until.Sub(now); d > 0 {
 				next = min(next, d)
 				break
@@ -275,41 +275,33 @@ func (q *queue) fire(now time.Time) time.Duration {
 	return next
 }
 
-type byPriority []*item
+// items are those of a heap, each of which knows its place.
+type items []*item
 
-func (h byPriority) Len() int { return len(h) }
+func (h items) Len() int      { return len(h) }
+func (h items) Swap(i, j int) { h[i], h[j] = h[j], h[i]; h[i].index, h[j].index = i, j }
+func (h *items) Push(x any) {
+	it := x.(*item)
+	it.index = len(*h)
+	*h = append(*h, it)
+}
+func (h *items) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	*h, it.index = old[:len(old)-1], -1
+	return it
+}
+
+type byPriority struct{ items }
+
 func (h byPriority) Less(i, j int) bool {
-	if a, b := h[i].pod.Priority, h[j].pod.Priority; a != b {
-		return a > b
+	a, b := h.items[i], h.items[j]
+	if a.pod.Priority != b.pod.Priority {
+		return a.pod.Priority > b.pod.Priority
 	}
-	return h[i].order < h[j].order
-}
-func (h byPriority) Swap(i, j int) { h[i], h[j] = h[j], h[i]; h[i].index, h[j].index = i, j }
-func (h *byPriority) Push(x any) {
-	it := x.(*item)
-	it.index = len(*h)
-	*h = append(*h, it)
-}
-func (h *byPriority) Pop() any {
-	old := *h
-	it := old[len(old)-1]
-	*h, it.index = old[:len(old)-1], -1
-	return it
+	return a.order < b.order
 }
 
-type byTime []*item
+type byTime struct{ items }
 
-func (h byTime) Len() int           { return len(h) }
-func (h byTime) Less(i, j int) bool { return h[i].until.Before(h[j].until) }
-func (h byTime) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].index, h[j].index = i, j }
-func (h *byTime) Push(x any) {
-	it := x.(*item)
-	it.index = len(*h)
-	*h = append(*h, it)
-}
-func (h *byTime) Pop() any {
-	old := *h
-	it := old[len(old)-1]
-	*h, it.index = old[:len(old)-1], -1
-	return it
-}
+func (h byTime) Less(i, j int) bool { return h.items[i].until.Before(h.items[j].until) }

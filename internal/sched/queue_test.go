@@ -160,8 +160,8 @@ func TestQueueForgets(t *testing.T) {
 	}
 	q.wake(nil, &Change{What: AnyEvent}, q.now)
 	q.expect(t, "all are gone", q.after(time.Hour), "")
-	if len(q.items)+len(q.active)+len(q.timed)+len(q.resting)+len(q.companies) != 0 {
-		t.Errorf("left: %d %d %d %d", len(q.items), len(q.active), len(q.timed), len(q.companies))
+	if len(q.items)+q.active.Len()+q.timed.Len()+q.resting.Len()+len(q.companies) != 0 {
+		t.Errorf("left: %d %d %d %d", len(q.items), q.active.Len(), q.timed.Len(), len(q.companies))
 	}
 }
 

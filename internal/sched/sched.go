@@ -240,11 +240,7 @@ func (s *Scheduler) decide(ctx context.Context, it *item) action {
 			continue
 		}
 		if err := c.Reserve(choice.Node); err != nil {
-			for _, c := range choice.checks[:i] {
-				if c.Unreserve != nil {
-					c.Unreserve(choice.Node)
-				}
-			}
+			unreserve(choice.checks[:i], choice.Node)
 			return s.keep(ctx, p, it, &Failure{Error: err.Error(), Wakes: AnyEvent})
 		}
 	}

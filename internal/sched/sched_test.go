@@ -32,27 +32,60 @@ type rig struct {
 	ctx context.Context
 }
 
-func start(t testing.TB, seed uint64) *rig { return startOn(t, seed, memory.New(nil)) }
+func start(t testing.TB, seed uint64) *rig { return startOn(t, memory.New(nil), plain(seed)) }
 
-func startOn(t testing.TB, seed uint64, engine store.Engine) *rig {
+func plain(seed uint64) sched.Config { return sched.Config{Plugins: plugins.All, Seed: seed} }
+
+// startOn starts a server on an engine, and a scheduler beside it.
+func startOn(t testing.TB, engine store.Engine, c sched.Config) *rig {
 	t.Helper()
 	s, err := apiserver.New(t.Context(), apiserver.Config{Engine: engine, Kinds: kinds.All, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	events := record.New(core.Event, s, "default-scheduler", "", nil, nil)
-	log := slog.New(slog.DiscardHandler)
+	c.Events = record.New(core.Event, s, "default-scheduler", "", nil, nil)
 	if os.Getenv("PROA_TEST_LOG") != "" {
-		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		c.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { events.Run(ctx) })
-	wg.Go(func() {
-		_ = sched.Run(ctx, s, sched.Config{Plugins: plugins.All, Events: events, Seed: seed, Log: log})
-	})
+	wg.Go(func() { c.Events.Run(ctx) })
+	wg.Go(func() { _ = sched.Run(ctx, s, c) })
 	t.Cleanup(func() { cancel(); wg.Wait(); s.Close() })
 	return &rig{t, s, ctx}
+}
+
+// later starts a second scheduler, for pods that name it: it has read everything
+// that is there before it decides.
+func (r *rig) later() {
+	ctx, cancel := context.WithCancel(r.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = sched.Run(ctx, r.h, sched.Config{Name: "later", Plugins: plugins.All, Seed: 1})
+	})
+	r.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+// change changes a node.
+func (r *rig) change(name string, what func(*corev1.Node)) {
+	r.Helper()
+	n, err := core.Node.Get(r.ctx, r.h, "", name)
+	if err != nil {
+		r.Fatal(err)
+	}
+	n = n.DeepCopy()
+	what(n)
+	if _, err := core.Node.Update(r.ctx, r.h, n); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// delete takes a pod away at once.
+func (r *rig) delete(name string) {
+	r.Helper()
+	if err := core.Pod.Delete(r.ctx, r.h, "default", name, api.Options{GracePeriod: new(int64(0))}); err != nil {
+		r.Fatal(err)
+	}
 }
 
 func (r *rig) node(name, cpu, memory string, change ...func(*corev1.Node)) {
@@ -169,15 +202,7 @@ func TestReasonsAreCountedAndEventsHelp(t *testing.T) {
 	if !scheduled || !failed {
 		t.Errorf("events: scheduled %v, failed %v", scheduled, failed)
 	}
-	n, err := core.Node.Get(r.ctx, r.h, "", "c")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n = n.DeepCopy()
-	n.Spec.Unschedulable = false
-	if _, err := core.Node.Update(r.ctx, r.h, n); err != nil {
-		t.Fatal(err)
-	}
+	r.change("c", func(n *corev1.Node) { n.Spec.Unschedulable = false })
 	r.on("big", "c")
 }
 
@@ -188,10 +213,7 @@ func TestRoomComesBackWithAPod(t *testing.T) {
 	r.on("first", "a")
 	r.pod("second", "800m", "100Mi")
 	r.refused("second", "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
-	zero := int64(0)
-	if err := core.Pod.Delete(r.ctx, r.h, "default", "first", api.Options{GracePeriod: &zero}); err != nil {
-		t.Fatal(err)
-	}
+	r.delete("first")
 	r.on("second", "a")
 }
 
@@ -266,7 +288,7 @@ func BenchmarkDurable(b *testing.B) {
 }
 
 func benchmark(b *testing.B, engine store.Engine) {
-	r := startOn(b, 1, engine)
+	r := startOn(b, engine, plain(1))
 	const nodes = 5000
 	for i := range nodes {
 		r.node(fmt.Sprintf("n%d", i), "64", "256Gi")

@@ -41,10 +41,8 @@ func (s *Selectors) SetService(namespace, name string, selector map[string]strin
 // SetOwner takes in what a controller of pods selects; nil forgets it.
 func (s *Selectors) SetOwner(uid types.UID, selector *metav1.LabelSelector) {
 	if selector == nil {
-		if s.owners[uid] != nil {
-			delete(s.owners, uid)
-			delete(s.changed, string(uid))
-		}
+		delete(s.owners, uid)
+		delete(s.changed, string(uid))
 		return
 	}
 	sel, err := metav1.LabelSelectorAsSelector(selector)

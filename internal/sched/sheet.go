@@ -349,13 +349,8 @@ func (sh *sheet) failure(pod *Pod, s *State) *Failure {
 		if !sh.why[i].OK() || sh.ranked && len(n.nominated) == 0 {
 			continue
 		}
-		at, v := refusal(sh.asks, n)
-		if v.OK() {
-			at, v = crowding(sh.asks, pod, n)
-		}
-		if !v.OK() {
-			f.count(v, 1)
-			f.blame(sh.asks[at].use.Plugin)
+		if at, v := objection(sh.asks, pod, n); !v.OK() {
+			f.count(v, sh.asks[at].use.Plugin)
 		}
 	}
 	return f

@@ -415,28 +415,17 @@ func (s *State) Opens(name string, pod *Pod) bool {
 		return true
 	}
 	used, leaving := n.Used, false
-	count := func(o *Pod, sign int64) {
-		used.Pods += sign
-		used.CPU += sign * o.Req.CPU
-		used.Memory += sign * o.Req.Memory
-		used.Ephemeral += sign * o.Req.Ephemeral
-	}
-	fits := func() bool {
-		free := func(ask, used, alloc int64) bool { return ask == 0 || ask <= alloc-used }
-		return used.Pods < n.Alloc.Pods && free(pod.Req.CPU, used.CPU, n.Alloc.CPU) && free(pod.Req.Memory, used.Memory, n.Alloc.Memory) &&
-			free(pod.Req.Ephemeral, used.Ephemeral, n.Alloc.Ephemeral)
-	}
-	for _, o := range n.nominated {
-		if o.UID != pod.UID && o.Priority >= pod.Priority {
-			count(o, 1)
-		}
+	used.Others = nil // they are not looked at
+	fits := func() bool { return pod.Req.FitsBeside(&used, &n.Alloc) }
+	for _, o := range n.before(pod) {
+		used.add(&o.Req, 1)
 	}
 	if fits() {
 		return true
 	}
 	for _, o := range n.Pods {
 		if o.Priority < pod.Priority {
-			count(o, -1)
+			used.add(&o.Req, -1)
 			leaving = leaving || o.DeletionTimestamp != nil || s.leaving[o.UID]
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 )
 
 // Terms are a pod's affinity and anti-affinity to other pods.
@@ -69,25 +70,10 @@ func newTerm(owner *corev1.Pod, in *corev1.PodAffinityTerm) (t Term, err error) 
 	if t.pods, err = metav1.LabelSelectorAsSelector(in.LabelSelector); err != nil {
 		return t, err
 	}
-	more := func(keys []string, op metav1.LabelSelectorOperator) {
-		for _, key := range keys {
-			v, ok := owner.Labels[key]
-			if !ok {
-				continue
-			}
-			sel, e := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{
-				MatchExpressions: []metav1.LabelSelectorRequirement{{Key: key, Operator: op, Values: []string{v}}}})
-			if e != nil {
-				err = e
-				return
-			}
-			reqs, _ := sel.Requirements()
-			t.pods = t.pods.Add(reqs...)
-		}
+	if t.pods, err = WithKeys(t.pods, owner, in.MatchLabelKeys, selection.In); err != nil {
+		return t, err
 	}
-	more(in.MatchLabelKeys, metav1.LabelSelectorOpIn)
-	more(in.MismatchLabelKeys, metav1.LabelSelectorOpNotIn)
-	if err != nil {
+	if t.pods, err = WithKeys(t.pods, owner, in.MismatchLabelKeys, selection.NotIn); err != nil {
 		return t, err
 	}
 	t.names = in.Namespaces
@@ -100,6 +86,21 @@ func newTerm(owner *corev1.Pod, in *corev1.PodAffinityTerm) (t Term, err error) 
 		t.names = []string{owner.Namespace}
 	}
 	return t, nil
+}
+
+// WithKeys narrows a selector to pods that have the owner's values of its labels
+// with these keys, or that have not, as op says.
+func WithKeys(sel labels.Selector, owner *corev1.Pod, keys []string, op selection.Operator) (labels.Selector, error) {
+	for _, key := range keys {
+		if v, ok := owner.Labels[key]; ok {
+			r, err := labels.NewRequirement(key, op, []string{v})
+			if err != nil {
+				return nil, err
+			}
+			sel = sel.Add(*r)
+		}
+	}
+	return sel, nil
 }
 
 // Matches says whether a pod with these labels in this namespace is selected.

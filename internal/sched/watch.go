@@ -5,7 +5,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,18 +19,18 @@ import (
 
 // followAll follows every kind that decisions depend on.
 func (s *Scheduler) followAll(ctx context.Context) {
-	follow(ctx, s, core.Node, s.sawNodes)
+	follow(ctx, s, core.Node, each(s.sawNode))
 	follow(ctx, s, core.Pod, s.sawPods)
-	follow(ctx, s, core.Namespace, s.sawNamespaces)
+	follow(ctx, s, core.Namespace, each(s.sawNamespace))
 	v, sel := &s.state.Volumes, &s.state.Select
-	stored := func(What Event) { s.wake(&Change{What: What}) }
+	stored := func() { s.wake(&Change{What: Storage}) }
 	follow(ctx, s, core.PersistentVolumeClaim, table(v.Claims, stored))
 	follow(ctx, s, core.PersistentVolume, table(v.Volumes, stored))
 	follow(ctx, s, storage.StorageClass, table(v.Classes, stored))
 	follow(ctx, s, storage.CSINode, table(v.Nodes, stored))
 	follow(ctx, s, storage.CSIDriver, table(v.Drivers, stored))
 	follow(ctx, s, storage.CSIStorageCapacity, table(v.Capacities, stored))
-	follow(ctx, s, policy.PodDisruptionBudget, each(func(p *policyv1.PodDisruptionBudget, gone bool) { s.state.Budgets.Set(p, gone) }))
+	follow(ctx, s, policy.PodDisruptionBudget, each(s.state.Budgets.Set))
 	follow(ctx, s, core.Service, each(func(o *corev1.Service, gone bool) {
 		selector := o.Spec.Selector
 		if gone {
@@ -104,7 +103,7 @@ func each[T api.Object](saw func(o T, gone bool)) func(api.Change[T]) {
 }
 
 // table keeps a table of the volumes' state.
-func table[T api.Object](t Table[T], stored func(Event)) func(api.Change[T]) {
+func table[T api.Object](t Table[T], stored func()) func(api.Change[T]) {
 	take := each(func(o T, gone bool) {
 		if gone {
 			t.Drop(o)
@@ -115,44 +114,26 @@ func table[T api.Object](t Table[T], stored func(Event)) func(api.Change[T]) {
 	return func(c api.Change[T]) {
 		take(c)
 		if c.Reset || c.Type != watch.Bookmark {
-			stored(Storage)
+			stored()
 		}
 	}
 }
 
-func (s *Scheduler) sawNodes(c api.Change[*corev1.Node]) {
-	switch {
-	case c.Reset:
-		have := map[string]bool{}
-		for _, n := range c.All {
-			have[n.Name] = true
-		}
-		for i := len(s.state.Nodes) - 1; i >= 0; i-- {
-			if name := s.state.Nodes[i].Name; !have[name] {
-				s.state.RemoveNode(name)
-			}
-		}
-		for _, n := range c.All {
-			s.wake(&Change{What: s.state.SetNode(n), Node: n})
-		}
-	case c.Type == watch.Added || c.Type == watch.Modified:
-		s.wake(&Change{What: s.state.SetNode(c.Object), Node: c.Object})
-	case c.Type == watch.Deleted:
-		s.state.RemoveNode(c.Object.Name)
-		s.wake(&Change{What: NodeRemoved, Node: c.Object})
+func (s *Scheduler) sawNode(n *corev1.Node, gone bool) {
+	what := NodeRemoved
+	if gone {
+		s.state.RemoveNode(n.Name)
+	} else {
+		what = s.state.SetNode(n)
 	}
+	s.wake(&Change{What: what, Node: n})
 }
 
-func (s *Scheduler) sawNamespaces(c api.Change[*corev1.Namespace]) {
-	for _, n := range c.All {
+func (s *Scheduler) sawNamespace(n *corev1.Namespace, gone bool) {
+	if gone {
+		s.state.RemoveNamespace(n.Name)
+	} else {
 		s.wake(&Change{What: s.state.SetNamespace(n.Name, n.Labels)})
-	}
-	switch {
-	case c.Reset || c.Object == nil:
-	case c.Type == watch.Deleted:
-		s.state.RemoveNamespace(c.Object.Name)
-	default:
-		s.wake(&Change{What: s.state.SetNamespace(c.Object.Name, c.Object.Labels)})
 	}
 }
 

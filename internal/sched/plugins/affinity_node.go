@@ -18,7 +18,7 @@ var NodeAffinity = &sched.Plugin{
 	Wakes:     sched.NodeAdded | sched.NodeLabels,
 	Helps:     selectsNode,
 	Configure: configured(nodeAffinity, checkNodeAffinity),
-	For:       nodeAffinity(&schedv1.NodeAffinityArgs{}).For,
+	For:       nodeAffinity(&schedv1.NodeAffinityArgs{}),
 }
 
 func selectsNode(pod *sched.Pod, _ *sched.State, c *sched.Change) bool {
@@ -47,7 +47,7 @@ func checkNodeAffinity(a *schedv1.NodeAffinityArgs) (errs field.ErrorList) {
 	return errs
 }
 
-func nodeAffinity(args *schedv1.NodeAffinityArgs) *sched.Plugin {
+func nodeAffinity(args *schedv1.NodeAffinityArgs) sched.Look {
 	var must *nodeaffinity.NodeSelector
 	var likes *nodeaffinity.PreferredSchedulingTerms
 	if a := args.AddedAffinity; a != nil {
@@ -58,8 +58,7 @@ func nodeAffinity(args *schedv1.NodeAffinityArgs) *sched.Plugin {
 			likes, _ = nodeaffinity.NewPreferredSchedulingTerms(p)
 		}
 	}
-	return &sched.Plugin{Name: "NodeAffinity", Weight: 2, Wakes: sched.NodeAdded | sched.NodeLabels, Helps: selectsNode,
-		For: func(pod *sched.Pod, _ *sched.State) *sched.Check { return affinityOf(pod, must, likes) }}
+	return func(pod *sched.Pod, _ *sched.State) *sched.Check { return affinityOf(pod, must, likes) }
 }
 
 func affinityOf(pod *sched.Pod, must *nodeaffinity.NodeSelector, likes *nodeaffinity.PreferredSchedulingTerms) *sched.Check {
@@ -68,20 +67,17 @@ func affinityOf(pod *sched.Pod, must *nodeaffinity.NodeSelector, likes *nodeaffi
 		affinity = a.NodeAffinity
 	}
 	c := &sched.Check{}
-	own := len(pod.Spec.NodeSelector) > 0 || affinity != nil && affinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
-	if own || must != nil {
+	own := selects(pod)
+	if own != nil || must != nil {
 		c.Only = named(affinity)
-		need := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
 		no := sched.Never("node(s) didn't match Pod's node affinity/selector")
 		added := sched.Never("node(s) didn't match scheduler-enforced node affinity")
 		c.Fits = func(n *sched.Node) sched.Verdict {
 			if must != nil && !must.Match(n.Node) {
 				return added
 			}
-			if own {
-				if ok, err := need.Match(n.Node); !ok || err != nil {
-					return no
-				}
+			if own != nil && !own(n) {
+				return no
 			}
 			return sched.Verdict{}
 		}
@@ -110,6 +106,20 @@ func affinityOf(pod *sched.Pod, must *nodeaffinity.NodeSelector, likes *nodeaffi
 		return nil
 	}
 	return c
+}
+
+// selects returns whether the pod's nodeSelector and required affinity select a
+// node; nil if it has neither.
+func selects(pod *sched.Pod) func(*sched.Node) bool {
+	a := pod.Spec.Affinity
+	if len(pod.Spec.NodeSelector) == 0 && (a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil) {
+		return nil
+	}
+	need := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
+	return func(n *sched.Node) bool {
+		ok, err := need.Match(n.Node)
+		return ok && err == nil
+	}
 }
 
 // named returns the only nodes that the affinity can match, if every term names

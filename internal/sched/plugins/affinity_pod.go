@@ -15,14 +15,12 @@ import (
 var InterPodAffinity = &sched.Plugin{
 	Name:      "InterPodAffinity",
 	Weight:    2,
-	Wakes:     affinityWakes,
+	Wakes:     sched.NodeAdded | sched.NodeLabels | sched.PodPlaced | sched.PodGone | sched.PodLabels | sched.Namespaces,
 	Helps:     bringsTogether,
 	Matters:   speaksOf,
 	Configure: configured(podAffinity, checkPodAffinity),
-	For:       podAffinity(&schedv1.InterPodAffinityArgs{}).For,
+	For:       podAffinity(&schedv1.InterPodAffinityArgs{}),
 }
-
-const affinityWakes = sched.NodeAdded | sched.NodeLabels | sched.PodPlaced | sched.PodGone | sched.PodLabels | sched.Namespaces
 
 func checkPodAffinity(a *schedv1.InterPodAffinityArgs) (errs field.ErrorList) {
 	if w := a.HardPodAffinityWeight; w != nil && (*w < 0 || *w > 100) {
@@ -31,19 +29,18 @@ func checkPodAffinity(a *schedv1.InterPodAffinityArgs) (errs field.ErrorList) {
 	return errs
 }
 
-func podAffinity(args *schedv1.InterPodAffinityArgs) *sched.Plugin {
+func podAffinity(args *schedv1.InterPodAffinityArgs) sched.Look {
 	hard := int64(1)
 	if args.HardPodAffinityWeight != nil {
 		hard = int64(*args.HardPodAffinityWeight)
 	}
-	return &sched.Plugin{Name: "InterPodAffinity", Weight: 2, Wakes: affinityWakes, Helps: bringsTogether, Matters: speaksOf,
-		For: func(pod *sched.Pod, s *sched.State) *sched.Check {
-			a := &pairs{pod: pod, own: pod.Terms(), s: s, hard: hard, deaf: args.IgnorePreferredTermsOfExistingPods}
-			if a.own.Broken != "" {
-				return &sched.Check{Refused: a.own.Broken}
-			}
-			return a.check()
-		}}
+	return func(pod *sched.Pod, s *sched.State) *sched.Check {
+		a := &pairs{pod: pod, own: pod.Terms(), s: s, hard: hard, deaf: args.IgnorePreferredTermsOfExistingPods}
+		if a.own.Broken != "" {
+			return &sched.Check{Refused: a.own.Broken}
+		}
+		return a.check()
+	}
 }
 
 // speaksOf says whether a pod that comes has anything to say about the other.
@@ -119,10 +116,14 @@ func (a *pairs) tally(in *[]*tally, key string) *tally {
 			return t
 		}
 	}
-	d := a.s.Domains(key)
-	t := &tally{key, d.Of, make([]int64, d.Count)}
+	t := a.newTally(key)
 	*in = append(*in, t)
 	return t
+}
+
+func (a *pairs) newTally(key string) *tally {
+	d := a.s.Domains(key)
+	return &tally{key, d.Of, make([]int64, d.Count)}
 }
 
 // effectOf works out what pods with these labels and terms do.
@@ -189,8 +190,7 @@ func (a *pairs) count(p *sched.Pod, n *sched.Node, by int) {
 
 func (a *pairs) check() *sched.Check {
 	for i := range a.own.Near {
-		d := a.s.Domains(a.own.Near[i].Key)
-		a.near = append(a.near, &tally{a.own.Near[i].Key, d.Of, make([]int64, d.Count)})
+		a.near = append(a.near, a.newTally(a.own.Near[i].Key))
 	}
 	seen := map[*sched.Group]bool{}
 	found := false

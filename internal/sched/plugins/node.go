@@ -17,10 +17,8 @@ var NodeUnschedulable = &sched.Plugin{
 	},
 	For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
 		taint := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
-		for i := range pod.Spec.Tolerations {
-			if tolerates(&pod.Spec.Tolerations[i], &taint) {
-				return nil
-			}
+		if tolerated(pod, &taint) {
+			return nil
 		}
 		no := sched.Never("node(s) were unschedulable")
 		return &sched.Check{Fits: func(n *sched.Node) sched.Verdict {

@@ -18,9 +18,9 @@ func read[T any](args []byte, into *T) error {
 	return yaml.UnmarshalStrict(args, into)
 }
 
-// configured is a Configure function: read the args, check them, make the plugin.
-func configured[T any](makes func(*T) *sched.Plugin, checks func(*T) field.ErrorList) func([]byte) (*sched.Plugin, error) {
-	return func(raw []byte) (*sched.Plugin, error) {
+// configured is a Configure function: read the args, check them, make the For.
+func configured[T any](makes func(*T) sched.Look, checks func(*T) field.ErrorList) func([]byte) (sched.Look, error) {
+	return func(raw []byte) (sched.Look, error) {
 		var args T
 		if err := read(raw, &args); err != nil {
 			return nil, err

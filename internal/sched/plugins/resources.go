@@ -19,7 +19,7 @@ var NodeResourcesFit = &sched.Plugin{
 	Wakes:     sched.NodeAdded | sched.NodeResources | sched.PodGone,
 	Helps:     freesWhatIsShort,
 	Configure: configured(fit, checkFit),
-	For:       fit(&schedv1.NodeResourcesFitArgs{}).For,
+	For:       fit(&schedv1.NodeResourcesFitArgs{}),
 }
 
 func checkFit(a *schedv1.NodeResourcesFitArgs) (errs field.ErrorList) {
@@ -49,7 +49,7 @@ func checkFit(a *schedv1.NodeResourcesFitArgs) (errs field.ErrorList) {
 
 var cpuAndMemory = []schedv1.ResourceSpec{{Name: string(corev1.ResourceCPU), Weight: 1}, {Name: string(corev1.ResourceMemory), Weight: 1}}
 
-func fit(args *schedv1.NodeResourcesFitArgs) *sched.Plugin {
+func fit(args *schedv1.NodeResourcesFitArgs) sched.Look {
 	strategy := schedv1.ScoringStrategy{}
 	if args.ScoringStrategy != nil {
 		strategy = *args.ScoringStrategy
@@ -61,39 +61,33 @@ func fit(args *schedv1.NodeResourcesFitArgs) *sched.Plugin {
 		group, _, _ := strings.Cut(string(name), "/")
 		return slices.Contains(args.IgnoredResources, string(name)) || slices.Contains(args.IgnoredResourceGroups, group)
 	}
-	return &sched.Plugin{
-		Name: "NodeResourcesFit", Wakes: sched.NodeAdded | sched.NodeResources | sched.PodGone, Helps: freesWhatIsShort,
-		For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
-			r := pod.Req
-			r.Others = nil
-			for name, v := range pod.Req.Others {
-				if !ignored(name) {
-					if r.Others == nil {
-						r.Others = map[corev1.ResourceName]int64{}
-					}
-					r.Others[name] = v
+	return func(pod *sched.Pod, _ *sched.State) *sched.Check {
+		r := pod.Req
+		r.Others = nil
+		for name, v := range pod.Req.Others {
+			if !ignored(name) {
+				if r.Others == nil {
+					r.Others = map[corev1.ResourceName]int64{}
 				}
+				r.Others[name] = v
 			}
-			return &sched.Check{
-				Fits: func(n *sched.Node) sched.Verdict {
-					if n.Used.Pods+1 <= n.Alloc.Pods && fits(r.CPU, n.Used.CPU, n.Alloc.CPU) && fits(r.Memory, n.Used.Memory, n.Alloc.Memory) &&
-						fits(r.Ephemeral, n.Used.Ephemeral, n.Alloc.Ephemeral) && len(r.Others) == 0 {
-						return sched.Verdict{}
-					}
-					return short(&r, n)
-				},
-				Score: fitScore(&strategy, pod),
-			}
-		},
+		}
+		return &sched.Check{
+			Fits: func(n *sched.Node) sched.Verdict {
+				if len(r.Others) == 0 && r.FitsBeside(&n.Used, &n.Alloc) {
+					return sched.Verdict{}
+				}
+				return short(&r, n)
+			},
+			Score: fitScore(&strategy, pod),
+		}
 	}
 }
-
-func fits(ask, used, alloc int64) bool { return ask == 0 || ask <= alloc-used }
 
 // short lists everything that a node has too little of.
 func short(r *sched.Resources, n *sched.Node) (v sched.Verdict) {
 	check := func(name corev1.ResourceName, ask, used, alloc int64) {
-		if !fits(ask, used, alloc) {
+		if !sched.Fits(ask, used, alloc) {
 			v.Whys = append(v.Whys, "Insufficient "+string(name))
 			v.Final = v.Final || ask > alloc
 		}
@@ -238,7 +232,7 @@ func ratio(shape []schedv1.UtilizationShapePoint) func(ask, used, alloc int64) i
 var NodeResourcesBalancedAllocation = &sched.Plugin{
 	Name:      "NodeResourcesBalancedAllocation",
 	Configure: configured(balanced, checkBalanced),
-	For:       balanced(&schedv1.NodeResourcesBalancedAllocationArgs{}).For,
+	For:       balanced(&schedv1.NodeResourcesBalancedAllocationArgs{}),
 }
 
 func checkBalanced(a *schedv1.NodeResourcesBalancedAllocationArgs) (errs field.ErrorList) {
@@ -252,7 +246,7 @@ func checkBalanced(a *schedv1.NodeResourcesBalancedAllocationArgs) (errs field.E
 	return errs
 }
 
-func balanced(args *schedv1.NodeResourcesBalancedAllocationArgs) *sched.Plugin {
+func balanced(args *schedv1.NodeResourcesBalancedAllocationArgs) sched.Look {
 	var names []corev1.ResourceName
 	for _, r := range args.Resources {
 		names = append(names, corev1.ResourceName(r.Name))
@@ -260,7 +254,7 @@ func balanced(args *schedv1.NodeResourcesBalancedAllocationArgs) *sched.Plugin {
 	if len(names) == 0 {
 		names = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
 	}
-	return &sched.Plugin{Name: "NodeResourcesBalancedAllocation", For: func(pod *sched.Pod, _ *sched.State) *sched.Check {
+	return func(pod *sched.Pod, _ *sched.State) *sched.Check {
 		if !slices.ContainsFunc(names, func(name corev1.ResourceName) bool { return pod.Req.Of(name) > 0 }) {
 			return nil
 		}
@@ -276,7 +270,7 @@ func balanced(args *schedv1.NodeResourcesBalancedAllocationArgs) *sched.Plugin {
 			}
 			return int64((1 - deviation(parts)) * 100)
 		}}
-	}}
+	}
 }
 
 // deviation is the standard deviation of parts.

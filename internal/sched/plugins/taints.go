@@ -2,6 +2,7 @@ package plugins
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	schedhelpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 
 	"proa/internal/sched"
@@ -28,7 +29,7 @@ var TaintToleration = &sched.Plugin{
 			Score: func(n *sched.Node) (bad int64) {
 				for i := range n.Spec.Taints {
 					t := &n.Spec.Taints[i]
-					if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerated(pod.Spec.Tolerations, t) {
+					if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerated(pod, t) {
 						bad++
 					}
 				}
@@ -42,22 +43,13 @@ var TaintToleration = &sched.Plugin{
 // repels says whether a node has a taint that keeps the pod off.
 func repels(pod *sched.Pod, n *sched.Node) bool {
 	for i := range n.Spec.Taints {
-		if t := &n.Spec.Taints[i]; t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerated(pod.Spec.Tolerations, t) {
+		if t := &n.Spec.Taints[i]; t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerated(pod, t) {
 			return true
 		}
 	}
 	return false
 }
 
-func tolerated(all []corev1.Toleration, t *corev1.Taint) bool {
-	for i := range all {
-		if tolerates(&all[i], t) {
-			return true
-		}
-	}
-	return false
-}
-
-func tolerates(t *corev1.Toleration, taint *corev1.Taint) bool {
-	return t.ToleratesTaint(klog.Background(), taint, true)
+func tolerated(pod *sched.Pod, t *corev1.Taint) bool {
+	return schedhelpers.TolerationsTolerateTaint(klog.Background(), pod.Spec.Tolerations, t, true)
 }

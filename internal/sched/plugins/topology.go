@@ -6,8 +6,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	schedv1 "k8s.io/kube-scheduler/config/v1"
 
 	"proa/internal/sched"
@@ -19,13 +19,11 @@ import (
 var PodTopologySpread = &sched.Plugin{
 	Name:      "PodTopologySpread",
 	Weight:    2,
-	Wakes:     spreadWakes,
+	Wakes:     sched.NodeAdded | sched.NodeRemoved | sched.NodeLabels | sched.NodeTaints | sched.PodPlaced | sched.PodGone | sched.PodLabels,
 	Helps:     evensOut,
 	Configure: configured(spread, checkSpread),
-	For:       spread(&schedv1.PodTopologySpreadArgs{}).For,
+	For:       spread(&schedv1.PodTopologySpreadArgs{}),
 }
-
-const spreadWakes = sched.NodeAdded | sched.NodeRemoved | sched.NodeLabels | sched.NodeTaints | sched.PodPlaced | sched.PodGone | sched.PodLabels
 
 // systemSpread are the constraints of pods that have none and belong together.
 var systemSpread = []corev1.TopologySpreadConstraint{
@@ -76,26 +74,25 @@ func checkSpread(a *schedv1.PodTopologySpreadArgs) (errs field.ErrorList) {
 	return errs
 }
 
-func spread(args *schedv1.PodTopologySpreadArgs) *sched.Plugin {
+func spread(args *schedv1.PodTopologySpreadArgs) sched.Look {
 	defaults, system := args.DefaultConstraints, args.DefaultingType != schedv1.ListDefaulting && len(args.DefaultConstraints) == 0
 	if system {
 		defaults = systemSpread
 	}
-	return &sched.Plugin{Name: "PodTopologySpread", Weight: 2, Wakes: spreadWakes, Helps: evensOut,
-		For: func(pod *sched.Pod, s *sched.State) *sched.Check {
-			all, strict := pod.Spec.TopologySpreadConstraints, true
-			var sel labels.Selector
-			if len(all) == 0 && len(defaults) > 0 {
-				if sel = s.Select.Of(pod); sel == nil {
-					return nil
-				}
-				all, strict = defaults, !system
-			}
-			if len(all) == 0 {
+	return func(pod *sched.Pod, s *sched.State) *sched.Check {
+		all, strict := pod.Spec.TopologySpreadConstraints, true
+		var sel labels.Selector
+		if len(all) == 0 && len(defaults) > 0 {
+			if sel = s.Select.Of(pod); sel == nil {
 				return nil
 			}
-			return spreadOver(pod, s, all, sel, strict)
-		}}
+			all, strict = defaults, !system
+		}
+		if len(all) == 0 {
+			return nil
+		}
+		return spreadOver(pod, s, all, sel, strict)
+	}
 }
 
 // evensOut: a pod that comes or goes matters if it is in a constraint's
@@ -131,16 +128,7 @@ func spreadSelector(pod *sched.Pod, t *corev1.TopologySpreadConstraint) (labels.
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range t.MatchLabelKeys {
-		if v, ok := pod.Labels[key]; ok {
-			r, err := labels.NewRequirement(key, "=", []string{v})
-			if err != nil {
-				return nil, err
-			}
-			sel = sel.Add(*r)
-		}
-	}
-	return sel, nil
+	return sched.WithKeys(sel, pod.Pod, t.MatchLabelKeys, selection.In)
 }
 
 // A constraint is a topology spread constraint, with the matching pods counted
@@ -281,25 +269,15 @@ func fill(pod *sched.Pod, s *sched.State, all []*constraint, strict bool) {
 // honors returns whether a node is part of the spreading by the policies about
 // affinity and taints; nil if every node is.
 func (k *constraint) honors(pod *sched.Pod) func(*sched.Node) bool {
-	var affinity, taints bool
+	var affinity func(*sched.Node) bool
 	if p := k.NodeAffinityPolicy; p == nil || *p == corev1.NodeInclusionPolicyHonor {
-		a := pod.Spec.Affinity
-		affinity = len(pod.Spec.NodeSelector) > 0 || a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
+		affinity = selects(pod)
 	}
-	if p := k.NodeTaintsPolicy; p != nil && *p == corev1.NodeInclusionPolicyHonor {
-		taints = true
+	if p := k.NodeTaintsPolicy; p == nil || *p != corev1.NodeInclusionPolicyHonor {
+		return affinity
 	}
-	if !affinity && !taints {
-		return nil
-	}
-	need := nodeaffinity.GetRequiredNodeAffinity(pod.Pod)
 	return func(n *sched.Node) bool {
-		if affinity {
-			if ok, err := need.Match(n.Node); !ok || err != nil {
-				return false
-			}
-		}
-		return !taints || !repels(pod, n)
+		return (affinity == nil || affinity(n)) && !repels(pod, n)
 	}
 }
 

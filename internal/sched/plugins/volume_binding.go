@@ -11,10 +11,10 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/component-helpers/storage/ephemeral"
 	schedv1 "k8s.io/kube-scheduler/config/v1"
 
 	"proa/internal/api"
@@ -27,12 +27,10 @@ import (
 // one that is made for it.
 var VolumeBinding = &sched.Plugin{
 	Name:      "VolumeBinding",
-	Wakes:     volumeWakes,
+	Wakes:     sched.NodeAdded | sched.NodeLabels | sched.Storage,
 	Configure: configured(volumeBinding, checkVolumeBinding),
-	For:       volumeBinding(&schedv1.VolumeBindingArgs{}).For,
+	For:       volumeBinding(&schedv1.VolumeBindingArgs{}),
 }
-
-const volumeWakes = sched.NodeAdded | sched.NodeLabels | sched.Storage
 
 func checkVolumeBinding(a *schedv1.VolumeBindingArgs) (errs field.ErrorList) {
 	if t := a.BindTimeoutSeconds; t != nil && *t < 0 {
@@ -44,12 +42,12 @@ func checkVolumeBinding(a *schedv1.VolumeBindingArgs) (errs field.ErrorList) {
 	return errs
 }
 
-func volumeBinding(args *schedv1.VolumeBindingArgs) *sched.Plugin {
+func volumeBinding(args *schedv1.VolumeBindingArgs) sched.Look {
 	wait := 600 * time.Second
 	if args.BindTimeoutSeconds != nil {
 		wait = time.Duration(*args.BindTimeoutSeconds) * time.Second
 	}
-	return &sched.Plugin{Name: "VolumeBinding", Wakes: volumeWakes, For: func(pod *sched.Pod, s *sched.State) *sched.Check {
+	return func(pod *sched.Pod, s *sched.State) *sched.Check {
 		names := sched.Claims(pod.Pod)
 		if len(names) == 0 {
 			return nil
@@ -68,7 +66,7 @@ func volumeBinding(args *schedv1.VolumeBindingArgs) *sched.Plugin {
 			c.Reserve, c.Unreserve, c.PreBind = b.reserve, b.unreserve, b.write
 		}
 		return c
-	}}
+	}
 }
 
 func size(c *corev1.PersistentVolumeClaim) *resource.Quantity {
@@ -83,7 +81,7 @@ type binding struct {
 	bound []*corev1.PersistentVolume
 	lost  bool                            // a claim's volume does not exist
 	open  []*corev1.PersistentVolumeClaim // those that wait for a node
-	match map[string]string               // claims by the volume that was promised
+	match matches                         // what was promised
 	make  []*corev1.PersistentVolumeClaim // those whose volume is to be made
 
 	choices map[*corev1.PersistentVolumeClaim]*choice
@@ -96,6 +94,9 @@ type choice struct {
 	rest   []*corev1.PersistentVolume
 	rank   map[string]int
 }
+
+// matches are claims by the name of the volume that each is to have.
+type matches map[string]*corev1.PersistentVolumeClaim
 
 func (b *binding) choice(c *corev1.PersistentVolumeClaim) *choice {
 	if k := b.choices[c]; k != nil {
@@ -119,11 +120,11 @@ func (b *binding) choice(c *corev1.PersistentVolumeClaim) *choice {
 	return k
 }
 
-// on is the best volume on a node that is not used yet, or nil.
-func (k *choice) on(n *sched.Node, used map[string]bool) (best *corev1.PersistentVolume) {
+// on is the best volume on a node that no other claim has yet, or nil.
+func (k *choice) on(n *sched.Node, used matches) (best *corev1.PersistentVolume) {
 	for _, all := range [][]*corev1.PersistentVolume{k.byHost[n.Labels[corev1.LabelHostname]], k.rest} {
 		for _, pv := range all {
-			if !used[pv.Name] && sched.Reaches(pv, n.Node) {
+			if used[pv.Name] == nil && sched.Reaches(pv, n.Node) {
 				if best == nil || k.rank[pv.Name] < k.rank[best.Name] {
 					best = pv
 				}
@@ -151,7 +152,9 @@ func hostsOf(pv *corev1.PersistentVolume) []string {
 func (b *binding) take(pod *sched.Pod, name string) (refused string) {
 	c := b.s.Volumes.Claims[sched.ObjectKey(pod.Namespace, name)]
 	if c == nil {
-		if slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Ephemeral != nil && pod.Name+"-"+v.Name == name }) {
+		if slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.Ephemeral != nil && ephemeral.VolumeClaimName(pod.Pod, &v) == name
+		}) {
 			return fmt.Sprintf("waiting for ephemeral volume controller to create the persistentvolumeclaim %q", name)
 		}
 		return fmt.Sprintf("persistentvolumeclaim %q not found", name)
@@ -190,7 +193,7 @@ var (
 
 // find looks for volumes on a node: those that are there for claims, and the
 // claims whose volumes are to be made.
-func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolumeClaim, make []*corev1.PersistentVolumeClaim, _ sched.Verdict) {
+func (b *binding) find(n *sched.Node) (match matches, make []*corev1.PersistentVolumeClaim, _ sched.Verdict) {
 	if b.lost {
 		return nil, nil, lostVolume
 	}
@@ -202,8 +205,7 @@ func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolume
 	if len(b.open) == 0 {
 		return nil, nil, sched.Verdict{}
 	}
-	match = map[string]*corev1.PersistentVolumeClaim{}
-	used := map[string]bool{}
+	match = matches{}
 	for _, c := range b.open {
 		if at := c.Annotations[sched.SelectedNode]; at != "" { // being made already
 			if at != n.Name {
@@ -212,8 +214,7 @@ func (b *binding) find(n *sched.Node) (match map[string]*corev1.PersistentVolume
 			make = append(make, c)
 			continue
 		}
-		if pv := b.choice(c).on(n, used); pv != nil {
-			used[pv.Name] = true
+		if pv := b.choice(c).on(n, match); pv != nil {
 			match[pv.Name] = c
 			continue
 		}
@@ -255,9 +256,8 @@ func (b *binding) reserve(n *sched.Node) error {
 	if !v.OK() {
 		return fmt.Errorf("%s", v.Whys[0])
 	}
-	b.match, b.make = map[string]string{}, make
+	b.match, b.make = match, make
 	for name, c := range match {
-		b.match[name] = c.Name
 		b.s.Volumes.Promise(name, c)
 	}
 	return nil
@@ -274,7 +274,7 @@ func (b *binding) unreserve(*sched.Node) {
 func (b *binding) write(ctx context.Context, h api.Handler, node string) error {
 	for _, c := range b.open {
 		for name, claim := range b.match {
-			if claim == c.Name {
+			if claim == c {
 				if err := bindVolume(ctx, h, name, c); err != nil {
 					return err
 				}
@@ -332,8 +332,7 @@ func bindVolume(ctx context.Context, h api.Handler, name string, c *corev1.Persi
 }
 
 func untilBound(ctx context.Context, h api.Handler, c *corev1.PersistentVolumeClaim, node string, provisioned bool) error {
-	only := api.Selectors{Fields: fields.OneTermEqualSelector("metadata.name", c.Name)}
-	for change := range core.PersistentVolumeClaim.Follow(ctx, h, c.Namespace, only, nil) {
+	for change := range core.PersistentVolumeClaim.Follow(ctx, h, c.Namespace, api.WithField(metav1.ObjectNameField, c.Name), nil) {
 		now := change.Object
 		switch {
 		case change.Reset && len(change.All) > 0:

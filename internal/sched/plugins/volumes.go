@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"proa/internal/sched"
@@ -36,10 +37,10 @@ var VolumeRestrictions = &sched.Plugin{
 		if len(single) == 0 && !disks {
 			return nil
 		}
-		users := map[string]bool{}
+		users := map[types.UID]bool{}
 		for _, name := range single {
 			for uid := range s.Volumes.Users(pod.Namespace, name) {
-				users[string(uid)] = true
+				users[uid] = true
 			}
 		}
 		others := len(users)
@@ -49,10 +50,8 @@ var VolumeRestrictions = &sched.Plugin{
 		c := &sched.Check{Fits: func(n *sched.Node) sched.Verdict {
 			if others > 0 {
 				for uid := range users {
-					for on := range n.Pods {
-						if string(on) == uid {
-							return taken // it could be made to go
-						}
+					if n.Pods[uid] != nil {
+						return taken // it could be made to go
 					}
 				}
 				return elsewhere
@@ -68,7 +67,7 @@ var VolumeRestrictions = &sched.Plugin{
 		}}
 		if len(single) > 0 {
 			change := func(p *sched.Pod, by int) {
-				if users[string(p.UID)] {
+				if users[p.UID] {
 					others += by
 				}
 			}

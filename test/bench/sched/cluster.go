@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/pprof"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -199,7 +200,7 @@ func (s *placed) follow(ctx context.Context, h api.Handler) {
 		}
 		s.mu.Lock()
 		for _, p := range c.All {
-			if p.Spec.NodeName != "" && len(p.Name) > 3 && p.Name[:3] == "new" {
+			if p.Spec.NodeName != "" && strings.HasPrefix(p.Name, "new-") {
 				s.pods[p.UID] = true
 			}
 		}
