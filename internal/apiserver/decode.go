@@ -236,6 +236,7 @@ func unsupported(message string) error {
 // body returns the object that a request carries, private to it.
 func body(r *api.Request, empty func() api.Object, gvk schema.GroupVersionKind) (api.Object, []string, error) {
 	if r.Object != nil {
+		api.AsStored(r.Object)
 		return r.Object, nil, nil
 	}
 	if len(r.Body) == 0 {

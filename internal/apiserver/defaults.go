@@ -55,8 +55,8 @@ func (s *Server) EnsureDefaults(ctx context.Context, d Defaults) error {
 			then = append(then, o)
 		}
 	}
-	for name, value := range map[string]int32{"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000} {
-		first = append(first, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value, Description: systemClasses[name]})
+	for _, c := range systemClasses {
+		first = append(first, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: c.name}, Value: c.value, Description: c.description})
 	}
 	if d.API.IsValid() {
 		then = append(then, kubernetesService(d)...)
@@ -101,9 +101,13 @@ func (s *Server) readyServiceCIDR(ctx context.Context) error {
 	}
 }
 
-var systemClasses = map[string]string{
-	"system-node-critical":    "Used for system critical pods that must not be moved from their current node.",
-	"system-cluster-critical": "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+var systemClasses = []struct {
+	name        string
+	value       int32
+	description string
+}{
+	{"system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."},
+	{"system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."},
 }
 
 // ensureAll makes them side by side, so that they share the store's syncs.
@@ -112,6 +116,9 @@ func (s *Server) ensureAll(ctx context.Context, list []api.Object) error {
 	var wg sync.WaitGroup
 	for i, o := range list {
 		wg.Go(func() { errs[i] = s.ensure(ctx, o) })
+		if s.inTurn {
+			wg.Wait()
+		}
 	}
 	wg.Wait()
 	for i, err := range errs {

@@ -166,6 +166,9 @@ func (s *Server) deleteCollection(ctx context.Context, t *table, r *api.Request)
 				errs <- err
 			}
 		})
+		if s.inTurn {
+			wg.Wait()
+		}
 	}
 	wg.Wait()
 	select {

@@ -45,6 +45,7 @@ type Config struct {
 
 	UID    func() types.UID   // of new objects; random if nil
 	Suffix func(n int) string // random lower-case letters and digits, for generateName; from the system if nil
+	InTurn bool               // what one request writes is written one after the other, so that a simulation repeats
 
 	// Webhook reaches the webhooks that convert custom resources; none are reached if nil.
 	Webhook crd.Webhook
@@ -60,6 +61,7 @@ type Server struct {
 	log    *slog.Logger
 	subs   map[string]api.SubFunc
 	steps  []*admit.Step
+	inTurn bool
 	uid    func() types.UID
 	suffix func(int) string
 	keep   time.Duration
@@ -91,7 +93,7 @@ var _ api.Env = (*Server)(nil)
 // the end of ctx. It does not own the engine.
 func New(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{
-		engine: c.Engine, clock: c.Clock, log: c.Log, subs: c.Subs, uid: c.UID, suffix: c.Suffix, keep: c.History,
+		engine: c.Engine, clock: c.Clock, log: c.Log, subs: c.Subs, inTurn: c.InTurn, uid: c.UID, suffix: c.Suffix, keep: c.History,
 		byPtr: map[*api.Resource]*table{}, byName: map[schema.GroupResource]*table{}, byPrefix: map[string]*table{},
 	}
 	if s.clock == nil {

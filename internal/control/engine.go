@@ -29,6 +29,10 @@ type Config struct {
 	Events  *record.Recorder // where controllers tell what happened; nowhere if nil
 
 	Register prometheus.Registerer // takes the metrics of the queue; none are kept if nil
+
+	// Turn, if there is one, is called before each reconcile of [Engine.Run] and holds it back
+	// until its turn has come: whoever simulates a cluster chooses the order.
+	Turn func(ctx context.Context, controller string, key Key)
 }
 
 // Pauses after a failure: the first, and the most.
@@ -113,12 +117,14 @@ func (e *Engine) notify(s *source, changes []change) {
 
 // enqueue adds the keys of kinds that are followed.
 func (e *Engine) enqueue(c *Cluster, keys []Key) {
+	jobs := make([]job, 0, 4)
 	for _, key := range keys {
 		j := job{c.task, e.find(key.Kind), key.Namespace, key.Name}
 		if j.kind != nil || key.Kind == nil {
-			e.q.add(j)
+			jobs = append(jobs, j)
 		}
 	}
+	e.q.add(jobs...)
 }
 
 // Run watches and reconciles until ctx is done. No controller runs before every
@@ -278,6 +284,9 @@ func (e *Engine) do(ctx context.Context, j job) {
 		return
 	}
 	c := e.cluster[j.task]
+	if e.cfg.Turn != nil {
+		e.cfg.Turn(ctx, j.task.name, j.key())
+	}
 	again, err := call(ctx, c, j)
 	switch {
 	case ctx.Err() != nil:

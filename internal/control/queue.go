@@ -48,10 +48,16 @@ func newQueue(now func() time.Time) *queue {
 	return q
 }
 
-func (q *queue) add(j job) {
+// add adds jobs together: one that is named twice is done once.
+func (q *queue) add(jobs ...job) {
+	if len(jobs) == 0 {
+		return
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.push(j)
+	for _, j := range jobs {
+		q.push(j)
+	}
 }
 
 func (q *queue) push(j job) {

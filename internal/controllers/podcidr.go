@@ -26,19 +26,20 @@ func PodCIDR(network string) *control.Controller[*corev1.Node] {
 	}
 	whole, err := netip.ParsePrefix(network)
 	k := &control.Controller[*corev1.Node]{Name: "podcidr", For: core.Node}
-	var one sync.Mutex // from choosing a part until its node has it
+	promised := &parts{of: map[string]netip.Prefix{}}
+	k.Finalize = func(_ context.Context, _ *control.Cluster, key control.Key) error {
+		promised.forget(key.Name)
+		return nil
+	}
 	k.Reconcile = func(ctx context.Context, c *control.Cluster, n *corev1.Node) (time.Duration, error) {
 		if n.Spec.PodCIDR != "" || n.DeletionTimestamp != nil {
+			promised.forget(n.Name)
 			return 0, nil
 		}
 		if err != nil || !whole.Addr().Is4() || whole.Bits() > nodeBits {
 			return 0, fmt.Errorf("pod network %q is not an IPv4 network of at least /%d", network, nodeBits)
 		}
-		one.Lock()
-		defer one.Unlock()
-		var nodes []*corev1.Node // in no order: of thousands, that would take longest
-		control.Any(c, core.Node, func(n *corev1.Node) bool { nodes = append(nodes, n); return false })
-		part, ok := freePart(whole.Masked(), nodes)
+		part, ok := promised.part(c, whole.Masked(), n.Name)
 		if !ok {
 			c.Eventf(n, corev1.EventTypeNormal, "CIDRNotAvailable", "Node %s status is now: CIDRNotAvailable", n.Name)
 			return time.Minute, nil
@@ -51,10 +52,43 @@ func PodCIDR(network string) *control.Controller[*corev1.Node] {
 	return k
 }
 
-// freePart is the first part of the network that no node has any of.
-func freePart(whole netip.Prefix, nodes []*corev1.Node) (netip.Prefix, bool) {
+// parts are those that have been chosen for nodes and that these may not have yet: a
+// write whose answer was lost may come to be.
+type parts struct {
+	mu sync.Mutex
+	of map[string]netip.Prefix // by the node's name
+}
+
+func (p *parts) forget(node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.of, node)
+}
+
+// part chooses one for a node, the same again until it is forgotten.
+func (p *parts) part(c *control.Cluster, whole netip.Prefix, node string) (netip.Prefix, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if part, ok := p.of[node]; ok {
+		return part, true
+	}
+	var nodes []*corev1.Node // in no order: of thousands, that would take longest
+	control.Any(c, core.Node, func(n *corev1.Node) bool { nodes = append(nodes, n); return false })
+	taken := make(map[netip.Prefix]bool, len(p.of))
+	for _, part := range p.of {
+		taken[part] = true
+	}
+	part, ok := freePart(whole, nodes, taken)
+	if ok {
+		p.of[node] = part
+	}
+	return part, ok
+}
+
+// freePart is the first part of the network that no node has any of and that is not in exact,
+// to which it adds what the nodes have.
+func freePart(whole netip.Prefix, nodes []*corev1.Node, exact map[netip.Prefix]bool) (netip.Prefix, bool) {
 	var taken []netip.Prefix
-	exact := map[netip.Prefix]bool{}
 	for _, n := range nodes {
 		for _, text := range append([]string{n.Spec.PodCIDR}, n.Spec.PodCIDRs...) {
 			p, err := netip.ParsePrefix(text)

@@ -69,6 +69,10 @@ type Config struct {
 	Clock  store.Clock // nil: the machine's
 	Log    *slog.Logger
 	Events Events
+
+	// Go, if there is one, runs a piece of the agent's work, which what names, in a goroutine
+	// of its own and when its turn has come: whoever simulates a cluster chooses the order.
+	Go func(what string, work func())
 }
 
 // An Agent is the node agent. See [New] and [Agent.Run].
@@ -323,7 +327,20 @@ func (a *Agent) wakeChanged(x, y map[string]string) {
 	}
 }
 
-// Pods are the pods that the agent knows.
+// start runs a piece of work beside the caller.
+func (a *Agent) start(what string, work func()) {
+	if a.Go == nil {
+		a.jobs.Go(work)
+		return
+	}
+	a.jobs.Add(1)
+	a.Go(what, func() {
+		defer a.jobs.Done()
+		work()
+	})
+}
+
+// list are the pods that the agent knows.
 func (a *Agent) list() []*corev1.Pod {
 	a.mu.Lock()
 	defer a.mu.Unlock()

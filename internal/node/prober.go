@@ -127,14 +127,9 @@ func (p *prober) ensure(w *worker, k probeKey, pod *corev1.Pod, spec *corev1.Con
 func (c *checker) arm(d time.Duration) {
 	c.stop = c.p.a.Clock.AfterFunc(d, func() {
 		c.p.mu.Lock()
-		off := c.off || c.p.closed || c.p.a.ctx.Err() != nil
-		if !off {
-			c.p.a.jobs.Add(1)
-		}
-		c.p.mu.Unlock()
-		if !off {
-			defer c.p.a.jobs.Done()
-			c.check()
+		defer c.p.mu.Unlock()
+		if !c.off && !c.p.closed && c.p.a.ctx.Err() == nil {
+			c.p.a.start(c.key.id+" "+c.key.kind, c.check)
 		}
 	})
 }
@@ -218,7 +213,7 @@ func (c *checker) result(ok bool, text string) {
 		c.p.drop(c.key)
 	}
 	w, id := c.w, c.key.id
-	c.p.a.jobs.Go(func() {
+	w.beside(kind, func() {
 		w.with(func(m *memory) {
 			st := m.probes[id]
 			switch {

@@ -135,7 +135,7 @@ func (w *worker) wake() {
 		return
 	}
 	w.busy = true
-	w.a.jobs.Go(w.loop)
+	w.beside("look", w.loop)
 }
 
 // sleep stops the timer.
@@ -283,11 +283,14 @@ func (w *worker) act(in *input, p *plan) {
 
 // job runs f beside the worker and wakes it afterwards.
 func (w *worker) job(f func()) {
-	w.a.jobs.Go(func() {
+	w.beside("job", func() {
 		f()
 		w.wake()
 	})
 }
+
+// beside runs a piece of the worker's work beside it.
+func (w *worker) beside(what string, work func()) { w.a.start(string(w.uid)+" "+what, work) }
 
 // with changes the memory.
 func (w *worker) with(f func(*memory)) {
@@ -348,7 +351,7 @@ func (w *worker) keep(in *input, p *plan) {
 	w.want = &p.status
 	if !w.writing {
 		w.writing = true
-		w.a.jobs.Go(w.write)
+		w.beside("write", w.write)
 	}
 }
 
@@ -465,7 +468,7 @@ func (w *worker) bury(v *view) {
 	}
 	pod := w.pod
 	w.mem.burying = true
-	w.a.jobs.Go(func() {
+	w.beside("bury", func() {
 		if err := w.remains(w.a.ctx, v.sandboxes, pod); err != nil {
 			if w.a.ctx.Err() == nil {
 				w.a.Log.Warn("cannot remove what a pod left", "namespace", pod.Namespace, "pod", pod.Name, "err", err)

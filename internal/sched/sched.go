@@ -48,6 +48,10 @@ type Config struct {
 	Register prometheus.Registerer // takes the metrics; none are kept if nil
 
 	FirstPause, MostPause time.Duration // after failed attempts; 1 s and 10 s if 0
+
+	// Go, if there is one, runs what has to be written for a decision, in a goroutine of its
+	// own and when its turn has come: whoever simulates a cluster chooses the order.
+	Go func(write func())
 }
 
 // A Profile is how the pods with one schedulerName are placed.
@@ -152,7 +156,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 		for _, act := range acts {
 			if act.waits {
-				s.wg.Go(act.do)
+				s.start(act)
 				continue
 			}
 			select {
@@ -160,12 +164,26 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			s.wg.Go(func() {
+			do := act.do
+			act.do = func() {
 				defer func() { <-s.flying }()
-				act.do()
-			})
+				do()
+			}
+			s.start(act)
 		}
 	}
+}
+
+func (s *Scheduler) start(a action) {
+	if s.cfg.Go == nil {
+		s.wg.Go(a.do)
+		return
+	}
+	s.wg.Add(1)
+	s.cfg.Go(func() {
+		defer s.wg.Done()
+		a.do()
+	})
 }
 
 // clock brings pods back whose pause is over.

@@ -6,6 +6,7 @@ package admit
 import (
 	"context"
 	"iter"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 
@@ -49,6 +50,9 @@ type Step struct {
 type Settings struct {
 	Services  netip.Prefix // cluster addresses; 10.43.0.0/16
 	NodePorts [2]int32     // first and last; 30000 to 32767
+
+	// Chance gives a number below n, at which the search for what nobody has begins; random if nil.
+	Chance func(n int64) int64
 }
 
 // All returns the steps of a server, in their order. They hold the state of one
@@ -59,6 +63,9 @@ func All(c Settings) []*Step {
 	}
 	if c.NodePorts[1] == 0 {
 		c.NodePorts = [2]int32{30000, 32767}
+	}
+	if c.Chance == nil {
+		c.Chance = rand.Int64N
 	}
 	return []*Step{
 		namespaceLifecycle,

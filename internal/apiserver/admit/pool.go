@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 )
@@ -18,13 +17,15 @@ type pool[T comparable] struct {
 	out   func(T) string // why a thing is not in the pool
 	what  string
 	v6    bool
-	mu    sync.Mutex
-	used  map[T]int // by objects
-	held  map[T]bool
+	// chance is Settings.Chance.
+	chance func(int64) int64
+	mu     sync.Mutex
+	used   map[T]int // by objects
+	held   map[T]bool
 }
 
 // newAddresses is the pool of a range, without its first address and, for IPv4, its last.
-func newAddresses(p netip.Prefix) *pool[netip.Addr] {
+func newAddresses(p netip.Prefix, chance func(int64) int64) *pool[netip.Addr] {
 	p = p.Masked()
 	bits := min(p.Addr().BitLen()-p.Bits(), 20) // a million addresses are enough
 	size := int64(1)<<bits - 1
@@ -39,11 +40,11 @@ func newAddresses(p netip.Prefix) *pool[netip.Addr] {
 		out: func(a netip.Addr) string {
 			return fmt.Sprintf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", a, p)
 		},
-		what: "IP", used: map[netip.Addr]int{}, held: map[netip.Addr]bool{},
+		what: "IP", chance: chance, used: map[netip.Addr]int{}, held: map[netip.Addr]bool{},
 	}
 }
 
-func newPorts(r [2]int32) *pool[int32] {
+func newPorts(r [2]int32, chance func(int64) int64) *pool[int32] {
 	size := int64(r[1] - r[0] + 1)
 	return &pool[int32]{
 		size: size, fixed: min(max(16, size/32), 128),
@@ -52,7 +53,7 @@ func newPorts(r [2]int32) *pool[int32] {
 		out: func(int32) string {
 			return fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", r[0], r[1])
 		},
-		what: "port", used: map[int32]int{}, held: map[int32]bool{},
+		what: "port", chance: chance, used: map[int32]int{}, held: map[int32]bool{},
 	}
 }
 
@@ -126,7 +127,7 @@ func (p *pool[T]) any() (T, error) {
 
 // search looks from a random place on, all around.
 func (p *pool[T]) search(from, to int64) (T, bool) {
-	start := rand.Int64N(to - from)
+	start := p.chance(to - from)
 	for i := range to - from {
 		v := p.at(from + (start+i)%(to-from))
 		if p.free(v) {

@@ -18,7 +18,7 @@ import (
 // is taken is what the services in the state have, and what writes under way
 // have reserved; so nothing is lost in a crash and nothing has to be repaired.
 func serviceAddresses(c Settings) *Step {
-	s := &services{addresses: newAddresses(c.Services), ports: newPorts(c.NodePorts)}
+	s := &services{addresses: newAddresses(c.Services, c.Chance), ports: newPorts(c.NodePorts, c.Chance)}
 	return &Step{
 		Name: "ServiceAddresses", For: []string{"services"}, Verbs: []api.Verb{api.Create, api.Update},
 		Reserve: s.reserve,

@@ -1,0 +1,200 @@
+package simulate
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"proa/internal/kinds/apps"
+	"proa/internal/kinds/batch"
+	"proa/internal/kinds/core"
+)
+
+var (
+	seed = flag.Uint64("seed", 0, "of the run; one by chance if 0")
+	days = flag.Float64("days", 0, "of simulated time; 0: what fits a test")
+	size = flag.Int("nodes", 12, "pretend nodes")
+)
+
+// TestSimulate plays the days that it is asked for.
+func TestSimulate(t *testing.T) {
+	n, d := *seed, time.Duration(*days*24*float64(time.Hour))
+	if n == 0 {
+		n = rand.Uint64() >> 40
+	}
+	if d == 0 {
+		n, d = 1, 2*time.Hour
+	}
+	t.Logf("SEED=%d", n)
+	real := time.Now()
+	_, line := play(t, n, *size, d)
+	took := time.Since(real)
+	fmt.Printf("simulate: seed %d, %v in %v (%.0fx real time): %s\n", n, d, took.Round(time.Second), float64(d)/float64(took), line)
+}
+
+// TestRepeats plays the same hour twice: not one turn may differ.
+func TestRepeats(t *testing.T) {
+	first, line := play(t, 5, 6, time.Hour)
+	if second, again := play(t, 5, 6, time.Hour); first != second {
+		t.Errorf("the same seed gave two histories:\n%s\n%s", line, again)
+	}
+	if other, _ := play(t, 6, 6, 20*time.Minute); other == first {
+		t.Error("two seeds gave the same history")
+	}
+}
+
+// play plays one world, and returns the sum of all that happened and how it went.
+func play(t *testing.T, seed uint64, nodes int, d time.Duration) (sum uint64, line string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed)
+		for range nodes {
+			w.addNode()
+		}
+		w.users.begin()
+		end := w.began.Add(d)
+		for day := 1; time.Now().Before(end) && !t.Failed(); day++ {
+			until := time.Now().Add(23 * time.Hour)
+			if until.After(end) {
+				until = end
+			}
+			w.trouble(until)
+			w.calm()
+		}
+		if !t.Failed() {
+			sum = w.sum.Sum64()
+		}
+		line = w.line()
+		w.stop()
+	})
+	return sum, line
+}
+
+// trouble lets users act and things break until a time.
+func (w *world) trouble(until time.Time) {
+	var act, fault func()
+	again := func(f *func(), mean time.Duration) {
+		if d := time.Duration(w.rand.ExpFloat64() * float64(mean)); time.Now().Add(d).Before(until) {
+			w.agenda.after(d, *f)
+		}
+	}
+	act = func() { w.users.act(); again(&act, 90*time.Second) }
+	fault = func() { w.fault(); again(&fault, 4*time.Minute) }
+	again(&act, 90*time.Second)
+	again(&fault, 4*time.Minute)
+	w.run(until)
+}
+
+// calm mends everything and checks that the cluster comes to rest as it was asked for.
+func (w *world) calm() {
+	w.agenda.list = nil
+	w.mend()
+	w.users.calm()
+	w.run(time.Now().Add(25 * time.Minute))
+	if w.t.Failed() {
+		return
+	}
+	if bad := w.unlike(); len(bad) > 0 {
+		w.rules.broken("not as it was asked for:\n  %s", strings.Join(bad, "\n  "))
+	}
+	w.changes, w.rules.recent = 0, nil
+	w.run(time.Now().Add(10 * time.Minute))
+	if w.changes > 0 {
+		w.rules.broken("%d writes while nothing happened", w.changes)
+	}
+	edit(w.users, batch.CronJob, shop, "report", func(c *batchv1.CronJob) { c.Spec.Suspend = new(false) })
+	clear(w.rules.most)
+	clear(w.rules.wanted)
+	w.rules.replicas()
+}
+
+// unlike says what is not as it was asked for.
+func (w *world) unlike() (bad []string) {
+	say := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
+	for _, n := range list(w, core.Node, "") {
+		if !core.NodeReady(n) || len(n.Spec.Taints) > 0 {
+			say("node %s: ready %v, taints %v", n.Name, core.NodeReady(n), n.Spec.Taints)
+		}
+	}
+	for _, d := range list(w, apps.Deployment, "") {
+		if s, n := d.Status, *d.Spec.Replicas; s.Replicas != n || s.UpdatedReplicas != n || s.AvailableReplicas != n || s.ObservedGeneration != d.Generation {
+			say("deployment %s wants %d: %+v", d.Name, n, s)
+		}
+	}
+	for _, d := range list(w, apps.StatefulSet, "") {
+		if s, n := d.Status, *d.Spec.Replicas; s.Replicas != n || s.UpdatedReplicas != n || s.AvailableReplicas != n || s.CurrentRevision != s.UpdateRevision {
+			say("stateful set %s wants %d: %+v", d.Name, n, s)
+		}
+	}
+	for _, d := range list(w, apps.DaemonSet, "") {
+		if s, n := d.Status, int32(len(w.nodes)); s.DesiredNumberScheduled != n || s.UpdatedNumberScheduled != n || s.NumberAvailable != n {
+			say("daemon set %s wants %d: %+v", d.Name, n, s)
+		}
+	}
+	for _, j := range list(w, batch.Job, "") {
+		if !complete(j.Status.Conditions) || j.Status.Succeeded != *j.Spec.Completions {
+			say("job %s wants %d: %+v", j.Name, *j.Spec.Completions, j.Status)
+		}
+	}
+	for _, n := range list(w, core.Namespace, "") {
+		if n.DeletionTimestamp != nil {
+			say("namespace %s is still there: %+v", n.Name, n.Status.Conditions)
+		}
+	}
+	owners := map[string]bool{}
+	for _, o := range list(w, apps.ReplicaSet, "") {
+		owners[string(o.UID)] = true
+	}
+	for _, o := range list(w, apps.StatefulSet, "") {
+		owners[string(o.UID)] = true
+	}
+	for _, o := range list(w, apps.DaemonSet, "") {
+		owners[string(o.UID)] = true
+	}
+	for _, o := range list(w, batch.Job, "") {
+		owners[string(o.UID)] = true
+	}
+	for _, p := range list(w, core.Pod, "") {
+		ref := metav1.GetControllerOf(p)
+		switch {
+		case ref == nil || !owners[string(ref.UID)]:
+			say("pod %s is nobody's", p.Name)
+		case p.DeletionTimestamp != nil:
+			say("pod %s is still being deleted, on %s: %+v", p.Name, p.Spec.NodeName, p.Status)
+		case !over(p) && !isReady(p):
+			say("pod %s is not ready: %+v", p.Name, p.Status)
+		}
+	}
+	return bad
+}
+
+func complete(cs []batchv1.JobCondition) bool { return has(cs, batchv1.JobComplete) }
+func failed(cs []batchv1.JobCondition) bool   { return has(cs, batchv1.JobFailed) }
+
+func has(cs []batchv1.JobCondition, typ batchv1.JobConditionType) bool {
+	return slices.ContainsFunc(cs, func(c batchv1.JobCondition) bool { return c.Type == typ && c.Status == corev1.ConditionTrue })
+}
+
+func (w *world) line() string {
+	var faults []string
+	for _, k := range slices.Sorted(maps.Keys(w.stats.faults)) {
+		faults = append(faults, fmt.Sprintf("%d %s", w.stats.faults[k], k))
+	}
+	violations := 0
+	if w.t.Failed() {
+		violations = 1
+	}
+	s := w.stats
+	return fmt.Sprintf("%d turns, %d requests, %d writes; %d refused, %d answers lost, %d watches broken, %s; violations %d; sum %016x",
+		s.turns, s.requests, s.writes, s.refused, s.lost, s.severed, strings.Join(faults, ", "), violations, w.sum.Sum64())
+}
