@@ -197,6 +197,7 @@ func (e *Engine) reset(s *source, items []*api.Item, rev int64) error {
 			runtime.Gosched() // requests are answered meanwhile
 		}
 		s.complete(rev)
+		s.told()
 		return nil
 	}
 	all, err := s.read(items)
@@ -204,6 +205,7 @@ func (e *Engine) reset(s *source, items []*api.Item, rev int64) error {
 		return err
 	}
 	e.notify(s, s.saw(api.Change[api.Object]{Reset: true, All: all, Revision: rev}))
+	s.told()
 	return nil
 }
 

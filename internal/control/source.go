@@ -35,6 +35,7 @@ type source struct {
 	cancel  context.CancelFunc // ends the watch; nil if there is none
 	rev     int64              // the watch is complete up to here
 	started bool
+	first   bool                        // whom the first reset concerns is in the queue
 	objs    map[string]map[string]entry // by namespace and name
 	owned   map[types.UID]map[Key]bool  // by every owner's UID
 	loose   map[string]map[Key]bool     // those that nothing controls, by namespace
@@ -218,10 +219,19 @@ func (s *source) reset(all []api.Object, rev int64) (out []change) {
 
 func (s *source) begun(rev int64) {
 	s.rev = max(s.rev, rev)
-	if !s.started {
-		s.started = true
-		close(s.synced)
+	s.started = true
+}
+
+// told says that whom the first reset concerns is in the queue: only then work may
+// begin, or what is done and named again by another change would be done twice.
+func (s *source) told() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first {
+		return
 	}
+	s.first = true
+	close(s.synced)
 }
 
 // empty says whether nothing is known yet, as before the first reset.

@@ -299,8 +299,12 @@ func requestKey(r *api.Request) string {
 	if r.Select.Fields != nil {
 		key += " " + r.Select.Fields.String()
 	}
-	if r.Name == "" && r.Object != nil {
-		key += r.Object.GetGenerateName()
+	if r.Name == "" && r.Object != nil { // of those made at once each has its own content
+		h := fnv.New64a()
+		if b, err := r.Resource.Codec.Encode(r.Object); err == nil {
+			h.Write(b)
+		}
+		key += fmt.Sprintf("%s %016x", r.Object.GetGenerateName(), h.Sum64())
 	}
 	return key
 }
@@ -351,7 +355,7 @@ func (w *world) addNode() *machine {
 // boot turns the machine on; nothing of what ran on it before is there.
 func (m *machine) boot() {
 	m.boots++
-	m.runtime = pretend.New(pretend.Options{Seed: fmt.Sprint(m.name, " ", m.boots)})
+	m.runtime = pretend.New(pretend.Options{Seed: fmt.Sprint(m.name, " ", m.boots), Clock: ticking{}})
 	m.slow = time.Duration(m.w.rand.IntN(2000)) * time.Millisecond
 	m.startAgent()
 }
@@ -365,7 +369,7 @@ func (m *machine) startAgent() {
 		events, wait := a.events("kubelet", m.name)
 		defer wait()
 		agent, err := node.New(node.Config{
-			Name: m.name, Handler: a, Runtime: runtime{rt, a}, Bare: true, Events: events, Log: m.w.log,
+			Name: m.name, Handler: a, Runtime: runtime{rt, a}, Bare: true, Clock: ticking{}, Events: events, Log: m.w.log,
 			Labels: map[string]string{corev1.LabelTopologyZone: zone},
 			Machine: node.Machine{MilliCPU: 4000, Memory: 8 << 30, Storage: 100 << 30,
 				Info: corev1.NodeSystemInfo{OSImage: "Pretend", KernelVersion: "pretend", BootID: fmt.Sprint(m.boots)}},
@@ -391,6 +395,14 @@ var places = &node.Step{Name: "volumes", Start: func(_ context.Context, r *node.
 	}
 	return nil
 }}
+
+// ticking is the clock of the machines. What is to happen at once happens a nanosecond later:
+// when nothing else is under way.
+type ticking struct{ store.SystemClock }
+
+func (c ticking) AfterFunc(d time.Duration, f func()) func() {
+	return c.SystemClock.AfterFunc(max(d, 1), f)
+}
 
 // crash ends the agent; containers run on.
 func (m *machine) crash() {
