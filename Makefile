@@ -22,7 +22,7 @@ TESTENV = PROA_BUNDLE_DIR=$(abspath $(BUILD)/bundle) PROA_TEST_BIN=$(abspath $(B
           PROA_TEST_ETCD=$(abspath $(ETCD))
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault h2spec kill9 images bundle proa needs host host-clean test-vm clients test-clients clean FORCE
+.PHONY: help build up down clean-cluster test etcd conformance-api conformance-crd conformance-reference coverage-api docs check fuzz fault h2spec kill9 images simulate simulate-crashes bundle proa needs host host-clean test-vm clients test-clients clean FORCE
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z%-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,14 @@ h2spec: ## HTTP/2 judged by the program of that name, 145 cases
 
 fault: ## crashes, failing disks, bit flips, races, watches and planted bugs (SECONDS=600 SEED=…)
 	@$(GO) run ./test/fault -time $(or $(SECONDS),600)s -seed $(or $(SEED),0)
+
+simulate: ## days of a cluster's life from one seed, with all that can break; the same seed is the same life (SEED= DAYS=1 NODES=12 TRACE=file)
+	@$(GO) test -c -o $(BUILD)/simulate.test ./test/simulate
+	@cd test/simulate && $(abspath $(BUILD))/simulate.test -test.run '^TestSimulate$$' -test.timeout 0 -seed $(or $(SEED),0) -days $(or $(DAYS),1) -nodes $(or $(NODES),12)
+
+simulate-crashes: ## one story again for each write of a controller, which ends right after it
+	@$(GO) test -c -o $(BUILD)/simulate.test ./test/simulate
+	@cd test/simulate && $(abspath $(BUILD))/simulate.test -test.run '^TestCrashes$$' -test.timeout 0 -crashes 0
 
 images: needs ## build the images of examples and tests into build/images
 	@$(GO) run ./test/images -o $(BUILD)/images

@@ -107,24 +107,37 @@ func (e *Engine) source(r *api.Resource) *source {
 	return s
 }
 
+// notify queues all whom the changes concern, together: what several of them name is done once.
 func (e *Engine) notify(s *source, changes []change) {
+	var few [16]job
+	jobs := few[:0]
 	for _, ch := range changes {
 		for _, sub := range e.subscribers(s) {
-			e.enqueue(sub.cluster, sub.keys(sub.cluster, ch.old, ch.new))
+			jobs = e.jobs(jobs, sub.cluster, sub.keys(sub.cluster, ch.old, ch.new))
 		}
-	}
-}
-
-// enqueue adds the keys of kinds that are followed.
-func (e *Engine) enqueue(c *Cluster, keys []Key) {
-	jobs := make([]job, 0, 4)
-	for _, key := range keys {
-		j := job{c.task, e.find(key.Kind), key.Namespace, key.Name}
-		if j.kind != nil || key.Kind == nil {
-			jobs = append(jobs, j)
+		if len(jobs) > together {
+			e.q.add(jobs...)
+			jobs = jobs[:0]
 		}
 	}
 	e.q.add(jobs...)
+}
+
+// together is how many jobs are queued at a time, but for those of one change.
+const together = 4096
+
+// enqueue adds the keys of kinds that are followed.
+func (e *Engine) enqueue(c *Cluster, keys []Key) { e.q.add(e.jobs(nil, c, keys)...) }
+
+// jobs appends those that keys name, of kinds that are followed.
+func (e *Engine) jobs(to []job, c *Cluster, keys []Key) []job {
+	for _, key := range keys {
+		j := job{c.task, e.find(key.Kind), key.Namespace, key.Name}
+		if j.kind != nil || key.Kind == nil {
+			to = append(to, j)
+		}
+	}
+	return to
 }
 
 // Run watches and reconciles until ctx is done. No controller runs before every

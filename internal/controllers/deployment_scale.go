@@ -179,8 +179,8 @@ func (r *rollout) planScale() (out []size) {
 		}
 		return out
 	}
-	if r.d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
-		return nil
+	if r.d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || !r.resized() {
+		return nil // another surge is no other size, and takes no pod that works
 	}
 	return proportional(r.d, sets)
 }

@@ -2,6 +2,8 @@ package controllers
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,18 +17,29 @@ import (
 
 // TaintEviction removes pods from nodes with taints of the effect NoExecute that
 // they do not tolerate, or not for so long.
-var TaintEviction = &control.Controller[*corev1.Node]{
-	Name: "taint-eviction",
-	For:  core.Node,
-	Watches: []control.Watch{control.On(core.Pod, func(c *control.Cluster, p *corev1.Pod) []control.Key {
-		n, ok := control.Get(c, core.Node, "", p.Spec.NodeName)
-		if !ok || len(noExecute(n)) == 0 {
-			return nil
-		}
-		return []control.Key{control.KeyOf(n)}
-	})},
-	Writes:    []api.Definition{core.Pod},
-	Reconcile: evictTainted,
+//
+// A node that was unreachable when the control plane went away may long be well when that
+// comes back, and had nobody to tell. So that its pods stay, such a taint counts for at
+// least as long as it takes to notice a heartbeat, from the first look on.
+func TaintEviction() *control.Controller[*corev1.Node] {
+	var first atomic.Pointer[time.Time]
+	return &control.Controller[*corev1.Node]{
+		Name: "taint-eviction",
+		For:  core.Node,
+		Watches: []control.Watch{control.On(core.Pod, func(c *control.Cluster, p *corev1.Pod) []control.Key {
+			n, ok := control.Get(c, core.Node, "", p.Spec.NodeName)
+			if !ok || len(noExecute(n)) == 0 {
+				return nil
+			}
+			return []control.Key{control.KeyOf(n)}
+		})},
+		Writes: []api.Definition{core.Pod},
+		Reconcile: func(ctx context.Context, c *control.Cluster, n *corev1.Node) (time.Duration, error) {
+			now := c.Now()
+			first.CompareAndSwap(nil, &now)
+			return evictTainted(ctx, c, n, first.Load().Add(nodeGrace))
+		},
+	}
 }
 
 func noExecute(n *corev1.Node) (out []corev1.Taint) {
@@ -38,11 +51,15 @@ func noExecute(n *corev1.Node) (out []corev1.Taint) {
 	return out
 }
 
-func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node) (again time.Duration, err error) {
+// evictTainted removes pods; those of a node that does not answer not before a time.
+func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node, heard time.Time) (again time.Duration, err error) {
 	taints := noExecute(n)
 	if len(taints) == 0 {
 		return 0, nil
 	}
+	silent := !slices.ContainsFunc(taints, func(t corev1.Taint) bool {
+		return t.Key != corev1.TaintNodeUnreachable && t.Key != corev1.TaintNodeNotReady
+	})
 	for _, p := range control.Having(c, core.Pod, "spec.nodeName", n.Name) {
 		if p.DeletionTimestamp != nil || finished(p) {
 			continue
@@ -50,6 +67,9 @@ func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node) (agai
 		end, forever := toleratedUntil(p, taints, c.Now())
 		if forever {
 			continue
+		}
+		if silent && end.Before(heard) {
+			end = heard
 		}
 		if left := end.Sub(c.Now()); left > 0 {
 			again = sooner(again, left)

@@ -292,17 +292,22 @@ func (r *rules) available(was *corev1.Pod, pods []*corev1.Pod) {
 		}
 	}
 	least := *d.Spec.Replicas
-	for i, w := range r.wanted[d.UID] { // the least that was wanted lately
-		if l := r.wanted[d.UID]; i+1 == len(l) || time.Since(l[i+1].at) <= stale {
-			least = min(least, w.n)
-		}
+	if l := r.wanted[d.UID]; len(l) > 0 && time.Since(l[len(l)-1].at) <= stale {
+		return // another number is taken from all revisions in proportion, ready or not
 	}
 	surge, missing := bound(d.Spec.Strategy.RollingUpdate.MaxSurge, least, true), bound(d.Spec.Strategy.RollingUpdate.MaxUnavailable, least, false)
 	if surge == 0 && missing == 0 {
 		missing = 1
 	}
 	if n < least-missing {
-		r.broken("%s was taken from %s, of which %d are or were lately available; %d are wanted, %d may be missing", was.Name, d.Name, n, least, missing)
+		sets := ""
+		for _, rs := range list(r.w, apps.ReplicaSet, d.Namespace) {
+			if metav1.IsControlledBy(rs, d) {
+				sets += fmt.Sprintf("\n  %s: %d wanted, %s, %+v", rs.Name, *rs.Spec.Replicas, rs.Spec.Template.Spec.Containers[0].Image, rs.Status)
+			}
+		}
+		r.broken("%s was taken from %s, of which %d are or were lately available; %d are wanted, %d may be missing\n%+v %s%s",
+			was.Name, d.Name, n, least, missing, d.Spec.Strategy.RollingUpdate, d.Spec.Template.Spec.Containers[0].Image, sets)
 	}
 }
 

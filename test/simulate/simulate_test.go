@@ -129,6 +129,11 @@ func (w *world) unlike() (bad []string) {
 	for _, d := range list(w, apps.Deployment, "") {
 		if s, n := d.Status, *d.Spec.Replicas; s.Replicas != n || s.UpdatedReplicas != n || s.AvailableReplicas != n || s.ObservedGeneration != d.Generation {
 			say("deployment %s wants %d: %+v", d.Name, n, s)
+			for _, p := range list(w, core.Pod, d.Namespace) {
+				if p.Labels["app"] == d.Name {
+					say("  %s on %s: %s, ready %v, deleted %v", p.Name, p.Spec.NodeName, p.Status.Phase, core.PodReady(p), p.DeletionTimestamp)
+				}
+			}
 		}
 	}
 	for _, d := range list(w, apps.StatefulSet, "") {
