@@ -39,6 +39,9 @@ func DaemonSet() *control.Controller[*appsv1.DaemonSet] {
 			matching(apps.DaemonSet, core.Pod, selector),
 			matching(apps.DaemonSet, apps.ControllerRevision, selector),
 			{Kind: core.Node, Keys: everyDaemonSet, When: nodeMatters},
+			roomFor(apps.DaemonSet, func(d *appsv1.DaemonSet) bool {
+				return d.Status.CurrentNumberScheduled < d.Status.DesiredNumberScheduled
+			}),
 		},
 		Writes:    []api.Definition{core.Pod, apps.ControllerRevision},
 		Reconcile: m.reconcile,

@@ -29,6 +29,7 @@ var Job = &control.Controller[*batchv1.Job]{
 	Owns: []api.Definition{core.Pod},
 	Watches: []control.Watch{
 		matching(batch.Job, core.Pod, func(j *batchv1.Job) *metav1.LabelSelector { return j.Spec.Selector }),
+		roomFor(batch.Job, func(j *batchv1.Job) bool { return outcome(j) == nil && j.Status.Active < *j.Spec.Parallelism }),
 	},
 	Writes:    []api.Definition{core.Pod},
 	Reconcile: reconcileJob,

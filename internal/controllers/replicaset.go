@@ -41,12 +41,22 @@ type replicas[T api.Object] struct {
 	set  func(T, appsv1.ReplicaSetStatus)
 }
 
+// lacks says whether pods could not be made for o.
+func (r *replicas[T]) lacks(o T) bool {
+	return slices.ContainsFunc(r.as(o).Status.Conditions, func(c appsv1.ReplicaSetCondition) bool {
+		return c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue
+	})
+}
+
 func replicating[T api.Object](name string, kind *api.Kind[T], r *replicas[T]) *control.Controller[T] {
 	return &control.Controller[T]{
-		Name:      name,
-		For:       kind,
-		Owns:      []api.Definition{core.Pod},
-		Watches:   []control.Watch{matching(kind, core.Pod, func(o T) *metav1.LabelSelector { return r.as(o).Spec.Selector })},
+		Name: name,
+		For:  kind,
+		Owns: []api.Definition{core.Pod},
+		Watches: []control.Watch{
+			matching(kind, core.Pod, func(o T) *metav1.LabelSelector { return r.as(o).Spec.Selector }),
+			roomFor(kind, r.lacks),
+		},
 		Writes:    []api.Definition{core.Pod},
 		Reconcile: r.reconcile,
 	}

@@ -30,6 +30,7 @@ var StatefulSet = &control.Controller[*appsv1.StatefulSet]{
 		matching(apps.StatefulSet, core.Pod, statefulSelector),
 		matching(apps.StatefulSet, apps.ControllerRevision, statefulSelector),
 		control.On(core.PersistentVolumeClaim, claimants),
+		roomFor(apps.StatefulSet, func(s *appsv1.StatefulSet) bool { return s.Status.Replicas < *s.Spec.Replicas }),
 	},
 	Writes:    []api.Definition{core.Pod, core.PersistentVolumeClaim, apps.ControllerRevision},
 	Reconcile: reconcileStatefulSet,
