@@ -51,7 +51,7 @@ func TestCrashes(t *testing.T) {
 func story(t *testing.T, crash int) (end string, writes int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
+		w := newWorld(t, 1, plant{})
 		w.crash = func(a *actor, _ *api.Request) bool {
 			if a.machine != nil {
 				return false
@@ -90,6 +90,7 @@ func story(t *testing.T, crash int) (end string, writes int) {
 			w.rules.broken("not as it was asked for, with a crash at write %d:\n  %s", crash, strings.Join(bad, "\n  "))
 		}
 		end = w.summary()
+		w.report()
 		w.stop()
 	})
 	return end, writes

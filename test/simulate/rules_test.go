@@ -55,9 +55,10 @@ func newRules(w *world) *rules {
 		wanted: map[types.UID][]want{}, ready: map[types.UID]*corev1.Pod{}}
 }
 
+// broken notes that a rule is; the world ends with that.
 func (r *rules) broken(format string, args ...any) {
-	r.w.t.Helper()
-	r.w.t.Errorf("%s, turn %d: %s\nbefore:\n%s", time.Now().Format("Jan 2 15:04:05.000"), r.w.stats.turns, fmt.Sprintf(format, args...), r.last())
+	r.w.violations = append(r.w.violations, fmt.Sprintf("%s, turn %d: %s\nbefore:\n%s",
+		time.Now().Format("Jan 2 15:04:05.000"), r.w.stats.turns, fmt.Sprintf(format, args...), r.last()))
 }
 
 func (r *rules) last() (out string) {

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -11,13 +12,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"proa/internal/api"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/batch"
 	"proa/internal/kinds/core"
+	"proa/internal/sched"
+	"proa/internal/sched/plugins"
 )
 
 var (
@@ -37,33 +42,68 @@ func TestSimulate(t *testing.T) {
 	}
 	t.Logf("SEED=%d", n)
 	real := time.Now()
-	_, line := play(t, n, *size, d)
+	_, line := play(t, n, *size, d, plant{}, "")
 	took := time.Since(real)
 	fmt.Printf("simulate: seed %d, %v in %v (%.0fx real time): %s\n", n, d, took.Round(time.Second), float64(d)/float64(took), line)
 }
 
 // TestRepeats plays the same hour twice: not one turn may differ.
 func TestRepeats(t *testing.T) {
-	first, line := play(t, 5, 6, time.Hour)
-	if second, again := play(t, 5, 6, time.Hour); first != second {
+	first, line := play(t, 5, 6, time.Hour, plant{}, "")
+	if second, again := play(t, 5, 6, time.Hour, plant{}, ""); first != second {
 		t.Errorf("the same seed gave two histories:\n%s\n%s", line, again)
 	}
-	if other, _ := play(t, 6, 6, 20*time.Minute); other == first {
+	if other, _ := play(t, 6, 6, 20*time.Minute, plant{}, ""); other == first {
 		t.Error("two seeds gave the same history")
 	}
 }
 
-// play plays one world, and returns the sum of all that happened and how it went.
-func play(t *testing.T, seed uint64, nodes int, d time.Duration) (sum uint64, line string) {
+// TestRulesBite plants what is wrong, and checks that a rule says so.
+func TestRulesBite(t *testing.T) {
+	for _, tt := range []struct {
+		name, rule string
+		nodes      int
+		plant      plant
+	}{
+		{"a server without quotas", "in tight, of 6", 4, plant{steps: func(name string) bool { return name != "ResourceQuota" }}},
+		{"a scheduler that does not look at what nodes have", "of 4000 m", 2, plant{plugins: []*sched.Plugin{plugins.NodeUnschedulable, plugins.TaintToleration, plugins.NodeAffinity},
+			act: func(w *world) {
+				edit(w.users, apps.Deployment, shop, "web", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(30)) })
+			}}},
+		{"a cron job that does not wait for the one before", "two jobs of report", 4, plant{act: func(w *world) {
+			edit(w.users, batch.CronJob, shop, "report", func(c *batchv1.CronJob) {
+				c.Spec.ConcurrencyPolicy = batchv1.AllowConcurrent
+				c.Spec.JobTemplate.Spec.Template.Annotations = map[string]string{"pretend.proa.dev/c": "after=30m exit=0"}
+			})
+		}}},
+		{"a pod of a stateful set that is given up by force while it runs", "runs as", 6, plant{act: func(w *world) {
+			for _, p := range list(w, core.Pod, shop) {
+				for _, m := range w.nodes {
+					if p.Labels["app"] == "db" && m.name == p.Spec.NodeName && m.cut.After(time.Now()) {
+						_ = core.Pod.Delete(context.Background(), w.users.h, p.Namespace, p.Name, api.Options{GracePeriod: new(int64(0))})
+					}
+				}
+			}
+		}}},
+	} {
+		if _, line := play(t, 3, tt.nodes, 12*time.Hour, tt.plant, tt.rule); line == "" {
+			t.Errorf("nobody noticed %s", tt.name)
+		}
+	}
+}
+
+// play plays one world, and returns the sum of all that happened and how it went. If a rule is
+// to be broken it returns nothing unless that one is.
+func play(t *testing.T, seed uint64, nodes int, d time.Duration, p plant, broken string) (sum uint64, line string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, seed)
+		w := newWorld(t, seed, p)
 		for range nodes {
 			w.addNode()
 		}
 		w.users.begin()
 		end := w.began.Add(d)
-		for day := 1; time.Now().Before(end) && !t.Failed(); day++ {
+		for day := 1; time.Now().Before(end) && !w.over(); day++ {
 			until := time.Now().Add(23 * time.Hour)
 			if until.After(end) {
 				until = end
@@ -71,10 +111,13 @@ func play(t *testing.T, seed uint64, nodes int, d time.Duration) (sum uint64, li
 			w.trouble(until)
 			w.calm()
 		}
-		if !t.Failed() {
-			sum = w.sum.Sum64()
+		sum, line = w.sum.Sum64(), w.line()
+		if broken != "" && (len(w.violations) == 0 || !strings.Contains(w.violations[0], broken)) {
+			line = ""
 		}
-		line = w.line()
+		if broken == "" || line == "" {
+			w.report()
+		}
 		w.stop()
 	})
 	return sum, line
@@ -88,7 +131,13 @@ func (w *world) trouble(until time.Time) {
 			w.agenda.after(d, *f)
 		}
 	}
-	act = func() { w.users.act(); again(&act, 90*time.Second) }
+	act = func() {
+		w.users.act()
+		if w.plant.act != nil && w.server != nil {
+			w.plant.act(w)
+		}
+		again(&act, 90*time.Second)
+	}
 	fault = func() { w.fault(); again(&fault, 4*time.Minute) }
 	again(&act, 90*time.Second)
 	again(&fault, 4*time.Minute)
@@ -101,7 +150,7 @@ func (w *world) calm() {
 	w.mend()
 	w.users.calm()
 	w.run(time.Now().Add(25 * time.Minute))
-	if w.t.Failed() {
+	if w.over() {
 		return
 	}
 	if bad := w.unlike(); len(bad) > 0 {
@@ -190,16 +239,19 @@ func has(cs []batchv1.JobCondition, typ batchv1.JobConditionType) bool {
 	return slices.ContainsFunc(cs, func(c batchv1.JobCondition) bool { return c.Type == typ && c.Status == corev1.ConditionTrue })
 }
 
+// report has the test fail of what was broken.
+func (w *world) report() {
+	for _, v := range w.violations {
+		w.t.Error(v)
+	}
+}
+
 func (w *world) line() string {
 	var faults []string
 	for _, k := range slices.Sorted(maps.Keys(w.stats.faults)) {
 		faults = append(faults, fmt.Sprintf("%d %s", w.stats.faults[k], k))
 	}
-	violations := 0
-	if w.t.Failed() {
-		violations = 1
-	}
 	s := w.stats
 	return fmt.Sprintf("%d turns, %d requests, %d writes; %d refused, %d answers lost, %d watches broken, %s; violations %d; sum %016x",
-		s.turns, s.requests, s.writes, s.refused, s.lost, s.severed, strings.Join(faults, ", "), violations, w.sum.Sum64())
+		s.turns, s.requests, s.writes, s.refused, s.lost, s.severed, strings.Join(faults, ", "), len(w.violations), w.sum.Sum64())
 }

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,6 +66,9 @@ type world struct {
 	trace *bufio.Writer
 	stats stats
 
+	violations []string // of rules; the first ends the world
+	plant      plant
+
 	crash  func(a *actor, r *api.Request) bool // is asked after each write of an actor whether it ends there
 	doomed *actor
 }
@@ -94,9 +98,16 @@ type actor struct {
 	machine *machine
 }
 
+// A plant is what is wrong on purpose, for a test that the rules notice.
+type plant struct {
+	plugins []*sched.Plugin        // the scheduler's, instead of all
+	steps   func(name string) bool // the admission steps that run; nil: all
+	act     func(w *world)         // what users do besides
+}
+
 // newWorld starts a cluster without nodes.
-func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), engine: memory.New(nil), sum: fnv.New64a(), began: time.Now(),
+func newWorld(t *testing.T, seed uint64, p plant) *world {
+	w := &world{t: t, plant: p, rand: rand.New(rand.NewPCG(seed, 1)), engine: memory.New(nil), sum: fnv.New64a(), began: time.Now(),
 		log: slog.New(slog.DiscardHandler), stats: stats{faults: map[string]int{}}}
 	w.gate.bell = make(chan struct{}, 1)
 	w.rules, w.users = newRules(w), newUsers(w)
@@ -118,10 +129,13 @@ func newWorld(t *testing.T, seed uint64) *world {
 // up starts the control plane.
 func (w *world) up() {
 	w.t.Helper()
+	steps := admit.All(admit.Settings{Chance: w.rand.Int64N})
+	if w.plant.steps != nil {
+		steps = slices.DeleteFunc(steps, func(s *admit.Step) bool { return !w.plant.steps(s.Name) })
+	}
 	s, err := apiserver.New(w.t.Context(), apiserver.Config{
-		Engine: w.engine, Kinds: kinds.All, Log: w.log, InTurn: true,
-		Admit: admit.All(admit.Settings{Chance: w.rand.Int64N}),
-		UID:   w.uid, Suffix: w.suffix,
+		Engine: w.engine, Kinds: kinds.All, Log: w.log, InTurn: true, Admit: steps,
+		UID: w.uid, Suffix: w.suffix,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -196,10 +210,14 @@ func (w *world) startControllers() *actor {
 func (w *world) startScheduler() *actor {
 	user := api.User{Name: api.UserScheduler, Groups: []string{api.GroupAuthenticated}}
 	seed := w.rand.Uint64()
+	use := plugins.All
+	if w.plant.plugins != nil {
+		use = w.plant.plugins
+	}
 	return w.start("scheduler", user, nil, func(a *actor) {
 		events, wait := a.events("default-scheduler", "")
 		defer wait()
-		_ = sched.Run(a.ctx, a, sched.Config{Plugins: plugins.All, Log: w.log, Events: events, Seed: seed,
+		_ = sched.Run(a.ctx, a, sched.Config{Plugins: use, Log: w.log, Events: events, Seed: seed,
 			Go: func(write func()) { a.work("decision", write) }})
 	})
 }
@@ -422,7 +440,7 @@ func (m *machine) off() {
 // run drives the cluster until a time.
 func (w *world) run(until time.Time) {
 	w.t.Helper()
-	for now := time.Now(); now.Before(until) && !w.t.Failed(); now = time.Now() {
+	for now := time.Now(); now.Before(until) && !w.over(); now = time.Now() {
 		synctest.Wait()
 		if w.doomed != nil {
 			w.restart(w.doomed)
@@ -450,6 +468,9 @@ func (w *world) run(until time.Time) {
 	}
 	synctest.Wait()
 }
+
+// over says whether there is no use in going on.
+func (w *world) over() bool { return len(w.violations) > 0 || w.t.Failed() }
 
 // when is when a turn is due.
 func (w *world) when(t *turn) time.Time {
