@@ -34,19 +34,19 @@ type ContainerUse struct {
 
 // A family is one metric of /metrics/resource.
 type family struct {
-	name, typ, help string
+	name, typ, help string // help names by %[1]s what it is of
 	value           func(u *Use, began time.Time) float64
 	set             func(u *Use, began *time.Time, v float64)
 }
 
 var (
-	cpuUsed = family{"cpu_usage_seconds_total", "counter", "Processor time used since the start, in seconds",
+	cpuUsed = family{"cpu_usage_seconds_total", "counter", "Processor time that the %[1]s has used, in seconds",
 		func(u *Use, _ time.Time) float64 { return float64(u.CPU) / 1e9 },
 		func(u *Use, _ *time.Time, v float64) { u.CPU = uint64(v*1e9 + 0.5) }}
-	memoryUsed = family{"memory_working_set_bytes", "gauge", "Working set, in bytes",
+	memoryUsed = family{"memory_working_set_bytes", "gauge", "Working set of the %[1]s, in bytes",
 		func(u *Use, _ time.Time) float64 { return float64(u.Memory) },
 		func(u *Use, _ *time.Time, v float64) { u.Memory = uint64(v) }}
-	started = family{"start_time_seconds", "gauge", "When it was created, in seconds since 1970",
+	started = family{"start_time_seconds", "gauge", "When the %[1]s was created, in seconds since 1970",
 		func(_ *Use, began time.Time) float64 { return float64(began.UnixNano()) / 1e9 },
 		func(_ *Use, began *time.Time, v float64) { *began = time.UnixMilli(int64(v*1e3 + 0.5)) }}
 )
@@ -55,7 +55,7 @@ var (
 func (r *Resources) Write(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	begin := func(of string, f *family) {
-		fmt.Fprintf(out, "# HELP %[1]s_%[2]s %[3]s of the %[1]s.\n# TYPE %[1]s_%[2]s %[4]s\n", of, f.name, f.help, f.typ)
+		fmt.Fprintf(out, "# HELP %[1]s_%[2]s "+f.help+".\n# TYPE %[1]s_%[2]s %[3]s\n", of, f.name, f.typ)
 	}
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 	for _, f := range []family{cpuUsed, memoryUsed, started} {

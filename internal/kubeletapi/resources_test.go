@@ -22,6 +22,9 @@ func TestResources(t *testing.T) {
 	if err := want.Write(&text); err != nil {
 		t.Fatal(err)
 	}
+	if s := text.String(); !strings.HasPrefix(s, "# HELP container_cpu_usage_seconds_total Processor time that the container has used, in seconds.\n# TYPE container_cpu_usage_seconds_total counter\n") {
+		t.Errorf("written: %s", s)
+	}
 	got, err := ReadResources(&text, time.Time{})
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v\n%+v, want\n%+v", err, got, want)

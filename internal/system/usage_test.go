@@ -9,14 +9,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,7 +33,6 @@ import (
 	"proa/internal/httpapi"
 	"proa/internal/kinds"
 	"proa/internal/kinds/apps"
-	"proa/internal/kinds/autoscaling"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/metrics"
 	"proa/internal/kinds/rbac"
@@ -81,8 +80,8 @@ func serving(t *testing.T, find *kubeletapi.Nodes) (*apiserver.Server, *usage.Me
 	return s, m
 }
 
-// TestAutoscaling lets a Deployment be scaled by what its pods use on a pretend
-// node, through all that is real: runtime, agent, meter, metrics.k8s.io, the
+// TestAutoscaling does what docs/howto/autoscaling.md says: it lets a Deployment
+// be scaled by what its pods use on a pretend node, through all that is real: runtime, agent, meter, metrics.k8s.io, the
 // autoscaler, the Deployment's controllers and the scheduler. Time is made up.
 func TestAutoscaling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -115,64 +114,112 @@ func TestAutoscaling(t *testing.T) {
 		})
 		time.Sleep(time.Second)
 
-		made(t, apps.Deployment, s, parse[appsv1.Deployment](t, `
-metadata: {name: web, namespace: default}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}, annotations: {pretend.proa.dev/c: cpu=400m memory=64Mi}}
-    spec: {containers: [{name: c, image: "i:1", resources: {requests: {cpu: 500m}}}]}
-`))
-		made(t, autoscaling.HorizontalPodAutoscaler, s, parse[autoscalingv2.HorizontalPodAutoscaler](t, `
-metadata: {name: web, namespace: default}
-spec:
-  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
-  maxReplicas: 4
-  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
-`))
-		shown := func() string {
-			t.Helper()
-			d, err := apps.Deployment.Get(t.Context(), s, "default", "web")
-			if err != nil {
-				t.Fatal(err)
-			}
-			pods, err := metrics.Pods.List(t.Context(), s, "default", api.WithLabels(map[string]string{"app": "web"}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			out := fmt.Sprintf("%d of %d;", d.Status.ReadyReplicas, *d.Spec.Replicas)
-			for _, p := range pods {
-				used := p.Total()
-				out += fmt.Sprintf(" %s/%s", used.Cpu(), used.Memory())
-			}
-			return out
-		}
+		p := &page{t: t, h: s}
+		p.read("../../docs/howto/autoscaling.md")
+		p.until("yaml")
 		time.Sleep(5 * time.Second) // of the first passes that a meter makes, one has seen the pod
-		if got := shown(); got != "1 of 1;" {
+		if got := p.shown(); got != "web: 1 of 1 pods are ready; they use" {
 			t.Errorf("of one reading: %s", got)
 		}
 		time.Sleep(24 * time.Second)
-		if got := shown(); !strings.Contains(got, "400m/64Mi") {
+		if got := p.shown(); !strings.Contains(got, "they use 400m/64Mi") {
 			t.Errorf("after half a minute: %s", got)
 		}
-		time.Sleep(3 * time.Minute)
-		if got, want := shown(), "4 of 4; 400m/64Mi 400m/64Mi 400m/64Mi 400m/64Mi"; got != want {
-			t.Errorf("busy: %s, want %s", got, want)
-		}
+		p.until("want")
 		n, err := metrics.Nodes.Get(t.Context(), s, "", "n")
 		if err != nil || n.Usage.Cpu().String() != "1620m" || n.Usage.Memory().String() != "384Mi" || n.Window.Duration != 15*time.Second {
 			t.Errorf("the node: %v, %v", n, err)
 		}
-		_, err = apps.Deployment.Patch(t.Context(), s, "default", "web", "", types.StrategicMergePatchType,
-			[]byte(`{"spec":{"template":{"metadata":{"annotations":{"pretend.proa.dev/c":"cpu=50m memory=64Mi"}}}}}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Minute)
-		if got, want := shown(), "1 of 1; 50m/64Mi"; got != want {
-			t.Errorf("idle: %s, want %s", got, want)
+		p.until("want")
+		if len(p.lines) > 20 {
+			t.Errorf("most of the page is left: %q", p.lines)
 		}
 	})
+}
+
+// A page is documentation that is carried out.
+type page struct {
+	t     *testing.T
+	h     api.Handler
+	lines []string // that are left
+}
+
+func (p *page) read(file string) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.lines = strings.Split(string(b), "\n")
+}
+
+// until does what the page says, up to the end of the next block of a sort.
+func (p *page) until(sort string) {
+	p.t.Helper()
+	for len(p.lines) > 0 {
+		line := p.lines[0]
+		p.lines = p.lines[1:]
+		if kind, ok := strings.CutPrefix(line, "```"); ok {
+			end := slices.Index(p.lines, "```")
+			block := strings.Join(p.lines[:end], "\n")
+			p.lines = p.lines[end+1:]
+			if kind == "yaml" {
+				for doc := range strings.SplitSeq(block, "\n---\n") {
+					p.create(doc)
+				}
+			} else if got := p.shown(); got != block {
+				p.t.Errorf("got %s\nwant %s", got, block)
+			}
+			if kind == sort {
+				return
+			}
+		} else if n := 0; strings.HasSuffix(line, " minutes later:") {
+			fmt.Sscan(line, &n)
+			time.Sleep(time.Duration(n) * time.Minute)
+		} else if patch, ok := strings.CutPrefix(line, "    kubectl patch deployment web -p "); ok {
+			_, err := apps.Deployment.Patch(p.t.Context(), p.h, "default", "web", "", types.StrategicMergePatchType, []byte(strings.Trim(patch, "'")))
+			if err != nil {
+				p.t.Fatal(err)
+			}
+		}
+	}
+	p.t.Fatalf("the page has no more %s", sort)
+}
+
+func (p *page) create(doc string) {
+	p.t.Helper()
+	var typ metav1.TypeMeta
+	if err := yaml.Unmarshal([]byte(doc), &typ); err != nil {
+		p.t.Fatal(err)
+	}
+	for _, d := range kinds.All {
+		if r := d.Def(); r.GVK() == typ.GroupVersionKind() {
+			_, err := p.h.Handle(p.t.Context(), &api.Request{Verb: api.Create, Resource: r, Namespace: "default", Body: []byte(doc), ContentType: api.MediaYAML})
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			return
+		}
+	}
+	p.t.Fatalf("nothing is known of %s", doc)
+}
+
+// shown is the deployment of the page, and what its pods use.
+func (p *page) shown() string {
+	p.t.Helper()
+	d, err := apps.Deployment.Get(p.t.Context(), p.h, "default", "web")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	pods, err := metrics.Pods.List(p.t.Context(), p.h, "default", api.WithLabels(map[string]string{"app": "web"}))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	out := fmt.Sprintf("web: %d of %d pods are ready; they use", d.Status.ReadyReplicas, *d.Spec.Replicas)
+	for _, pod := range pods {
+		used := pod.Total()
+		out += fmt.Sprintf(" %s/%s", used.Cpu(), used.Memory())
+	}
+	return out
 }
 
 // A constant node says that it, and two containers of default/p, use a half and a

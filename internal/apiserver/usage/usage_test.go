@@ -263,3 +263,38 @@ func TestLostNodes(t *testing.T) {
 		t.Errorf("kept %d nodes", len(w.nodes))
 	}
 }
+
+// BenchmarkPass is one pass over nodes of ten pods, besides what the nodes do.
+func BenchmarkPass(b *testing.B) {
+	for _, nodes := range []int{1, 1000} {
+		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			now := epoch
+			m := New(Config{Agent: func(context.Context, api.Handler, string) (kubeletapi.Agent, error) {
+				return fakeNode{answer: func(context.Context) (*kubeletapi.Resources, error) {
+					r := &kubeletapi.Resources{Node: kubeletapi.Use{Time: now, CPU: 1, Memory: 1}}
+					for _, pod := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"} {
+						r.Containers = append(r.Containers, kubeletapi.ContainerUse{Namespace: "default", Pod: pod, Container: "c", Began: epoch, Use: r.Node})
+					}
+					return r, nil
+				}}, nil
+			}})
+			engine := memory.New(nil)
+			s, err := apiserver.New(b.Context(), apiserver.Config{Engine: engine, Kinds: kinds.All, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer engine.Close()
+			defer s.Close()
+			for i := range nodes {
+				if _, err := core.Node.Create(b.Context(), s, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("n", i)}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				now = now.Add(15 * time.Second)
+				m.Pass(b.Context(), s)
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/float64(nodes), "µs/node")
+		})
+	}
+}
