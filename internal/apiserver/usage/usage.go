@@ -115,7 +115,7 @@ func (m *Meter) Pass(ctx context.Context, h api.Handler) {
 		select {
 		case todo <- n.Name:
 		case <-ctx.Done():
-			m.put(n.Name, m.get(n.Name).failed())
+			m.put(n.Name, m.get(n.Name).quiet())
 		}
 	}
 	close(todo)
@@ -135,7 +135,9 @@ func (m *Meter) rests(n *corev1.Node) bool {
 	have := m.get(n.Name)
 	if c := core.NodeCondition(n, corev1.NodeReady); c != nil && c.Status == corev1.ConditionUnknown {
 		if have != nil {
-			m.put(n.Name, &node{silent: true, self: have.self, pods: have.pods}) // asked at once when it is back
+			next := have.quiet()
+			next.fails, next.rest = 0, 0 // it is asked at once when it is back
+			m.put(n.Name, next)
 		}
 		return true
 	}
@@ -193,14 +195,20 @@ type container struct {
 	meter
 }
 
-// failed is the node after a pass in which it did not answer. Each time it is left
-// alone for longer.
-func (n *node) failed() *node {
+// quiet is the node after a pass in which it was not asked.
+func (n *node) quiet() *node {
 	next := node{}
 	if n != nil {
 		next = *n
 	}
 	next.silent = true
+	return &next
+}
+
+// failed is the node after a pass in which it did not answer. Each time it is left
+// alone for longer.
+func (n *node) failed() *node {
+	next := *n.quiet()
 	next.fails++
 	next.rest = min(1<<(min(next.fails, 10)-1)-1, mostRest)
 	return &next
