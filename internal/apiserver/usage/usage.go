@@ -12,6 +12,7 @@ package usage
 import (
 	"context"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -258,7 +259,7 @@ func (m meter) read(is kubeletapi.Use, most time.Duration) meter {
 		return m // the same reading once more
 	case w < 0, w > most, is.CPU < m.last.CPU: // a clock was set, nobody looked for long, the counter began anew
 	default:
-		return meter{last: is, window: w, cpu: uint64(float64(is.CPU-m.last.CPU) / w.Seconds())}
+		return meter{last: is, window: w, cpu: uint64(math.Round(float64(is.CPU-m.last.CPU) / w.Seconds()))}
 	}
 	return meter{last: is}
 }

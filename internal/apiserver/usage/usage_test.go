@@ -39,6 +39,7 @@ func TestRates(t *testing.T) {
 	}{
 		{"one reading", []kubeletapi.Use{use(sec(0), time.Hour)}, 0, 0},
 		{"two", []kubeletapi.Use{use(sec(0), time.Hour), use(sec(10), time.Hour+5*time.Second)}, 10 * time.Second, 500_000_000},
+		{"rounded", []kubeletapi.Use{use(sec(0), 0), use(sec(15.001), 300_019_999)}, 15001 * time.Millisecond, 20_000_000},
 		{"idle", []kubeletapi.Use{use(sec(0), time.Hour), use(sec(10), time.Hour)}, 10 * time.Second, 0},
 		{"the last two count", []kubeletapi.Use{use(sec(0), 0), use(sec(10), 0), use(sec(25), 30*time.Second)}, 15 * time.Second, 2_000_000_000},
 		{"the same twice", []kubeletapi.Use{use(sec(0), 0), use(sec(10), time.Second), use(sec(10), time.Second)}, 10 * time.Second, 100_000_000},

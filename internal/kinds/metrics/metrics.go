@@ -88,7 +88,7 @@ var Nodes = &api.Kind[*NodeMetrics]{
 	Columns: columns(func(m *NodeMetrics) (corev1.ResourceList, metav1.Duration) {
 		return m.Usage, m.Window
 	}),
-	Models: models[*NodeMetrics]("NodeMetrics", "what a node used", `"usage":`+usage),
+	Models: models("NodeMetrics", "what a node used", "usage", usage),
 }
 
 // Pods is what pods use.
@@ -98,8 +98,8 @@ var Pods = &api.Kind[*PodMetrics]{
 	Columns: columns(func(m *PodMetrics) (corev1.ResourceList, metav1.Duration) {
 		return m.Total(), m.Window
 	}),
-	Models: models[*PodMetrics]("PodMetrics", "what the containers of a pod used",
-		`"containers":{"description":"What each container used.","type":"array","x-kubernetes-list-type":"atomic","items":{"default":{},"allOf":[{"$ref":"`+
+	Models: models("PodMetrics", "what the containers of a pod used", "containers",
+		`{"description":"What each container used.","type":"array","x-kubernetes-list-type":"atomic","items":{"default":{},"allOf":[{"$ref":"`+
 			schemas+prefix+`ContainerMetrics"}]}}`),
 }
 
@@ -143,9 +143,8 @@ const (
 	usage = `{"description":"How much of each resource was used; of memory it is the working set.","type":"object","additionalProperties":{"$ref":"` + schemas + amount + `"}}`
 )
 
-// models are the OpenAPI definitions of a kind whose own fields, besides the
-// time, are given as JSON.
-func models[T api.Object](kind, doc, fields string) func(bool) (*api.Models, error) {
+// models are the OpenAPI definitions of a kind, of which one field is its own.
+func models(kind, doc, own, schema string) func(bool) (*api.Models, error) {
 	return func(bool) (*api.Models, error) {
 		ref := func(name, doc string) string {
 			return fmt.Sprintf(`{"description":%q,"default":{},"allOf":[{"$ref":"%s%s"}]}`, doc, schemas, name)
@@ -155,11 +154,11 @@ func models[T api.Object](kind, doc, fields string) func(bool) (*api.Models, err
 			return fmt.Sprintf(`"x-kubernetes-group-version-kind":[{"group":%q,"version":%q,"kind":%q}]`, Group, Version, kind)
 		}
 		all := map[string]string{
-			kind: `{"description":"` + kind + ` is ` + doc + ` in the time of the window before the timestamp.","type":"object","required":["timestamp","window"],"properties":{` + typ +
+			kind: `{"description":"` + kind + ` is ` + doc + ` in the time of the window before the timestamp.","type":"object","required":["timestamp","window","` + own + `"],"properties":{` + typ +
 				`,"metadata":` + ref(meta+"ObjectMeta", "Whose use it is: name, namespace and labels.") +
 				`,"timestamp":` + ref(meta+"Time", "When it was measured last.") +
 				`,"window":` + ref(meta+"Duration", "How long before that it was measured first.") +
-				`,` + fields + `},` + gvk(kind) + `}`,
+				`,"` + own + `":` + schema + `},` + gvk(kind) + `}`,
 			kind + "List": `{"description":"` + kind + `List is a list of ` + kind + `.","type":"object","required":["items"],"properties":{` + typ +
 				`,"metadata":` + ref(meta+"ListMeta", "Of the list.") +
 				`,"items":{"description":"What each used.","type":"array","items":` + ref(prefix+kind, "One.") + `}},` + gvk(kind+"List") + `}`,
