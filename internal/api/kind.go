@@ -42,7 +42,7 @@ type Kind[T Object] struct {
 	Short      []string // names kubectl also accepts
 	Categories []string // groups of kinds, such as "all"
 	Verbs      []Verb   // what it can be asked; all of [AllVerbs] if nil
-	Virtual    bool     // never stored: a create is answered by Do (a review)
+	Virtual    bool     // never stored: a create is answered by Do (a review), and so are reads if Verbs has them
 
 	Columns []Column[T] // what "kubectl get" shows between Name and Age
 	Whole   bool        // Columns is the whole table: add neither Name nor Age
@@ -67,7 +67,7 @@ type Kind[T Object] struct {
 
 	Scale *Scale[T]       // serve /scale
 	Sub   map[string]*Sub // serve any other subresource
-	Do    SubFunc         // answers creates of a virtual kind, unless the server was given an answer
+	Do    SubFunc         // answers for a virtual kind, unless the server was given an answer
 
 	// Grace returns the seconds an object is given to end after a delete, from
 	// what the caller asked for (nil: nothing). Zero removes it at once. Without
@@ -84,6 +84,9 @@ type Kind[T Object] struct {
 	CreateOnUpdate bool                       // an update of an absent object creates it
 	Versioned      bool                       // an update, of the status too, must name the resourceVersion that it replaces
 	TTL            time.Duration              // the store removes objects this long after their last write
+
+	// Models are the definitions of its OpenAPI, if the type is not a published one.
+	Models func(old bool) (*Models, error)
 
 	// Types is the schema by which applies own fields, as structured-merge-diff
 	// writes it; empty if client-go knows the kind.

@@ -157,6 +157,7 @@ func (k *Kind[T]) erase() *Resource {
 		Versioned:            k.Versioned,
 		TTL:                  k.TTL,
 		Types:                k.Types,
+		Models:               k.Models,
 		ValidName:            k.Name,
 		Default:              func(Object) {},
 		Prepare:              pair(k.Prepare),

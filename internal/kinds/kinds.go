@@ -17,6 +17,7 @@ import (
 	"proa/internal/kinds/discovery"
 	"proa/internal/kinds/events"
 	"proa/internal/kinds/flowcontrol"
+	"proa/internal/kinds/metrics"
 	"proa/internal/kinds/networking"
 	"proa/internal/kinds/node"
 	"proa/internal/kinds/policy"
@@ -102,4 +103,6 @@ var All = []api.Definition{
 	storage.VolumeAttachment,
 	storage.VolumeAttributesClass,
 	storagemigration.StorageVersionMigration,
+	metrics.Nodes,
+	metrics.Pods,
 }

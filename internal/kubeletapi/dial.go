@@ -106,6 +106,15 @@ func (c *client) Summary(ctx context.Context) (*Summary, error) {
 	return getJSON[Summary](ctx, c, "/stats/summary")
 }
 
+func (c *client) Resources(ctx context.Context) (*Resources, error) {
+	b, err := c.get(ctx, "/metrics/resource", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return ReadResources(b, time.Now())
+}
+
 func (c *client) Metrics(ctx context.Context, which string, w io.Writer) error {
 	b, err := c.get(ctx, path.Join("/metrics", which), nil)
 	if err != nil {

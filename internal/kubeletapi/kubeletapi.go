@@ -32,6 +32,8 @@ type Agent interface {
 	PortForward(ctx context.Context, t Target, port int32, conn io.ReadWriteCloser) error
 	// Summary is the node's use of resources, as JSON of kubelet.config.k8s.io's stats/summary.
 	Summary(ctx context.Context) (*Summary, error)
+	// Resources is what the node and its containers have used of processors and memory.
+	Resources(ctx context.Context) (*Resources, error)
 	// Metrics writes Prometheus' text format; which is "", "resource", "cadvisor" or "probes".
 	Metrics(ctx context.Context, which string, w io.Writer) error
 }

@@ -29,6 +29,8 @@ type Nodes struct {
 	// Local holds the servers of nodes in this process, by name: [Serve] of their
 	// agents. They are called without a connection.
 	Local func(name string) http.Handler
+	// LocalAgent holds these agents themselves; see [Nodes.Agent].
+	LocalAgent func(name string) Agent
 
 	// Pod reads a Pod, and Slices the EndpointSlices of a service.
 	Pod    func(ctx context.Context, h api.Handler, ns, name string) (*corev1.Pod, error)
@@ -39,6 +41,30 @@ type Nodes struct {
 	mu    sync.Mutex
 	pods  *http.Transport
 	known map[string]http.Handler // by address
+	asked map[string]Agent        // by address
+}
+
+// Agent returns the agent of a node: the one in this process, or one that is
+// asked at the address that [Nodes.Handler] calls.
+func (n *Nodes) Agent(ctx context.Context, h api.Handler, name string) (Agent, error) {
+	if n.LocalAgent != nil {
+		if a := n.LocalAgent(name); a != nil {
+			return a, nil
+		}
+	}
+	addr, err := n.address(ctx, h, name)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.asked[addr] == nil {
+		if n.asked == nil {
+			n.asked = map[string]Agent{}
+		}
+		n.asked[addr] = Dial(addr, n.TLS)
+	}
+	return n.asked[addr], nil
 }
 
 // Handler returns the server of a node, by its InternalIP (or else its first
@@ -49,19 +75,10 @@ func (n *Nodes) Handler(ctx context.Context, h api.Handler, name string) (http.H
 			return l, nil
 		}
 	}
-	node, err := n.Get(ctx, h, name)
+	addr, err := n.address(ctx, h, name)
 	if err != nil {
 		return nil, err
 	}
-	host := nodeHost(node)
-	if host == "" {
-		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q has no address yet", name))
-	}
-	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port
-	if port == 0 {
-		port = 10250
-	}
-	addr := net.JoinHostPort(host, strconv.Itoa(int(port)))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.known[addr] == nil {
@@ -71,6 +88,23 @@ func (n *Nodes) Handler(ctx context.Context, h api.Handler, name string) (http.H
 		n.known[addr] = Proxy(addr, n.TLS)
 	}
 	return n.known[addr], nil
+}
+
+// address is where the server of a node is: host and port.
+func (n *Nodes) address(ctx context.Context, h api.Handler, name string) (string, error) {
+	node, err := n.Get(ctx, h, name)
+	if err != nil {
+		return "", err
+	}
+	host := nodeHost(node)
+	if host == "" {
+		return "", apierrors.NewServiceUnavailable(fmt.Sprintf("node %q has no address yet", name))
+	}
+	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port
+	if port == 0 {
+		port = 10250
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port))), nil
 }
 
 // nodeHost is the InternalIP of a node, or else its first address.

@@ -26,6 +26,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/kinds/core"
+	"proa/internal/kubeletapi"
 	"proa/internal/node/cri"
 	"proa/internal/store"
 )
@@ -63,6 +64,9 @@ type Config struct {
 	// Measure, if set, says what the node has left; it is asked every 10 s. See [Gauge].
 	Measure func(context.Context) Signals
 
+	// Used, if set, says what the whole node has used. See [Consumption].
+	Used func() (kubeletapi.Use, error)
+
 	// NetworkReady, if set, says besides the runtime whether pods can have a network.
 	NetworkReady func() (ready bool, message string)
 
@@ -79,6 +83,7 @@ type Config struct {
 type Agent struct {
 	Config
 	prober *prober
+	began  births
 
 	mu      sync.Mutex
 	ctx     context.Context

@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -44,7 +45,11 @@ func (a *Agent) Summary(ctx context.Context) (*kubeletapi.Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &kubeletapi.Summary{Node: kubeletapi.NodeStats{NodeName: a.Name}, Pods: []kubeletapi.PodStats{}}
+	began, err := a.began.of(ctx, a.Runtime, list)
+	if err != nil {
+		return nil, err
+	}
+	out := &kubeletapi.Summary{Node: a.nodeStats(), Pods: []kubeletapi.PodStats{}}
 	byUID := map[string]int{}
 	for _, s := range list {
 		l := s.GetAttributes().GetLabels()
@@ -55,7 +60,7 @@ func (a *Agent) Summary(ctx context.Context) (*kubeletapi.Summary, error) {
 			byUID[uid] = i
 			out.Pods = append(out.Pods, kubeletapi.PodStats{PodRef: kubeletapi.PodReference{Name: l[cri.LabelPodName], Namespace: l[cri.LabelPodNamespace], UID: uid}})
 		}
-		cs := kubeletapi.ContainerStats{Name: l[cri.LabelContainerName], CPU: cpuStats(s.Cpu), Memory: memoryStats(s.Memory)}
+		cs := kubeletapi.ContainerStats{Name: l[cri.LabelContainerName], StartTime: metav1.NewTime(began[s.GetAttributes().GetId()]), CPU: cpuStats(s.Cpu), Memory: memoryStats(s.Memory)}
 		if w := s.GetWritableLayer(); w != nil {
 			cs.Rootfs = &kubeletapi.FSStats{Time: metav1.NewTime(time.Unix(0, w.Timestamp)), UsedBytes: value(w.UsedBytes), InodesUsed: value(w.InodesUsed)}
 		}
@@ -64,12 +69,95 @@ func (a *Agent) Summary(ctx context.Context) (*kubeletapi.Summary, error) {
 	return out, nil
 }
 
+// nodeStats is what the node itself has used.
+func (a *Agent) nodeStats() kubeletapi.NodeStats {
+	out := kubeletapi.NodeStats{NodeName: a.Name}
+	if a.Used == nil {
+		return out
+	}
+	if u, err := a.Used(); err == nil {
+		at := metav1.NewTime(u.Time)
+		out.CPU = &kubeletapi.CPUStats{Time: at, UsageCoreNanoSeconds: &u.CPU}
+		out.Memory = &kubeletapi.MemoryStats{Time: at, WorkingSetBytes: &u.Memory}
+	}
+	return out
+}
+
+// Resources implements kubeletapi.Agent.
+func (a *Agent) Resources(ctx context.Context) (*kubeletapi.Resources, error) {
+	list, err := a.Runtime.ListContainerStats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	began, err := a.began.of(ctx, a.Runtime, list)
+	if err != nil {
+		return nil, err
+	}
+	out := &kubeletapi.Resources{Containers: make([]kubeletapi.ContainerUse, 0, len(list))}
+	if a.Used != nil {
+		if out.Node, err = a.Used(); err != nil {
+			a.Log.Warn("the node's use of resources cannot be measured", "err", err)
+			out.Node = kubeletapi.Use{}
+		}
+	}
+	for _, s := range list {
+		at := began[s.GetAttributes().GetId()]
+		cpu, memory := s.GetCpu().GetUsageCoreNanoSeconds(), s.GetMemory().GetWorkingSetBytes()
+		if at.IsZero() || cpu == nil || memory == nil {
+			continue // it does not run
+		}
+		l := s.Attributes.Labels
+		out.Containers = append(out.Containers, kubeletapi.ContainerUse{
+			Namespace: l[cri.LabelPodNamespace], Pod: l[cri.LabelPodName], Container: l[cri.LabelContainerName], Began: at,
+			Use: kubeletapi.Use{Time: time.Unix(0, s.Cpu.Timestamp), CPU: cpu.Value, Memory: memory.Value}})
+	}
+	return out, nil
+}
+
+// births knows when containers were created, by their IDs. The runtime is asked
+// again only when there is a container that is not known; those that are gone
+// are forgotten then.
+type births struct {
+	mu sync.Mutex
+	by map[string]time.Time
+}
+
+// of is the births of the containers in a list, and maybe of others. It is not
+// changed any more.
+func (b *births) of(ctx context.Context, r cri.Containers, list []*v1.ContainerStats) (map[string]time.Time, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	known := func(s *v1.ContainerStats) bool { return !b.by[s.GetAttributes().GetId()].IsZero() }
+	if !slices.ContainsFunc(list, func(s *v1.ContainerStats) bool { return !known(s) }) {
+		return b.by, nil
+	}
+	all, err := r.ListContainers(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	now := make(map[string]time.Time, len(list))
+	for _, s := range list {
+		now[s.GetAttributes().GetId()] = time.Time{}
+	}
+	for _, c := range all {
+		if _, ok := now[c.Id]; ok {
+			now[c.Id] = time.Unix(0, c.CreatedAt)
+		}
+	}
+	b.by = now
+	return now, nil
+}
+
 // Metrics implements kubeletapi.Agent: what metrics-server reads, and how many
 // pods and containers there are.
 func (a *Agent) Metrics(ctx context.Context, which string, w io.Writer) error {
 	switch which {
 	case "resource":
-		return a.resourceMetrics(ctx, w)
+		r, err := a.Resources(ctx)
+		if err != nil {
+			return err
+		}
+		return r.Write(w)
 	case "cadvisor", "probes":
 		return nil
 	case "":
@@ -86,25 +174,4 @@ func (a *Agent) Metrics(ctx context.Context, which string, w io.Writer) error {
 	}
 	fmt.Fprintf(w, "# HELP kubelet_node_name The node's name. The count is always 1.\n# TYPE kubelet_node_name gauge\nkubelet_node_name{node=%q} 1\n", a.Name)
 	return nil
-}
-
-func (a *Agent) resourceMetrics(ctx context.Context, w io.Writer) error {
-	list, err := a.Runtime.ListContainerStats(ctx)
-	if err != nil {
-		return err
-	}
-	var cpu, mem strings.Builder
-	for _, s := range list {
-		l := s.GetAttributes().GetLabels()
-		labels := fmt.Sprintf("{container=%q,namespace=%q,pod=%q}", l[cri.LabelContainerName], l[cri.LabelPodNamespace], l[cri.LabelPodName])
-		if c := s.GetCpu(); c.GetUsageCoreNanoSeconds() != nil {
-			fmt.Fprintf(&cpu, "container_cpu_usage_seconds_total%s %g %d\n", labels, float64(c.UsageCoreNanoSeconds.Value)/1e9, c.Timestamp/1e6)
-		}
-		if m := s.GetMemory(); m.GetWorkingSetBytes() != nil {
-			fmt.Fprintf(&mem, "container_memory_working_set_bytes%s %d %d\n", labels, m.WorkingSetBytes.Value, m.Timestamp/1e6)
-		}
-	}
-	_, err = fmt.Fprintf(w, "# HELP container_cpu_usage_seconds_total CPU time used by the container.\n# TYPE container_cpu_usage_seconds_total counter\n%s"+
-		"# HELP container_memory_working_set_bytes Working set of the container.\n# TYPE container_memory_working_set_bytes gauge\n%s", cpu.String(), mem.String())
-	return err
 }

@@ -158,6 +158,7 @@ func (s *system) startNode(ctx context.Context, p *plane, m *machine) error {
 	agent, err := s.startAgent(ctx, p, node.Config{
 		Name: s.id.NodeName, Runtime: m.rt, RootDir: s.Places.Node(), Machine: machine,
 		Measure:    node.Gauge(s.Places.Root, m.rt),
+		Used:       node.Consumption(s.now),
 		Steps:      steps.Real(tree, vols),
 		Port:       int32(s.Ports.Node),
 		ClusterDNS: []string{s.dnsAddress().String()},

@@ -23,16 +23,17 @@ import (
 type agents struct {
 	mu     sync.Mutex
 	byNode map[string]http.Handler
+	known  map[string]kubeletapi.Agent
 }
 
 func (a *agents) add(node string, agent kubeletapi.Agent) http.Handler {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.byNode == nil {
-		a.byNode = map[string]http.Handler{}
+		a.byNode, a.known = map[string]http.Handler{}, map[string]kubeletapi.Agent{}
 	}
 	h := kubeletapi.Serve(agent)
-	a.byNode[node] = h
+	a.byNode[node], a.known[node] = h, agent
 	return h
 }
 
@@ -42,9 +43,15 @@ func (a *agents) get(node string) http.Handler {
 	return a.byNode[node]
 }
 
-// nodeSubs answers what is asked of pods and nodes by asking the nodes.
-func (p *plane) nodeSubs() map[string]api.SubFunc {
-	return kubeletapi.Subs(&kubeletapi.Nodes{
+func (a *agents) agent(node string) kubeletapi.Agent {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known[node]
+}
+
+// nodes finds the way to the agents.
+func (p *plane) nodes() *kubeletapi.Nodes {
+	return &kubeletapi.Nodes{
 		Get: func(ctx context.Context, h api.Handler, name string) (*corev1.Node, error) {
 			return core.Node.Get(ctx, h, "", name)
 		},
@@ -52,8 +59,8 @@ func (p *plane) nodeSubs() map[string]api.SubFunc {
 		Slices: func(ctx context.Context, h api.Handler, ns, service string) ([]*discoveryv1.EndpointSlice, error) {
 			return discovery.EndpointSlice.List(ctx, h, ns, api.WithLabels(map[string]string{discoveryv1.LabelServiceName: service}))
 		},
-		TLS: p.nodeTLS, Local: p.agents.get,
-	})
+		TLS: p.nodeTLS, Local: p.agents.get, LocalAgent: p.agents.agent,
+	}
 }
 
 // serveNode puts the node's own API on the wire, for those whose certificate

@@ -24,12 +24,14 @@ import (
 	"proa/internal/apiserver/admit"
 	"proa/internal/apiserver/crd"
 	"proa/internal/apiserver/reach"
+	"proa/internal/apiserver/usage"
 	"proa/internal/control"
 	"proa/internal/controllers"
 	"proa/internal/host"
 	"proa/internal/httpapi"
 	"proa/internal/kinds"
 	"proa/internal/kinds/core"
+	"proa/internal/kubeletapi"
 	"proa/internal/pki"
 	"proa/internal/sched"
 )
@@ -44,7 +46,8 @@ type plane struct {
 	net        reach.Net // to services, for those who call them
 	url        string
 	agents     agents
-	nodeTLS    *tls.Config // how the API server reaches the nodes' agents
+	meter      *usage.Meter // of what nodes and pods use
+	nodeTLS    *tls.Config  // how the API server reaches the nodes' agents
 	metrics    *prometheus.Registry
 	behind     api.Handler // Server, with other API servers behind it
 
@@ -77,7 +80,10 @@ func (s *system) startPlane(ctx context.Context) (*plane, error) {
 	authn := &access.Authenticator{Signer: signer, Audiences: []string{s.issuer()}, Roots: roots, Now: s.now}
 	subs := authn.Subs()
 	maps.Copy(subs, rbac.Subs())
-	maps.Copy(subs, p.nodeSubs())
+	agents := p.nodes()
+	maps.Copy(subs, kubeletapi.Subs(agents))
+	p.meter = usage.New(usage.Config{Agent: agents.Agent, Log: s.Log})
+	maps.Copy(subs, p.meter.Subs())
 	subs["componentstatuses"] = apiserver.Components(
 		apiserver.Component{Name: "scheduler", Probe: p.scheduler.probe},
 		apiserver.Component{Name: "controller-manager", Probe: p.controllers.probe},

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"proa/internal/api/record"
 	"proa/internal/kinds/core"
+	"proa/internal/kubeletapi"
 	"proa/internal/node"
 	"proa/internal/node/cri/pretend"
 )
@@ -32,9 +34,11 @@ var pretendVolumes = &node.Step{Name: "volumes", Start: func(_ context.Context, 
 // startPretend starts nodes whose containers exist in memory only.
 func (s *system) startPretend(ctx context.Context, p *plane) error {
 	for i, name := range s.nodeNames() {
+		rt := pretend.New(pretend.Options{Seed: name})
 		if _, err := s.startAgent(ctx, p, node.Config{
 			Name:    name,
-			Runtime: pretend.New(pretend.Options{Seed: name}),
+			Runtime: rt,
+			Used:    pretendUse(rt, s.now),
 			RootDir: filepath.Join(s.Places.Node(), name),
 			Bare:    true,
 			Machine: pretendMachine,
@@ -48,6 +52,14 @@ func (s *system) startPretend(ctx context.Context, p *plane) error {
 		}
 	}
 	return nil
+}
+
+// pretendUse is what a pretend node says that it has used.
+func pretendUse(rt *pretend.Runtime, now func() time.Time) func() (kubeletapi.Use, error) {
+	return func() (kubeletapi.Use, error) {
+		cpu, memory := rt.Used()
+		return kubeletapi.Use{Time: now(), CPU: cpu, Memory: memory}, nil
+	}
 }
 
 // startAgent starts the agent of one node, which asks the server in that node's

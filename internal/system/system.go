@@ -205,6 +205,7 @@ func (s *system) start(ctx context.Context) error {
 	if err := s.awaitNodes(ctx, p); err != nil {
 		return err
 	}
+	s.parts.Go(func() { p.meter.Run(ctx, p.Server) })
 	s.Say("Ready. kubeconfig: %s", s.Places.Kubeconfig())
 	s.Ready()
 	return nil

@@ -96,7 +96,13 @@ var groups = map[string]int32{
 	"flowcontrol.apiserver.k8s.io": 16100,
 	"resource.k8s.io":              15900,
 	"storagemigration.k8s.io":      15800,
+	"metrics.k8s.io":               100, // after all others: its pods are nobody's first thought
 }
+
+// Yields says whether a group of the server's own is left to another server as
+// soon as an APIService names one: there are others that serve the same, and who
+// installs one wants that.
+func Yields(group string) bool { return group == "metrics.k8s.io" }
 
 // BuiltIn says whether a group is one of the server's own.
 func BuiltIn(group string) bool { return groups[group] != 0 }

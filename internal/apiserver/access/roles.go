@@ -148,6 +148,7 @@ func userRoles() []*rbacv1.ClusterRole {
 		aggregated("system:aggregate-to-admin", "admin", admin),
 		withEdit(aggregated("system:aggregate-to-edit", "edit", edit)),
 		withView(aggregated("system:aggregate-to-view", "view", view)),
+		withView(aggregated("system:aggregated-metrics-reader", "view", []rbacv1.PolicyRule{rule(reads, "metrics.k8s.io", "nodes pods")})),
 	}
 }
 

@@ -32,6 +32,9 @@ type Step struct {
 	Mutate func(context.Context, *Attributes) error
 	Wild   bool // Mutate may change any part of a pod, or remove something: see [Note]
 
+	// WildFor says of which writes that is so; of none if nil.
+	WildFor func(*Attributes) bool
+
 	// Reserve runs after Prepare and before validation. It may change a.New. What
 	// it returns is called once the write is decided: with true if it was made.
 	Reserve func(context.Context, *Attributes) (func(made bool), error)
@@ -77,6 +80,7 @@ func All(c Settings) []*Step {
 		defaultIngressClass,
 		certificateRequester,
 		certificateSubject,
+		limitRanger(),
 		resourceQuota(),
 	}
 }

@@ -24,7 +24,7 @@ func Note(obj api.Object, steps []*Step, a *Attributes) *Before {
 	for _, s := range steps {
 		if s.Mutate != nil && s.Runs(a) {
 			change = true
-			ok = ok && !s.Wild
+			ok = ok && !s.Wild && (s.WildFor == nil || !s.WildFor(a))
 		}
 	}
 	switch {

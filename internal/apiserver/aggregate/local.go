@@ -118,6 +118,8 @@ func (a *Aggregator) settle(ctx context.Context, have, want *apiregistrationv1.A
 	switch {
 	case have == nil:
 		_, err = apiregistration.APIService.Create(ctx, a.h, want)
+	case have.Spec.Service != nil && remote.Yields(want.Spec.Group):
+		return nil // somebody else serves it from now on
 	case have.Labels[managed] == "" || equality.Semantic.DeepEqual(have.Spec, want.Spec) && have.Labels[managed] == want.Labels[managed]:
 		return nil
 	default:

@@ -104,6 +104,8 @@ func (r *Runtime) end(c *container, code int32, reason, message string) {
 		c.cancel()
 		c.cancel = nil
 	}
+	cpu, _ := c.use(r)
+	r.spent += cpu
 	c.state, c.finished, c.code, c.reason, c.message = v1.ContainerState_CONTAINER_EXITED, r.now(), code, reason, message
 	for _, w := range c.waiting {
 		close(w)
@@ -232,14 +234,3 @@ func (r *Runtime) UpdateContainer(_ context.Context, id string, _ *v1.LinuxConta
 
 // ReopenLog implements cri.Runtime.
 func (r *Runtime) ReopenLog(context.Context, string) error { return nil }
-
-// ListContainerStats implements cri.Runtime.
-func (r *Runtime) ListContainerStats(context.Context) (out []*v1.ContainerStats, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range r.containers {
-		out = append(out, &v1.ContainerStats{Attributes: &v1.ContainerAttributes{Id: c.id, Metadata: c.config.Metadata,
-			Labels: c.config.Labels, Annotations: c.config.Annotations}})
-	}
-	return out, nil
-}

@@ -46,6 +46,8 @@ type Runtime struct {
 	images     map[string]*v1.Image
 	subs       map[*subscriber]bool
 	failures   map[string]error
+	began      int64  // when it was made
+	spent      uint64 // processor time of containers that have ended, in nanoseconds
 }
 
 var (
@@ -59,7 +61,7 @@ func New(o Options) *Runtime {
 		o.Clock = store.SystemClock{}
 	}
 	return &Runtime{
-		o: o, clock: o.Clock, cidr: o.CIDR,
+		o: o, clock: o.Clock, cidr: o.CIDR, began: o.Clock.Now().UnixNano(),
 		used:       map[netip.Addr]bool{},
 		sandboxes:  map[string]*sandbox{},
 		containers: map[string]*container{},

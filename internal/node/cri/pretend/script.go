@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Annotation, followed by a container's name, is the pod annotation that holds
@@ -29,6 +31,8 @@ import (
 //	httpGet=W, tcpSocket=W, grpc=W, execProbe=W   when that kind of check fails; W is
 //	                  FROM..TO since the start, either may be missing: "0s..2s", "5s..", ".."
 //	log=TEXT          a line that it writes when it starts
+//	cpu=Q             the processors that it uses, such as 250m (half of what it requests)
+//	memory=Q          the memory that it uses, such as 64Mi (half of its limit, or 16Mi)
 //
 // Texts are quoted as in Go if they hold spaces.
 const Annotation = "pretend.proa.dev/"
@@ -44,6 +48,7 @@ type script struct {
 	start, log       string
 	httpGet, tcp     window
 	grpc, execWindow window
+	cpu, memory      uint64 // thousandths of a processor, and bytes; 0: as by default
 }
 
 // A window is when something is so, since the start of a container.
@@ -132,6 +137,10 @@ func (s *script) set(key, value string) (err error) {
 		s.exec = code()
 	case "log":
 		s.log = value
+	case "cpu":
+		s.cpu, err = amount(value, (*resource.Quantity).MilliValue)
+	case "memory":
+		s.memory, err = amount(value, (*resource.Quantity).Value)
 	case "httpGet":
 		s.httpGet, err = span(value)
 	case "tcpSocket":
@@ -144,6 +153,14 @@ func (s *script) set(key, value string) (err error) {
 		err = fmt.Errorf("unknown word")
 	}
 	return err
+}
+
+func amount(value string, in func(*resource.Quantity) int64) (uint64, error) {
+	q, err := resource.ParseQuantity(value)
+	if err != nil || q.Sign() < 0 {
+		return 0, fmt.Errorf("want a quantity that is not negative")
+	}
+	return uint64(in(&q)), nil
 }
 
 func span(value string) (w window, err error) {
