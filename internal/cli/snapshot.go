@@ -39,7 +39,7 @@ keys and certificates (ROOT/pki), images, nor what is on volumes: keep those too
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(c.Out, "Saved %d objects%s at revision %d to %s (%d bytes)\n", s.Objects, states(s), s.Revision, r.File, s.Size)
+		fmt.Fprintf(c.Out, "Saved %d objects%s at revision %d to %s (%d bytes)\n", s.Objects, earlierIn(s), s.Revision, r.File, s.Size)
 		return nil
 	},
 }
@@ -74,8 +74,10 @@ back; from then on start it with the same --store.
 Objects get new resource versions, above every one that the cluster ever gave
 out, so that whoever watched it lists anew. A history in FILE takes the place of
 the store's; earlier states keep their revisions, and the revision that an object
-had when FILE was written names what was restored ('proa show --rev'). If the cluster went on for long after
-the snapshot, under heavy writing, name its last revision with --above.
+had when FILE was written names what was restored ('proa show --rev').
+
+If the cluster went on for long after the snapshot, under heavy writing, name its
+last revision with --above.
 
 A restore that was cut off is run again; no server starts on half of one.`,
 	Flags: func(fs *flag.FlagSet, c *Call) {
@@ -100,7 +102,7 @@ A restore that was cut off is run again; no server starts on half of one.`,
 		if c.without {
 			s.History = nil
 		}
-		fmt.Fprintf(c.Out, "Restored %d objects%s of revision %d into %s\n", s.Objects, states(s), s.Revision, c.Settings.Get("store"))
+		fmt.Fprintf(c.Out, "Restored %d objects%s of revision %d into %s\n", s.Objects, earlierIn(s), s.Revision, c.Settings.Get("store"))
 		start := "proa up"
 		if c.Settings.from["root"] != "default" {
 			start += " --root=" + c.Settings.Get("root")
@@ -113,8 +115,8 @@ A restore that was cut off is run again; no server starts on half of one.`,
 	},
 }
 
-// states is how much of a history a snapshot has, in words.
-func states(s *snapshot.Summary) string {
+// earlierIn is how much of a history a snapshot has, in words.
+func earlierIn(s *snapshot.Summary) string {
 	if s.History == nil {
 		return ""
 	}
