@@ -253,6 +253,34 @@ func TestPastCrash(t *testing.T) {
 	}
 }
 
+// TestPastLate holds a transaction back until what it does was done otherwise, and
+// more: it is not made then.
+func TestPastLate(t *testing.T) {
+	s := etcdtest.Start(t)
+	e := openPast(t, s, lossless)
+	defer e.Close()
+	var d diary
+	if err := d.write(e, "a", 40); err != nil {
+		t.Fatal(err)
+	}
+	p := &e.past
+	for _, to := range []store.Revision{5, 20, 36} {
+		late, n, err := p.prepare(t.Context(), p.queued(etcdRevision(to)))
+		if err != nil || late == nil || n == 0 {
+			t.Fatalf("%v, %d changes, %v", late, n, err)
+		}
+		if err := e.Compact(t.Context(), min(to+8, e.Revision())); err != nil {
+			t.Fatal(err)
+		}
+		if made, err := late.finish(t.Context()); err != nil || made {
+			t.Fatalf("it was made: %v, %v", made, err)
+		}
+		if err := d.check(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestPastOverflow has more changes than are remembered: they are read again.
 func TestPastOverflow(t *testing.T) {
 	s := etcdtest.Start(t)

@@ -267,6 +267,19 @@ func (p *pasts) move(ctx context.Context, list []replaced, upTo etcdRevision) er
 // moveSome makes one transaction of the first changes of a list, and returns how
 // many are done.
 func (p *pasts) moveSome(ctx context.Context, list []replaced) (n int, err error) {
+	m, n, err := p.prepare(ctx, list)
+	if err != nil || m == nil {
+		return n, err
+	}
+	if made, err := m.finish(ctx); err != nil || !made {
+		return 0, err
+	}
+	return n, nil
+}
+
+// prepare makes a transaction ready that does the first n changes of a list. There
+// is none if they are done already, or cannot be any more.
+func (p *pasts) prepare(ctx context.Context, list []replaced) (_ *mover, n int, err error) {
 	var keys []string
 	var reads []*pb.RangeRequest
 	bytes := 0
@@ -285,10 +298,11 @@ func (p *pasts) moveSome(ctx context.Context, list []replaced) (n int, err error
 	}
 	m, got, err := p.begin(ctx, keys, reads)
 	if says(err, saidCompacted) {
-		return p.lost(ctx, list)
+		n, err = p.lost(ctx, list)
+		return nil, n, err
 	}
 	if err != nil {
-		return 0, translate(err)
+		return nil, 0, translate(err)
 	}
 	moved := m.state.Moved
 	for i := range list {
@@ -310,17 +324,14 @@ func (p *pasts) moveSome(ctx context.Context, list []replaced) (n int, err error
 		n++
 	}
 	if m.state.Moved == moved {
-		return n, nil
+		return nil, n, nil
 	}
 	for key, k := range m.shelves { // of changes that are left for the next time
 		if !slices.ContainsFunc(list[:n], func(x replaced) bool { return x.key == key }) && len(k.fresh) == 0 {
 			delete(m.shelves, key)
 		}
 	}
-	if made, err := m.finish(ctx); err != nil || !made {
-		return 0, err
-	}
-	return n, nil
+	return m, n, nil
 }
 
 // lost says how many of the changes ended versions that are compacted away.
