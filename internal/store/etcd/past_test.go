@@ -264,7 +264,7 @@ func TestPastLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &e.past
-	for _, to := range []store.Revision{5, 20, 36} {
+	for _, to := range []store.Revision{8, 22, 38} {
 		late, n, err := p.prepare(t.Context(), p.queued(etcdRevision(to)))
 		if err != nil || late == nil || n == 0 {
 			t.Fatalf("%v, %d changes, %v", late, n, err)
