@@ -463,3 +463,58 @@ func TestPastCostsNothing(t *testing.T) {
 		t.Fatalf("etcd is at %d, it was at %d: %v", after.Header.Revision, r.Header.Revision, err)
 	}
 }
+
+// TestPastNoSpace compacts an etcd that is full: without room for a history it goes
+// on without one.
+func TestPastNoSpace(t *testing.T) {
+	s := etcdtest.Start(t, "--quota-backend-bytes=8388608")
+	e := openPast(t, s, lossless)
+	defer e.Close()
+	value := make([]byte, 700<<10) // more than is moved at a time otherwise
+	write := func(i int) error {
+		value[0] = byte(i)
+		_, err := e.Write(t.Context(), store.Op{Key: "k", Value: slices.Clone(value), Expect: store.Any})
+		return err
+	}
+	states := func() (n int) {
+		t.Helper()
+		seq, err := e.History(t.Context(), "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range seq {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n
+	}
+	for i := range 3 {
+		if err := write(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Compact(t.Context(), e.Revision()); err != nil {
+		t.Fatal(err)
+	}
+	if n := states(); n != 3 {
+		t.Fatalf("%d states", n)
+	}
+	var err error
+	for i := 3; err == nil && i < 100; i++ {
+		err = write(i)
+	}
+	if !errors.Is(err, store.ErrReadOnly) {
+		t.Fatal(err)
+	}
+	if err := e.Compact(t.Context(), e.Revision()); err != nil || e.Horizon() != e.Revision() {
+		t.Fatalf("the horizon is at %d of %d: %v", e.Horizon(), e.Revision(), err)
+	}
+	if n := states(); n != 3 { // the two that moved when there was room, and the present one
+		t.Errorf("%d states", n)
+	}
+	if err := agree(e); err != nil {
+		t.Error(err)
+	}
+}
