@@ -33,6 +33,7 @@ type History struct {
 // A State is one entry of a History.
 type State struct {
 	Revision string    `json:"revision"`        // the object's resourceVersion
+	Was      string    `json:"was,omitempty"`   // the revision that it had before it was restored from a snapshot
 	Until    string    `json:"until,omitempty"` // the revision that ended it; absent from the present one
 	Time     time.Time `json:"time"`
 	User     string    `json:"user,omitempty"`

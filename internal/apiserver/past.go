@@ -108,10 +108,10 @@ func (s *Server) was(ctx context.Context, t *table, r *api.Request, versions ite
 			continue
 		case err != nil:
 			return nil, err
-		case p.Revision == 0 && v.Time.After(p.At), p.Revision < v.Revision && p.Revision > 0:
+		case p.Revision == 0 && v.Time.After(p.At), p.Revision < v.Revision && p.Revision > 0 && p.Revision != v.Was:
 			newer, oldest = &v, &v
 			continue
-		case p.Revision > 0 && v.Revision != p.Revision:
+		case p.Revision > 0 && v.Revision != p.Revision && v.Was != p.Revision:
 			return nil, pastError(http.StatusNotFound, metav1.StatusReasonNotFound, r,
 				fmt.Sprintf("%s has no revision %d, or it is not kept any more; the one before it is %d", what, p.Revision, v.Revision))
 		case v.Deleted:
@@ -172,6 +172,9 @@ func (s *Server) history(ctx context.Context, t *table, r *api.Request, versions
 			} else if r.Past.Objects {
 				e.Object = now.body
 			}
+		}
+		if v.Was != 0 {
+			e.Was = strconv.FormatInt(v.Was, 10)
 		}
 		if v.Until != 0 {
 			e.Until = strconv.FormatInt(v.Until, 10)

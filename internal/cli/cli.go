@@ -34,6 +34,7 @@ type Call struct {
 	Out, Err io.Writer
 
 	detach, pretend, force, keep, json bool
+	without                            bool // a snapshot: the history
 	nodes                              int
 	above                              int64
 

@@ -23,8 +23,13 @@ var SnapshotSave = &Command{
 comes, and puts it into FILE once it is whole and on the disk. Writers are not
 held up. If no server runs, the store is read directly (--store as for 'up').
 
+The history goes along: earlier states, as 'proa history' shows them.
+
 FILE holds the cluster's Secrets in the clear; its mode is 0600. It does not hold
 keys and certificates (ROOT/pki), images, nor what is on volumes: keep those too.`,
+	Flags: func(fs *flag.FlagSet, c *Call) {
+		fs.BoolVar(&c.without, "without-history", false, "leave the history out")
+	},
 	Run: func(ctx context.Context, c *Call) error {
 		r, err := snapshotRequest(c)
 		if err != nil {
@@ -34,7 +39,7 @@ keys and certificates (ROOT/pki), images, nor what is on volumes: keep those too
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(c.Out, "Saved %d objects at revision %d to %s (%d bytes)\n", s.Objects, s.Revision, r.File, s.Size)
+		fmt.Fprintf(c.Out, "Saved %d objects%s at revision %d to %s (%d bytes)\n", s.Objects, earlierIn(s), s.Revision, r.File, s.Size)
 		return nil
 	},
 }
@@ -67,12 +72,17 @@ cluster had: that is how a cluster moves from this machine's disk to an etcd and
 back; from then on start it with the same --store.
 
 Objects get new resource versions, above every one that the cluster ever gave
-out, so that whoever watched it lists anew. If the cluster went on for long after
-the snapshot, under heavy writing, name its last revision with --above.
+out, so that whoever watched it lists anew. A history in FILE takes the place of
+the store's; earlier states keep their revisions, and the revision that an object
+had when FILE was written names what was restored ('proa show --rev').
+
+If the cluster went on for long after the snapshot, under heavy writing, name its
+last revision with --above.
 
 A restore that was cut off is run again; no server starts on half of one.`,
 	Flags: func(fs *flag.FlagSet, c *Call) {
 		fs.BoolVar(&c.force, "replace", false, "delete what the store holds first (without it, a store that is not empty is refused)")
+		fs.BoolVar(&c.without, "without-history", false, "leave the history out, and what the store has of one as it is")
 		fs.Func("above", "`REVISION` that the cluster gave out after the snapshot", func(v string) (err error) {
 			if c.above, err = strconv.ParseInt(v, 10, 64); err != nil || c.above < 0 {
 				return fmt.Errorf("must be a revision, which is a number")
@@ -89,7 +99,10 @@ A restore that was cut off is run again; no server starts on half of one.`,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(c.Out, "Restored %d objects of revision %d into %s\n", s.Objects, s.Revision, c.Settings.Get("store"))
+		if c.without {
+			s.History = nil
+		}
+		fmt.Fprintf(c.Out, "Restored %d objects%s of revision %d into %s\n", s.Objects, earlierIn(s), s.Revision, c.Settings.Get("store"))
 		start := "proa up"
 		if c.Settings.from["root"] != "default" {
 			start += " --root=" + c.Settings.Get("root")
@@ -100,6 +113,14 @@ A restore that was cut off is run again; no server starts on half of one.`,
 		fmt.Fprintf(c.Out, "Start the cluster with '%s'\n", start)
 		return nil
 	},
+}
+
+// earlierIn is how much of a history a snapshot has, in words.
+func earlierIn(s *snapshot.Summary) string {
+	if s.History == nil {
+		return ""
+	}
+	return fmt.Sprintf(" and %d earlier states", s.History.States)
 }
 
 func onlyFile(c *Call) (string, error) {
@@ -123,7 +144,7 @@ func snapshotRequest(c *Call) (system.SnapshotRequest, error) {
 		return system.SnapshotRequest{}, err
 	}
 	return system.SnapshotRequest{Places: places, Store: at, File: file, NodeName: c.Settings.Get("node-name"),
-		Replace: c.force, Above: c.above, Log: logger(c, os.Stderr), Say: progress(c.Out, nil)}, nil
+		Replace: c.force, Without: c.without, Above: c.above, Log: logger(c, os.Stderr), Say: progress(c.Out, nil)}, nil
 }
 
 func storeConfig(c *Call) system.StoreConfig {
@@ -148,6 +169,11 @@ func printSummary(w io.Writer, s *snapshot.Summary) error {
 	}
 	for _, name := range s.Sections {
 		fmt.Fprintf(t, "Skipped:\tthe section %q, which this proa does not know\n", name)
+	}
+	if h := s.History; h != nil {
+		fmt.Fprintf(t, "History:\t%d earlier states of %d objects, %d bytes\n", h.States, h.Objects, h.Bytes)
+	} else {
+		fmt.Fprintf(t, "History:\tnone\n")
 	}
 	fmt.Fprintln(t, "\nKIND\tOBJECTS\tBYTES")
 	bytes := int64(0)

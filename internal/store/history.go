@@ -25,6 +25,10 @@ type Version struct {
 	Weight  Weight
 	Prev    Revision // the change that this one followed; Absent if the key was new
 	Until   Revision // the change that ended this state: a deletion's own; 0 if it is the present one
+
+	// Was is the revision that this state had before it was restored, the last time;
+	// 0 if it was not. Prev, and the Until of the state before, are then of that time.
+	Was Revision
 }
 
 // Keeping says which versions an engine keeps when they fall below its horizon.
@@ -50,6 +54,18 @@ type Historian interface {
 	// damaged version is a *CorruptError in its place, after which the sequence
 	// goes on. ErrNoHistory if the key is none whose versions are kept.
 	History(ctx context.Context, key string) (iter.Seq2[Version, error], error)
+
+	// Past yields what there is to be kept of all keys as it was at a revision (0: now),
+	// in the order of keys and newest first: of each key the present state, if there is
+	// one, whatever it weighs, and the versions that would be kept if the horizon were
+	// there. Damage is as in History. ErrNoHistory if no versions are kept at all.
+	Past(ctx context.Context, at Revision) (iter.Seq2[Version, error], error)
+
+	// Adopt takes over versions of another engine's history, in any order, but all
+	// of a key in one call. They have ended below the horizon, and what is kept here
+	// already is of the same life: a revision means the same change. What is too much,
+	// or not to be kept here, is left out, and what is there already stays.
+	Adopt(ctx context.Context, versions []Version) error
 
 	// Forget drops what was kept of all keys with the prefix. What is above the
 	// horizon is not history yet, and stays.

@@ -42,6 +42,15 @@ type Op struct {
 	Codec  uint16        // generation of the codec that made Value
 	TTL    time.Duration // if positive, the engine deletes the record once it is that old
 	Weight Weight        // what the change is worth to history (see [Historian])
+	Origin *Origin       // of a restore: what the state was before; nil otherwise
+}
+
+// An Origin says of a state that a restore makes anew which one it is. The record
+// gets its time, and history goes on from there (see [Version.Was]).
+type Origin struct {
+	Revision Revision  // that it had
+	Prev     Revision  // the change that it followed; Absent if it made the key
+	Time     time.Time // of the change; zero: now
 }
 
 // A Record is one key's state.
@@ -193,6 +202,8 @@ func (o *Op) Check() error {
 		return &InvalidError{fmt.Sprintf("%s: the value has %d bytes, more than %d", o.Key, len(o.Value), MaxValue)}
 	case o.Weight > Passing:
 		return &InvalidError{fmt.Sprintf("%s: %d is no weight", o.Key, o.Weight)}
+	case o.Origin != nil && (o.Delete || o.Origin.Revision <= 0 || o.Origin.Prev < 0 || o.Origin.Prev >= o.Origin.Revision):
+		return &InvalidError{o.Key + ": it cannot have been what it says it was"}
 	case o.Expect < Any:
 		return &InvalidError{fmt.Sprintf("%s: %d is no revision to expect", o.Key, o.Expect)}
 	case o.Delete && o.Expect == Absent:

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,11 +26,23 @@ import (
 // profiles it is for administrators: no role but cluster-admin allows it.
 const snapshotPath = "/snapshot"
 
+// withHistory is the parameter that says whether it is to hold the history, as it
+// does if nothing is said.
+const withHistory = "history"
+
 func (s *system) withSnapshot(p *plane, paths map[string]http.Handler) map[string]http.Handler {
 	paths[snapshotPath] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
 			http.Error(w, "a snapshot is read with GET", http.StatusMethodNotAllowed)
 			return
+		}
+		history := true
+		if v := r.URL.Query().Get(withHistory); v != "" {
+			var err error
+			if history, err = strconv.ParseBool(v); err != nil {
+				http.Error(w, withHistory+" must be true or false", http.StatusBadRequest)
+				return
+			}
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Disposition", `attachment; filename="proa.snapshot"`)
@@ -37,7 +50,7 @@ func (s *system) withSnapshot(p *plane, paths map[string]http.Handler) map[strin
 		if ns, err := core.Namespace.Get(r.Context(), p.Server, "", "kube-system"); err == nil {
 			h.Cluster.UID = string(ns.UID)
 		}
-		if err := snapshot.Write(r.Context(), w, s.engine.Engine, h); err != nil && r.Context().Err() == nil {
+		if err := snapshot.Write(r.Context(), w, s.engine.Engine, h, history); err != nil && r.Context().Err() == nil {
 			s.Log.Error("A snapshot was not finished", "error", err) // the client is told by the file itself
 		}
 	})
@@ -58,6 +71,7 @@ type SnapshotRequest struct {
 	File     string
 	NodeName string         // restore: of this machine's node, if the place has no cluster yet; the host's name if empty
 	Replace  bool           // restore: delete what is in the store first
+	Without  bool           // the history
 	Above    store.Revision // restore: a revision that was given out
 	Log      *slog.Logger
 	Say      func(format string, args ...any) // progress, at most once a second
@@ -93,7 +107,7 @@ func SaveSnapshot(ctx context.Context, r SnapshotRequest) (*snapshot.Summary, er
 		out.CloseWithError(err)
 		written <- err
 	}()
-	sum, err := snapshot.Read(io.TeeReader(in, f), r.counting("saved", 0))
+	sum, err := snapshot.Read(io.TeeReader(in, f), snapshot.Visitor{Record: r.counting("saved", 0)})
 	in.CloseWithError(err)
 	if e := <-written; e != nil && !errors.Is(e, io.ErrClosedPipe) && (err == nil || !errors.As(err, new(*snapshot.FailedError))) {
 		err = e
@@ -144,7 +158,7 @@ func (r SnapshotRequest) online(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+snapshotPath, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s%s?%s=%v", url, snapshotPath, withHistory, !r.Without), nil)
 	if err != nil {
 		return err
 	}
@@ -177,7 +191,7 @@ func (r SnapshotRequest) offline(ctx context.Context, w io.Writer) error {
 	defer s.Close()
 	h := i.header(s.place)
 	h.Cluster.UID = uidIn(ctx, s.Engine)
-	return snapshot.Write(ctx, w, s.Engine, h)
+	return snapshot.Write(ctx, w, s.Engine, h, !r.Without)
 }
 
 // uidIn reads the cluster's UID from its store, without a server; empty if there is none.
@@ -200,7 +214,7 @@ func InspectSnapshot(file string) (*snapshot.Summary, error) {
 		return nil, err
 	}
 	defer f.Close()
-	s, err := snapshot.Read(f, nil)
+	s, err := snapshot.Read(f, snapshot.Visitor{})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -231,7 +245,7 @@ func RestoreSnapshot(ctx context.Context, r SnapshotRequest) (*snapshot.Summary,
 	}
 	defer s.Close()
 	next := time.Now().Add(every)
-	restore := snapshot.Restore{Engine: s.Engine, Name: r.File, Replace: r.Replace, Above: r.Above,
+	restore := snapshot.Restore{Engine: s.Engine, Name: r.File, Replace: r.Replace, Above: r.Above, Forget: r.Without,
 		Open: func() (io.ReadCloser, error) { return os.Open(r.File) },
 		Say:  func(n, of int64) { r.tell("restored", n, of, &next) }}
 	sum, err := restore.Run(ctx)

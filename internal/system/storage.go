@@ -131,7 +131,7 @@ func (c StoreConfig) openEtcd(ctx context.Context, p Places, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	o := etcd.Options{Endpoints: t.Endpoints, Prefix: t.Prefix, Logger: log}
+	o := etcd.Options{Endpoints: t.Endpoints, Prefix: t.Prefix, Logger: log, History: c.History.keeping()}
 	if t.TLS {
 		if o.TLS, err = c.tls(); err != nil {
 			return nil, err

@@ -19,7 +19,8 @@ type change struct {
 	expires int64        // of the record; 0: never
 	meta    []byte       // the new meta key, or nil
 	damaged error
-	gap     bool // a deleted record's last value is compacted away
+	ended   *replaced // what the change has ended, if the history is to know; see past.go
+	gap     bool      // a deleted record's last value is compacted away
 }
 
 // parse puts the events of a response together by revision: those after a
@@ -91,6 +92,7 @@ func (e *Engine) joinRecord(c *change, d *decoder, n numbering, rec *mvccpb.Even
 		ev.Record = store.Record{Key: key, Revision: rev}
 		c.gap = rec.PrevKv == nil
 	}
+	c.ended = e.past.endedBy(key, rec, s, err != nil)
 	if err != nil {
 		c.damaged = &store.CorruptError{Key: key, Revision: rev, Err: err}
 		return
@@ -164,7 +166,7 @@ func (e *Engine) readOlder(ctx context.Context, n numbering, prefix string, from
 }
 
 func (e *Engine) readOlderFrom(ctx context.Context, m *member, n numbering, prefix string, from, until etcdRevision) (store.Batch, error) {
-	s, err := e.openStream(ctx, m, from+1)
+	s, err := e.openStream(ctx, m, e.allChanges(from))
 	if err != nil {
 		return store.Batch{}, err
 	}

@@ -25,11 +25,14 @@ func (e *Engine) Watch(ctx context.Context, prefix string, after store.Revision)
 	return e.feed.Watch(ctx, prefix, after), nil
 }
 
-// Compact is store.Engine's. It compacts all of this etcd, whoever else uses it.
+// Compact is store.Engine's. It compacts all of this etcd, whoever else uses it. What
+// the history keeps of what goes has moved there before.
 func (e *Engine) Compact(ctx context.Context, rev store.Revision) error {
 	if err := e.enter(); err != nil {
 		return err
 	}
+	e.past.busy.Lock()
+	defer e.past.busy.Unlock()
 	n, _ := e.view()
 	to, _ := n.etcd(rev)
 	switch {
@@ -38,7 +41,11 @@ func (e *Engine) Compact(ctx context.Context, rev store.Revision) error {
 	case rev <= e.horizon.Load():
 		return nil
 	}
-	if err := e.compact(ctx, to); err != nil {
+	err := e.past.moveUpTo(ctx, to)
+	if err == nil {
+		err = e.compact(ctx, to)
+	}
+	if err != nil {
 		return fmt.Errorf("store: compact to revision %d: %w", rev, err)
 	}
 	raise(&e.horizon, rev)
@@ -65,8 +72,13 @@ func (e *Engine) Advance(ctx context.Context, to store.Revision) error {
 	if err := e.enter(); err != nil {
 		return err
 	}
+	e.past.busy.Lock()
+	defer e.past.busy.Unlock()
 	e.moves.Lock()
 	defer e.moves.Unlock()
+	if err := e.past.moveUpTo(ctx, e.position()); err != nil { // nothing is written meanwhile
+		return fmt.Errorf("store: advance to revision %d: %w", to, err)
+	}
 	for {
 		n, fence := e.view()
 		if newest := max(e.Revision(), e.seen.Load()); to < newest {

@@ -45,12 +45,15 @@ type Options struct {
 	// from when it stopped answering; 10 s if 0.
 	Patience time.Duration
 
+	// History is what is kept of versions below the horizon; the zero value keeps none.
+	History store.Keeping
+
 	// FeedEvents and FeedBytes bound the newest changes that are kept in memory
 	// for watchers. 0 means feed.DefaultEvents and feed.DefaultBytes.
 	FeedEvents, FeedBytes int
 }
 
-// An Engine is a store.Engine and a store.Advancer on etcd.
+// An Engine is a store.Engine, a store.Advancer and a store.Historian on etcd.
 type Engine struct {
 	target  Target
 	keys    keyspace
@@ -69,6 +72,7 @@ type Engine struct {
 	work    sync.WaitGroup  // the goroutines in the background
 	moves   sync.RWMutex    // held for reading by writes under way, for writing by Advance and Close
 	lease   int64
+	past    pasts
 
 	mu        sync.Mutex
 	numbering numbering
@@ -92,8 +96,9 @@ type ending struct {
 }
 
 var (
-	_ store.Engine   = (*Engine)(nil)
-	_ store.Advancer = (*Engine)(nil)
+	_ store.Engine    = (*Engine)(nil)
+	_ store.Advancer  = (*Engine)(nil)
+	_ store.Historian = (*Engine)(nil)
 )
 
 // Open connects to an etcd and makes an empty store if there is none. If no
@@ -120,6 +125,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 	e.session = binary.BigEndian.Uint64(random[:])
 	e.keys = keyspace{e.target.Prefix}
 	e.gets.e = e
+	e.past.e, e.past.keep = e, o.History
 	if e.cluster, err = dial(o.Endpoints, o.TLS, e.logger, o.Patience); err != nil {
 		return nil, err
 	}
@@ -140,6 +146,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 		}
 		e.work.Go(func() { e.keepHold(o.Owner) })
 	}
+	e.past.from = e.at
 	newest := e.numbering.store(e.at)
 	e.feed = feed.New(newest, o.FeedEvents, o.FeedBytes, e.older)
 	e.ttl = expiry.New(e.clock, e.expire)
@@ -194,7 +201,7 @@ func (e *Engine) begin(ctx context.Context) error {
 	}
 	e.fence, e.at, e.id = kvs[0].ModRevision, resp.Header.Revision, resp.Header.ClusterId
 	e.seen.Store(e.numbering.store(e.at))
-	compacted, err := e.compacted(ctx)
+	compacted, err := e.compacted(ctx, e.at)
 	if err != nil {
 		return fmt.Errorf("store: open %s: %w", e.target, translate(err))
 	}
@@ -203,8 +210,8 @@ func (e *Engine) begin(ctx context.Context) error {
 }
 
 // compacted finds the revision that etcd was compacted to, which it tells
-// nobody: the first one that can be read.
-func (e *Engine) compacted(ctx context.Context) (etcdRevision, error) {
+// nobody: the first one that can be read. at can be read.
+func (e *Engine) compacted(ctx context.Context, at etcdRevision) (etcdRevision, error) {
 	readable := func(rev etcdRevision) (bool, error) {
 		err := e.cluster.read(ctx, func(ctx context.Context, m *member, o ...grpc.CallOption) error {
 			_, err := m.kv.Range(ctx, &pb.RangeRequest{Key: e.keys.meta(), CountOnly: true, Revision: rev}, o...)
@@ -215,10 +222,10 @@ func (e *Engine) compacted(ctx context.Context) (etcdRevision, error) {
 		}
 		return err == nil, err
 	}
-	lo, hi := etcdRevision(1), e.at // hi can be read
+	lo, hi := etcdRevision(1), at
 	for lo < hi {
 		mid := lo + (hi-lo)/2
-		if lo == 1 && hi == e.at {
+		if lo == 1 && hi == at {
 			mid = 1 // the usual case of a young etcd
 		}
 		ok, err := readable(mid)

@@ -32,3 +32,13 @@ func TestEtcd(t *testing.T) {
 		}
 	})
 }
+
+func TestHistory(t *testing.T) {
+	etcdtest.Binary(t)
+	storetest.RunHistory(t, true, func(t *testing.T) storetest.KeepingOpener {
+		s := etcdtest.Start(t)
+		return func(t testing.TB, clock store.Clock, k store.Keeping) store.Engine {
+			return open(t, s, func(o *etcd.Options) { o.Clock, o.Owner, o.History = clock, "test", k })
+		}
+	})
+}

@@ -50,14 +50,20 @@ func (e *Engine) position() etcdRevision {
 	return e.at
 }
 
-// A stream is a watch on all keys of the store from a revision on.
+// A stream is a watch from a revision on.
 type stream struct {
 	pb.Watch_WatchClient
 	cancel  context.CancelFunc
 	sending sync.Mutex
 }
 
-func (e *Engine) openStream(ctx context.Context, m *member, from etcdRevision) (*stream, error) {
+// allChanges asks for what was changed after a revision.
+func (e *Engine) allChanges(after etcdRevision) *pb.WatchCreateRequest {
+	start, end := e.keys.watched()
+	return &pb.WatchCreateRequest{Key: start, RangeEnd: end, StartRevision: after + 1, PrevKv: true}
+}
+
+func (e *Engine) openStream(ctx context.Context, m *member, create *pb.WatchCreateRequest) (*stream, error) {
 	ctx, cancel := context.WithCancel(withLeader(ctx))
 	w, err := m.watch.Watch(ctx)
 	if err != nil {
@@ -65,9 +71,7 @@ func (e *Engine) openStream(ctx context.Context, m *member, from etcdRevision) (
 		return nil, err
 	}
 	s := &stream{Watch_WatchClient: w, cancel: cancel}
-	start, end := e.keys.all()
-	err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{
-		CreateRequest: &pb.WatchCreateRequest{Key: start, RangeEnd: end, StartRevision: from, PrevKv: true}}})
+	err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}})
 	if err != nil {
 		cancel()
 		return nil, err
@@ -112,7 +116,7 @@ func (e *Engine) followOnce() error {
 	m := e.cluster.current()
 	e.cluster.onLeave(cancel)
 	defer e.cluster.onLeave(nil)
-	s, err := e.openStream(ctx, m, e.position()+1)
+	s, err := e.openStream(ctx, m, e.allChanges(e.position()))
 	if err != nil {
 		e.cluster.failed(m, fmt.Errorf("%s: %w", m.endpoint, plain(err)))
 		return err
@@ -229,6 +233,7 @@ func (e *Engine) apply(r *pb.WatchResponse) {
 	at := e.position()
 	var out changes
 	for _, c := range e.parse(r, at) {
+		e.past.note(c.ended)
 		if c.meta == nil && c.damaged == nil && !c.gap {
 			e.look(&c, n, &out)
 			continue

@@ -13,7 +13,12 @@ import (
 // keyspace makes the keys of one store in etcd; docs/formats/etcd.md has them.
 type keyspace struct{ prefix string }
 
-func (k keyspace) all() (from, to []byte)   { return []byte(k.prefix + "/"), []byte(k.prefix + "0") }
+func (k keyspace) all() (from, to []byte) { return []byte(k.prefix + "/"), []byte(k.prefix + "0") }
+
+// watched is all but the history, which no watcher is told of.
+func (k keyspace) watched() (from, to []byte) {
+	return []byte(k.prefix + "/"), []byte(k.prefix + "/v")
+}
 func (k keyspace) meta() []byte             { return []byte(k.prefix + "/meta") }
 func (k keyspace) tombstone() []byte        { return []byte(k.prefix + "/deleted") }
 func (k keyspace) record(key string) []byte { return []byte(k.prefix + "/k" + key) }
@@ -22,6 +27,67 @@ func (k keyspace) records() (from, to []byte) {
 }
 func (k keyspace) expiries() (from, to []byte) {
 	return []byte(k.prefix + "/ttl/"), []byte(k.prefix + "/ttl0")
+}
+
+// pastState is the key of the history's own state.
+func (k keyspace) pastState() []byte { return []byte(k.prefix + "/v/meta") }
+
+// version is the key of a version in the history: of one key, the newest is the first.
+func (k keyspace) version(key string, rev store.Revision) []byte {
+	return fmt.Appendf(nil, "%s/v/h%s\x00%016x", k.prefix, key, ^uint64(rev))
+}
+
+// versions is where those of a key lie that are below a revision.
+func (k keyspace) versions(key string, below store.Revision) (from, to []byte) {
+	return k.version(key, below-1), []byte(k.prefix + "/v/h" + key + "\x01")
+}
+
+// parseVersion takes the key of a version apart.
+func (k keyspace) parseVersion(b []byte) (key string, rev store.Revision, ok bool) {
+	rest, ok := strings.CutPrefix(string(b), k.prefix+"/v/h")
+	n := strings.IndexByte(rest, 0)
+	if !ok || n < 0 || len(rest) != n+17 {
+		return "", 0, false
+	}
+	inverted, err := strconv.ParseUint(rest[n+1:], 16, 64)
+	return rest[:n], store.Revision(^inverted), err == nil
+}
+
+// index is the key of the index of a key's versions.
+func (k keyspace) index(key string) []byte { return []byte(k.prefix + "/v/i" + key) }
+
+// indexes is where those of the keys with a prefix lie; the same letter in front of
+// the same keys holds their versions.
+func (k keyspace) indexes(prefix string) (from, to []byte) {
+	return prefixRange(k.prefix + "/v/i" + prefix)
+}
+
+func (k keyspace) allVersions(prefix string) (from, to []byte) {
+	return prefixRange(k.prefix + "/v/h" + prefix)
+}
+
+// order is the key that says whose version ended with a revision.
+func (k keyspace) order(until store.Revision) []byte {
+	return fmt.Appendf(nil, "%s/v/o%016x", k.prefix, uint64(until))
+}
+
+func (k keyspace) orders() (from, to []byte) { return prefixRange(k.prefix + "/v/o") }
+
+// parseOrder takes such a key apart.
+func (k keyspace) parseOrder(b []byte) (until store.Revision, ok bool) {
+	rest, ok := strings.CutPrefix(string(b), k.prefix+"/v/o")
+	rev, err := strconv.ParseUint(rest, 16, 64)
+	return store.Revision(rev), ok && err == nil
+}
+
+// prefixRange is all keys with a prefix, which does not end in the highest byte alone.
+func prefixRange(prefix string) (from, to []byte) {
+	from, to = []byte(prefix), []byte(prefix)
+	for to[len(to)-1] == 0xff {
+		to = to[:len(to)-1]
+	}
+	to[len(to)-1]++
+	return from, to
 }
 
 // expiry is the key that says when a record ends. It is written with the record

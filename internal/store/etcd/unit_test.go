@@ -72,6 +72,7 @@ func FuzzDecode(f *testing.F) {
 	for _, s := range []stored{
 		{},
 		{mark: mark{1, 2}, time: time.Unix(0, 5), user: "ann", codec: 7, expires: 9, value: []byte("x")},
+		{mark: mark{1, 2}, time: time.Unix(0, 5), weight: store.Light, linked: true, prev: 6, was: 7, value: []byte("x")},
 	} {
 		f.Add(s.encode(key, false))
 		f.Add(s.encode(key, true))
@@ -83,7 +84,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := (&decoder{}).decode(key, s.encode(key, b[1]&flagDeleted != 0))
 		if err != nil || again.mark != s.mark || !again.time.Equal(s.time) || again.user != s.user || again.codec != s.codec ||
-			again.expires != s.expires || string(again.value) != string(s.value) {
+			again.expires != s.expires || again.weight != s.weight || again.linked != s.linked || again.prev != s.prev ||
+			again.was != s.was || string(again.value) != string(s.value) {
 			t.Fatalf("%+v becomes %+v: %v", s, again, err)
 		}
 	})

@@ -123,7 +123,7 @@ func (e *Engine) txn(n numbering, fence etcdRevision, w *writing, op *store.Op) 
 	case op.Delete:
 		txn.Compare = append(txn.Compare, exists(key))
 	}
-	s := stored{mark: mark{e.session, w.seq}, time: e.clock.Now().Round(0), user: op.User}
+	s := stored{mark: mark{e.session, w.seq}, time: e.clock.Now().Round(0), user: op.User, weight: op.Weight}
 	if op.Delete {
 		tomb := e.keys.tombstone()
 		txn.Success = []*pb.RequestOp{deleteOp(key), putOp(tomb, s.encode(tomb, true))}
@@ -131,6 +131,13 @@ func (e *Engine) txn(n numbering, fence etcdRevision, w *writing, op *store.Op) 
 		s.codec, s.value = op.Codec, op.Value
 		if op.TTL > 0 {
 			s.expires = s.time.Add(op.TTL).UnixNano()
+		}
+		s.linked, s.prev = op.Expect > 0, max(op.Expect, 0)
+		if o := op.Origin; o != nil {
+			s.was, s.linked, s.prev = o.Revision, true, o.Prev
+			if !o.Time.IsZero() {
+				s.time = o.Time.Round(0)
+			}
 		}
 		txn.Success = []*pb.RequestOp{putOp(key, s.encode(key, false))}
 	}

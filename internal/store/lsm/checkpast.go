@@ -13,8 +13,8 @@ func (c *checker) past() error {
 	total := int64(0)
 	indexed, ordered := map[string][]past.Entry{}, map[store.Revision]string{}
 	err := c.each(spaceIndex, func(k, v []byte) error {
-		entries, err := decodeIndex(k, v)
-		indexed[string(k[1:])] = entries
+		x, err := past.ParseIndex(k, v)
+		indexed[string(k[1:])] = x.Entries
 		return err
 	})
 	if err != nil {

@@ -326,9 +326,15 @@ func (g *pending) add(r *request, h head) error {
 			v.Value, v.Codec = last.Value, last.Codec
 		}
 	} else if op.TTL > 0 {
-		at := v.Time.Add(op.TTL)
+		at := v.Time.Add(op.TTL) // an origin comes after it
 		v.expires, v.Expires = at.UnixNano(), at
 		g.expiries = append(g.expiries, expiry.Item{At: at, Key: op.Key, Revision: rev})
+	}
+	if o := op.Origin; o != nil {
+		v.was, v.before = o.Revision, o.Prev
+		if !o.Time.IsZero() {
+			v.Time = o.Time.Round(0).UTC()
+		}
 	}
 	if err := g.encode(&v, h); err != nil {
 		return err

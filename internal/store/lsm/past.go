@@ -1,7 +1,6 @@
 package lsm
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 
 	"proa/internal/store"
 	"proa/internal/store/past"
-	"proa/internal/store/seal"
 )
 
 // The history. A compaction moves versions from the version space to the history
@@ -79,21 +77,51 @@ func (m *mover) put(l *logEntry, rev store.Revision, w store.Weight) error {
 	if err != nil {
 		return err
 	}
-	k, err := m.shelf(l.key)
+	v.until, v.weight = l.rev, w
+	return m.shelve(&v)
+}
+
+// shelve puts a version on its key's shelf, unless it is there.
+func (m *mover) shelve(v *version) error {
+	k, err := m.shelf(v.Key)
 	if err != nil {
 		return err
 	}
-	v.until, v.expires = l.rev, 0
-	m.buf = appendPastKey(m.buf[:0], l.key, rev)
-	rec := appendRecord(nil, m.buf, &v)
+	v.expires = 0
+	m.buf = appendPastKey(m.buf[:0], v.Key, v.Revision)
+	rec := appendRecord(nil, m.buf, v)
 	size := int64(len(m.buf) + len(rec))
-	k.entries = append(k.entries, past.Entry{Revision: rev, Until: l.rev, Size: size, Light: w == store.Light})
-	k.fresh[rev] = rec
+	x := past.Index{Entries: k.entries}
+	if !x.Insert(past.Entry{Revision: v.Revision, Until: v.until, Size: size, Light: v.weight == store.Light}) {
+		return nil
+	}
+	k.fresh[v.Revision] = rec
 	m.pending += size
 	var gone []past.Entry
-	k.entries, gone = past.Trim(k.entries, m.keep)
-	m.drop(l.key, k, gone)
+	k.entries, gone = past.Trim(x.Entries, m.keep)
+	m.drop(v.Key, k, gone)
 	return nil
+}
+
+// adopt takes over as many versions as make a batch, and returns how many.
+func (s *session) adopt(versions []store.Version) (int, error) {
+	m := s.mover(s.db.NewBatch())
+	n := 0
+	for ; n < len(versions) && m.pending < compactBytes; n++ {
+		o := &versions[n]
+		if m.full || o.Weight == store.Passing || !m.keep.Keeps(o.Key) {
+			continue
+		}
+		v := version{Record: o.Record, prev: o.Prev, until: o.Until, was: o.Was, deleted: o.Deleted, weight: o.Weight}
+		if o.Was != 0 {
+			v.before = o.Prev
+		}
+		s.past.from = min(s.past.from, o.Until)
+		if err := m.shelve(&v); err != nil {
+			return n, err
+		}
+	}
+	return n, m.finish()
 }
 
 // drop removes what is no longer among a shelf's entries.
@@ -132,7 +160,8 @@ func (m *mover) finish() error {
 		if len(k.entries) == 0 {
 			_ = m.b.Delete(m.buf, nil)
 		} else {
-			_ = m.b.Set(m.buf, appendIndex(nil, m.buf, k.entries), nil)
+			x := past.Index{Entries: k.entries}
+			_ = m.b.Set(m.buf, x.Append(nil, m.buf), nil)
 		}
 	}
 	if m.bytes != 0 {
@@ -169,9 +198,9 @@ func (m *mover) index(key string) ([]past.Entry, error) {
 	}
 	if err == nil {
 		defer c.Close()
-		entries, err := decodeIndex(m.buf, rec)
-		if err == nil {
-			return entries, nil
+		var x past.Index
+		if x, err = past.ParseIndex(m.buf, rec); err == nil {
+			return x.Entries, nil
 		}
 	}
 	m.s.e.logger.Error("A damaged index of the history is made anew", "key", key, "error", err)
@@ -196,54 +225,6 @@ func pastBounds(key string) (lo, hi []byte) {
 	hi = slices.Clone(lo)
 	hi[len(hi)-1] = 1
 	return lo, hi
-}
-
-const (
-	indexFormat = 1
-)
-
-// appendIndex encodes the entries of a key: for each of them, how far its
-// revision is above the last one's, how far the one that ended it is above that, its size,
-// and whether it is light.
-func appendIndex(dst, dbKey []byte, entries []past.Entry) []byte {
-	dst = append(dst, indexFormat, 0, 0, 0, 0, 0)
-	last := store.Revision(0)
-	for _, e := range entries {
-		dst = binary.AppendUvarint(dst, uint64(e.Revision-last))
-		dst = binary.AppendUvarint(dst, uint64(e.Until-e.Revision))
-		light := uint64(0)
-		if e.Light {
-			light = 1
-		}
-		dst = binary.AppendUvarint(dst, uint64(e.Size)<<1|light)
-		last = e.Revision
-	}
-	seal.Put(dbKey, dst)
-	return dst
-}
-
-func decodeIndex(dbKey, rec []byte) ([]past.Entry, error) {
-	switch {
-	case len(rec) < seal.Size:
-		return nil, seal.ErrTruncated
-	case !seal.Intact(dbKey, rec):
-		return nil, seal.ErrChecksum
-	case rec[0] != indexFormat:
-		return nil, errFormat
-	}
-	var out []past.Entry
-	last := store.Revision(0)
-	for p := (seal.Fields{Rest: rec[seal.Size:]}); len(p.Rest) > 0; {
-		e := past.Entry{Revision: last + store.Revision(p.Uvarint())}
-		e.Until = e.Revision + store.Revision(p.Uvarint())
-		size := p.Uvarint()
-		if p.Bad {
-			return nil, seal.ErrTruncated
-		}
-		e.Size, e.Light = int64(size>>1), size&1 != 0
-		out, last = append(out, e), e.Revision
-	}
-	return out, nil
 }
 
 // fitPast drops what ended first until the history is no larger than it may be.

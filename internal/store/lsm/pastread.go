@@ -2,11 +2,13 @@ package lsm
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"proa/internal/store"
+	"proa/internal/store/past"
 )
 
 // pastCount is how many versions a reader of history takes at a time, unless
@@ -142,9 +144,12 @@ func (r *pastReader) add(it *pebble.Iterator, kept bool) {
 	if v.deleted {
 		v.Codec = 0 // it is about what there was
 	}
+	if v.was != 0 {
+		v.prev = v.before
+	}
 	r.bytes += len(v.Value)
 	r.out = append(r.out, readPast{Version: store.Version{
-		Record: v.Record, Deleted: v.deleted, Weight: v.weight, Prev: v.prev, Until: v.until}})
+		Record: v.Record, Deleted: v.deleted, Weight: v.weight, Prev: v.prev, Until: v.until, Was: v.was}})
 }
 
 func revisionOf(it *pebble.Iterator) store.Revision {
@@ -152,9 +157,113 @@ func revisionOf(it *pebble.Iterator) store.Revision {
 	return rev
 }
 
+// Past is store.Historian's.
+func (e *Engine) Past(ctx context.Context, at store.Revision) (iter.Seq2[store.Version, error], error) {
+	if e.opts.History.Keep == nil {
+		return nil, store.ErrNoHistory
+	}
+	if err := e.use(func(*session) error { return ctx.Err() }); err != nil {
+		return nil, err
+	}
+	return func(yield func(store.Version, error) bool) {
+		w := past.View{Keeping: &e.opts.History, At: at}
+		last := ""
+		for {
+			keys, err := e.pastKeys(last)
+			if err != nil {
+				yield(store.Version{}, err)
+				return
+			}
+			if len(keys) == 0 {
+				return
+			}
+			last = keys[len(keys)-1]
+			for _, key := range keys {
+				if e.opts.History.Keeps(key) && !e.pastOf(ctx, key, &w, yield) {
+					return
+				}
+			}
+		}
+	}, nil
+}
+
+// pastOf yields what Past does of one key; false if nothing more is wanted.
+func (e *Engine) pastOf(ctx context.Context, key string, w *past.View, yield func(store.Version, error) bool) bool {
+	versions, err := e.History(ctx, key)
+	if err != nil {
+		yield(store.Version{}, err)
+		return false
+	}
+	for v, err := range versions {
+		if (err != nil || w.Take(&v)) && !yield(v, err) {
+			return false
+		}
+		if err != nil && !errors.As(err, new(*store.CorruptError)) {
+			return false
+		}
+	}
+	return true
+}
+
+// pastKeys returns the next keys after one that have versions, now or in the history.
+func (e *Engine) pastKeys(after string) (keys []string, err error) {
+	const most = 256
+	err = e.use(func(s *session) error {
+		present, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceVersion}, UpperBound: []byte{spaceVersion + 1}})
+		if err != nil {
+			return err
+		}
+		defer present.Close()
+		kept, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceIndex}, UpperBound: []byte{spaceIndex + 1}})
+		if err != nil {
+			return err
+		}
+		defer kept.Close()
+		for len(keys) < most {
+			next, found := "", false
+			if present.SeekGE(bound(after + "\x00")) { // behind all its versions
+				key, _, ok := parseVersionKey(present.Key())
+				if !ok {
+					return &store.CorruptError{Key: string(present.Key()), Err: errFormat}
+				}
+				next, found = string(key), true
+			}
+			if kept.SeekGE(append(appendIndexKey(nil, after), 0)) {
+				if key := string(kept.Key()[1:]); !found || key < next {
+					next, found = key, true
+				}
+			}
+			if !found {
+				break
+			}
+			keys, after = append(keys, next), next
+		}
+		return errors.Join(present.Error(), kept.Error())
+	})
+	return keys, err
+}
+
 // Forget is store.Historian's.
 func (e *Engine) Forget(ctx context.Context, prefix string) error {
 	const keys = 256
+	return e.changePast(ctx, func(s *session) (bool, error) { return s.forget(prefix, keys) })
+}
+
+// Adopt is store.Historian's.
+func (e *Engine) Adopt(ctx context.Context, versions []store.Version) error {
+	versions = past.Ascending(versions)
+	return e.changePast(ctx, func(s *session) (more bool, err error) {
+		if len(versions) == 0 {
+			return false, s.fitPast()
+		}
+		n, err := s.adopt(versions)
+		versions = versions[n:]
+		return true, err
+	})
+}
+
+// changePast changes the history step by step, while no compaction does.
+func (e *Engine) changePast(ctx context.Context, step func(*session) (more bool, err error)) error {
 	e.compactMu.Lock()
 	defer e.compactMu.Unlock()
 	return e.use(func(s *session) error {
@@ -164,7 +273,7 @@ func (e *Engine) Forget(ctx context.Context, prefix string) error {
 			}
 			err := ctx.Err()
 			if err == nil {
-				more, err = s.forget(prefix, keys)
+				more, err = step(s)
 			}
 			if err != nil {
 				return err

@@ -23,6 +23,8 @@ type version struct {
 	store.Record
 	prev    store.Revision
 	until   store.Revision // of versions in the history: the change that ended it
+	was     store.Revision // of a restored state: the revision that it had; 0 of others
+	before  store.Revision // and the one that it followed
 	expires int64
 	deleted bool
 	weight  store.Weight
@@ -33,6 +35,7 @@ const (
 	flagDeleted  = 1 << 0
 	flagExpires  = 1 << 1
 	flagUntil    = 1 << 4
+	flagWas      = 1 << 5
 
 	weightShift = 2 // in the flags: two bits
 	weightMask  = 3
@@ -43,7 +46,7 @@ var errFormat = errors.New("the record has an unknown format")
 
 // recordBound is the most bytes that appendRecord adds for op.
 func recordBound(op *store.Op) int {
-	return seal.Size + 6*binary.MaxVarintLen64 + len(op.User) + len(op.Value)
+	return seal.Size + 8*binary.MaxVarintLen64 + len(op.User) + len(op.Value)
 }
 
 // appendRecord encodes a version. dbKey is the key that it is stored under,
@@ -59,6 +62,9 @@ func appendRecord(dst, dbKey []byte, v *version) []byte {
 	if v.until != 0 {
 		flags |= flagUntil
 	}
+	if v.was != 0 {
+		flags |= flagWas
+	}
 	flags |= byte(v.weight) << weightShift
 	start := len(dst)
 	dst = append(dst, recordFormat, flags, 0, 0, 0, 0)
@@ -71,6 +77,10 @@ func appendRecord(dst, dbKey []byte, v *version) []byte {
 	}
 	if v.until != 0 {
 		dst = binary.AppendUvarint(dst, uint64(v.until))
+	}
+	if v.was != 0 {
+		dst = binary.AppendUvarint(dst, uint64(v.was))
+		dst = binary.AppendUvarint(dst, uint64(v.before))
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(v.User)))
 	dst = append(dst, v.User...)
@@ -121,6 +131,9 @@ func (d *decoder) fill(v *version, dbKey, rec []byte) error {
 	}
 	if flags&flagUntil != 0 {
 		v.until = store.Revision(p.Uvarint())
+	}
+	if flags&flagWas != 0 {
+		v.was, v.before = store.Revision(p.Uvarint()), store.Revision(p.Uvarint())
 	}
 	v.weight = store.Weight(flags >> weightShift & weightMask)
 	user := p.Bytes(p.Uvarint())

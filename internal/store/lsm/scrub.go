@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"proa/internal/store"
+	"proa/internal/store/past"
 	"proa/internal/store/planted"
 )
 
@@ -238,7 +239,7 @@ func (d *decoder) verify(dbKey, value []byte) (err error) {
 	case spaceLog:
 		_, err = decodeLogEntry(dbKey, value)
 	case spaceIndex:
-		_, err = decodeIndex(dbKey, value)
+		_, err = past.ParseIndex(dbKey, value)
 	case spaceOrder:
 		_, err = decodeOrder(dbKey, value)
 	}

@@ -2,9 +2,12 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tidwall/btree"
 
@@ -34,10 +37,6 @@ func (h *history) move(key string, gone []version, next store.Revision) {
 	if !h.Keeps(key) {
 		return
 	}
-	k := h.keys[key]
-	if k == nil {
-		k = &kept{versions: map[store.Revision]store.Version{}}
-	}
 	for i, v := range gone {
 		until := next
 		if v.deleted {
@@ -45,21 +44,31 @@ func (h *history) move(key string, gone []version, next store.Revision) {
 		} else if i+1 < len(gone) {
 			until = gone[i+1].Revision
 		}
-		if v.weight == store.Passing {
-			continue
-		}
-		size := int64(overhead + len(key) + len(v.User))
-		if !v.deleted {
-			size += int64(len(v.Value))
-		}
-		k.entries = append(k.entries, past.Entry{Revision: v.Revision, Until: until, Size: size, Light: v.weight == store.Light})
-		k.versions[v.Revision] = v.past(until)
-		h.order.Set(until, key)
-		h.bytes += size
+		h.keep(v.past(until))
 	}
+}
+
+// keep takes over one version, unless it is there or not to be kept.
+func (h *history) keep(v store.Version) {
+	if v.Weight == store.Passing || !h.Keeps(v.Key) {
+		return
+	}
+	k := h.keys[v.Key]
+	if k == nil {
+		k = &kept{versions: map[store.Revision]store.Version{}}
+	}
+	v.Expires = time.Time{}
+	x := past.Index{Entries: k.entries}
+	size := int64(overhead + len(v.Key) + len(v.User) + len(v.Value))
+	if !x.Insert(past.Entry{Revision: v.Revision, Until: v.Until, Size: size, Light: v.Weight == store.Light}) {
+		return
+	}
+	k.versions[v.Revision] = v
+	h.order.Set(v.Until, v.Key)
+	h.bytes += size
 	var out []past.Entry
-	k.entries, out = past.Trim(k.entries, &h.Keeping)
-	h.drop(key, k, out)
+	k.entries, out = past.Trim(x.Entries, &h.Keeping)
+	h.drop(v.Key, k, out)
 }
 
 // drop lets go of versions that are no longer among the entries of k.
@@ -100,6 +109,9 @@ func (h *history) fit() {
 // past is the version as history shows it.
 func (v *version) past(until store.Revision) store.Version {
 	p := store.Version{Record: v.Record, Deleted: v.deleted, Weight: v.weight, Prev: v.prev, Until: until}
+	if v.was != 0 {
+		p.Was, p.Prev = v.was, v.before
+	}
 	if v.deleted {
 		p.Value, p.Codec = nil, 0
 	}
@@ -141,6 +153,57 @@ func (e *Engine) History(ctx context.Context, key string) (iter.Seq2[store.Versi
 			}
 		}
 	}, nil
+}
+
+// Past is store.Historian's.
+func (e *Engine) Past(ctx context.Context, at store.Revision) (iter.Seq2[store.Version, error], error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	switch {
+	case e.closed:
+		return nil, store.ErrClosed
+	case e.past.Keep == nil:
+		return nil, store.ErrNoHistory
+	}
+	keys := slices.Collect(maps.Keys(e.past.keys))
+	e.keys.Scan(func(key string, _ []version) bool {
+		keys = append(keys, key)
+		return true
+	})
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	return func(yield func(store.Version, error) bool) {
+		w := past.View{Keeping: &e.past.Keeping, At: at}
+		for _, key := range keys {
+			versions, err := e.History(ctx, key)
+			if errors.Is(err, store.ErrNoHistory) {
+				continue
+			}
+			if err != nil {
+				yield(store.Version{}, err)
+				return
+			}
+			for v := range versions {
+				if w.Take(&v) && !yield(v, nil) {
+					return
+				}
+			}
+		}
+	}, nil
+}
+
+// Adopt is store.Historian's.
+func (e *Engine) Adopt(_ context.Context, versions []store.Version) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return store.ErrClosed
+	}
+	for _, v := range past.Ascending(versions) {
+		e.past.keep(v)
+	}
+	e.past.fit()
+	return nil
 }
 
 // Forget is store.Historian's.

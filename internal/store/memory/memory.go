@@ -39,6 +39,8 @@ type version struct {
 	deleted bool
 	weight  store.Weight
 	prev    store.Revision
+	was     store.Revision // of a restored state: the revision that it had; 0 of others
+	before  store.Revision // and the one that it followed
 }
 
 var (
@@ -110,6 +112,12 @@ func (e *Engine) put(op store.Op, old *version) {
 	if op.TTL > 0 && !op.Delete {
 		v.Expires = v.Time.Add(op.TTL)
 		e.ttl.Add(expiry.Item{At: v.Expires, Key: op.Key, Revision: v.Revision})
+	}
+	if o := op.Origin; o != nil {
+		v.was, v.before = o.Revision, o.Prev
+		if !o.Time.IsZero() {
+			v.Time = o.Time
+		}
 	}
 	ev.Record = v.Record
 	vs, _ := e.keys.Get(op.Key)

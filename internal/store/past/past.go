@@ -2,7 +2,13 @@
 // that have one share it.
 package past
 
-import "proa/internal/store"
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"proa/internal/store"
+)
 
 // An Entry is a kept version, as far as the decision goes.
 type Entry struct {
@@ -36,4 +42,11 @@ func Trim(list []Entry, k *store.Keeping) (kept, gone []Entry) {
 		list[from] = e
 	}
 	return list[from:], gone
+}
+
+// Ascending returns versions in the order in which they were made, key by key.
+func Ascending(versions []store.Version) []store.Version {
+	return slices.SortedFunc(slices.Values(versions), func(a, b store.Version) int {
+		return cmp.Or(strings.Compare(a.Key, b.Key), cmp.Compare(a.Revision, b.Revision))
+	})
 }

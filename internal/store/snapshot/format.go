@@ -31,13 +31,17 @@ const (
 	frameHeader  = 'H' // JSON: Header
 	frameSection = 'S' // begins a section: JSON
 	frameRecord  = 'R' // of the section "records"
+	frameVersion = 'V' // of the section "history"
 	frameEnd     = 'E' // ends a section: JSON, what it held
 	frameTrailer = 'T' // the last: JSON
 	frameFailed  = 'X' // whoever wrote could not go on: the reason as text
 )
 
-// Records is the section with the newest record of every key.
-const Records = "records"
+// Sections.
+const (
+	Records = "records" // the newest record of every key
+	Past    = "history" // what is known of earlier states; optional
+)
 
 // A Header says what a snapshot is of.
 type Header struct {
@@ -142,6 +146,65 @@ func appendRecord(b []byte, r *store.Record) []byte {
 		b = append(b, s...)
 	}
 	return append(b, r.Value...)
+}
+
+// Flags of a version. The two bits between are its weight.
+const (
+	versionDeleted = 1 << 0
+	versionPresent = 1 << 1 // the state that the section "records" has, and not its value
+	weightShift    = 2
+	weightMask     = 3
+)
+
+// appendVersion encodes a version as a payload.
+func appendVersion(b []byte, v *store.Version) []byte {
+	flags := byte(v.Weight) << weightShift
+	if v.Deleted {
+		flags |= versionDeleted
+	}
+	if v.Until == 0 {
+		flags |= versionPresent
+	}
+	b = append(b, flags)
+	for _, n := range []store.Revision{v.Revision, v.Prev, v.Until, v.Was, v.Created} {
+		b = binary.AppendUvarint(b, uint64(n))
+	}
+	b = binary.AppendVarint(b, nanos(v.Time))
+	b = binary.AppendUvarint(b, uint64(v.Codec))
+	for _, s := range []string{v.User, v.Key} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	if v.Until == 0 {
+		return b
+	}
+	return append(b, v.Value...)
+}
+
+func parseVersion(b []byte) (v store.Version, err error) {
+	if len(b) == 0 {
+		return v, errRecord
+	}
+	f := seal.Fields{Rest: b[1:]}
+	rev := func() store.Revision { return store.Revision(f.Uvarint()) }
+	text := func() string { return string(f.Bytes(f.Uvarint())) }
+	v.Deleted, v.Weight = b[0]&versionDeleted != 0, store.Weight(b[0]>>weightShift&weightMask)
+	v.Revision, v.Prev, v.Until, v.Was, v.Created = rev(), rev(), rev(), rev(), rev()
+	v.Time, v.Codec = fromNanos(f.Varint()), uint16(f.Uvarint())
+	v.User, v.Key = text(), text()
+	if len(f.Rest) > 0 {
+		v.Value = f.Rest
+	}
+	present := b[0]&versionPresent != 0
+	switch {
+	case f.Bad:
+		return store.Version{}, errRecord
+	case v.Weight > store.Passing, v.Prev < 0, v.Prev >= v.Revision, v.Was < 0, v.Created < 0, v.Created > v.Revision,
+		present != (v.Until == 0), present && (v.Deleted || v.Value != nil),
+		v.Deleted && (v.Until != v.Revision || v.Value != nil), !v.Deleted && !present && v.Until <= v.Revision:
+		return store.Version{}, errors.New("a version contradicts itself")
+	}
+	return v, nil
 }
 
 func nanos(t time.Time) int64 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"sync"
 	"time"
 
@@ -57,19 +58,22 @@ type Restore struct {
 	Open    func() (io.ReadCloser, error) // the snapshot, from its beginning
 	Replace bool                          // delete what is in the engine first
 	Above   store.Revision                // a revision that was given out: all will be above it
+	Forget  bool                          // leave the history out, and what the engine has of one as it is
 	Now     func() time.Time              // time.Now if nil
 	Say     func(done, of int64)          // how far it is; may be nil
 }
 
 // Run checks the whole snapshot first and then writes it. Every record gets a
 // revision above all that the cluster ever gave out, so that whoever watched it
-// lists anew. A Run that was cut off can be run again.
+// lists anew. A history in the snapshot takes the place of the engine's: earlier states
+// keep their revisions, and the present ones remember theirs (store.Version.Was). A
+// Run that was cut off can be run again.
 func (r *Restore) Run(ctx context.Context) (*Summary, error) {
 	now := time.Now
 	if r.Now != nil {
 		now = r.Now
 	}
-	s, err := r.read(nil)
+	s, err := r.read(Visitor{})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.Name, err)
 	}
@@ -87,10 +91,16 @@ func (r *Restore) Run(ctx context.Context) (*Summary, error) {
 	if err := a.Advance(ctx, to); err != nil {
 		return nil, err
 	}
-	if err := r.write(ctx, s, now()); err != nil {
+	past := s.History != nil && !r.Forget
+	if past {
+		if err := r.adopt(ctx); err != nil {
+			return nil, fmt.Errorf("the history: %w", err)
+		}
+	}
+	if err := r.write(ctx, s, past, now()); err != nil {
 		return nil, err
 	}
-	if _, err := r.Engine.Write(ctx, store.Op{Key: mark, Delete: true, Expect: store.Any, User: user}); err != nil {
+	if _, err := r.Engine.Write(ctx, store.Op{Key: mark, Delete: true, Expect: store.Any, User: user, Weight: store.Passing}); err != nil {
 		return nil, err
 	}
 	return s, r.Engine.Compact(ctx, r.Engine.Revision())
@@ -99,7 +109,7 @@ func (r *Restore) Run(ctx context.Context) (*Summary, error) {
 // user makes the marks of a restore.
 const user = "system:restore"
 
-func (r *Restore) read(visit func(store.Record) error) (*Summary, error) {
+func (r *Restore) read(visit Visitor) (*Summary, error) {
 	f, err := r.Open()
 	if err != nil {
 		return nil, err
@@ -129,7 +139,7 @@ func (r *Restore) begin(ctx context.Context) error {
 			return &NotEmptyError{rec.Key}
 		}
 	}
-	if _, err := r.Engine.Write(ctx, store.Op{Key: mark, Value: []byte(r.Name), Expect: store.Any, User: user}); err != nil {
+	if _, err := r.Engine.Write(ctx, store.Op{Key: mark, Value: []byte(r.Name), Expect: store.Any, User: user, Weight: store.Passing}); err != nil {
 		return err
 	}
 	records, _, err := r.Engine.Range(ctx, "/", "", 0, 0)
@@ -150,11 +160,79 @@ func (r *Restore) begin(ctx context.Context) error {
 	return r.all(ctx, ops, nil)
 }
 
-// write makes every record of the snapshot anew.
-func (r *Restore) write(ctx context.Context, s *Summary, now time.Time) error {
+// adoptBytes is how much history is handed over at a time, if the last key has no more.
+const adoptBytes = 1 << 20
+
+// adopt puts the snapshot's history in the place of the engine's.
+func (r *Restore) adopt(ctx context.Context) error {
+	h, ok := r.Engine.(store.Historian)
+	if !ok {
+		return nil
+	}
+	if err := h.Forget(ctx, ""); err != nil {
+		return err
+	}
+	var some []store.Version
+	bytes := 0
+	_, err := r.read(Visitor{Version: func(v store.Version) error {
+		if v.Until == 0 {
+			return nil
+		}
+		if bytes > adoptBytes && some[len(some)-1].Key != v.Key {
+			if err := h.Adopt(ctx, some); err != nil {
+				return err
+			}
+			some, bytes = some[:0:0], 0
+		}
+		some = append(some, v)
+		bytes += len(v.Value) + 200
+		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	return h.Adopt(ctx, some)
+}
+
+// presents yields what the history says of present states, in the order of keys.
+func (r *Restore) presents() iter.Seq2[store.Version, error] {
+	return func(yield func(store.Version, error) bool) {
+		_, err := r.read(Visitor{Version: func(v store.Version) error {
+			if v.Until == 0 && !yield(v, nil) {
+				return errStopped
+			}
+			return nil
+		}})
+		if err != nil && !errors.Is(err, errStopped) {
+			yield(store.Version{}, err)
+		}
+	}
+}
+
+// write makes every record of the snapshot anew. past says that they are to go on
+// with a history.
+func (r *Restore) write(ctx context.Context, s *Summary, past bool, now time.Time) error {
 	ops := func(yield func(store.Op) bool) error {
-		_, err := r.read(func(rec store.Record) error {
+		next, stop := iter.Pull2(r.presents())
+		defer stop()
+		var present store.Version
+		_, err := r.read(Visitor{Record: func(rec store.Record) error {
 			op := store.Op{Key: rec.Key, Value: rec.Value, User: rec.User, Codec: rec.Codec, Expect: store.Absent}
+			if past {
+				op.Origin = &store.Origin{Revision: rec.Revision, Time: rec.Time}
+				for more := true; more && present.Key < rec.Key; {
+					var err error
+					if present, err, more = next(); err != nil {
+						return err
+					}
+					if !more {
+						present.Key = "\xff" // behind all keys
+					}
+				}
+				if present.Key == rec.Key && present.Revision == rec.Revision {
+					op.Origin.Prev, op.Weight = present.Prev, present.Weight
+				}
+			}
 			if !rec.Expires.IsZero() {
 				if op.TTL = rec.Expires.Sub(now); op.TTL <= 0 {
 					return nil // it would be gone
@@ -164,7 +242,7 @@ func (r *Restore) write(ctx context.Context, s *Summary, now time.Time) error {
 				return errStopped
 			}
 			return nil
-		})
+		}})
 		if errors.Is(err, errStopped) {
 			return nil
 		}

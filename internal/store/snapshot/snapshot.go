@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -21,7 +22,25 @@ type Summary struct {
 	Size     int64 // of the file, in bytes
 	Objects  int64
 	Kinds    []Kind   // in the order of their keys
+	History  *History // of earlier states; nil if the snapshot has none
 	Sections []string // that were skipped: this proa does not know them
+}
+
+// A History is what a snapshot holds of earlier states.
+type History struct {
+	States  int64 // with deletions, without the present ones
+	Objects int64 // whose states they are
+	Bytes   int64 // of the values
+}
+
+// A Visitor is told what a snapshot holds. Both functions may be nil. What they get
+// is theirs to keep.
+type Visitor struct {
+	Record func(store.Record) error
+	// Version gets what is known of earlier states, in the order of keys and newest
+	// first. If its Until is 0 it is about the state among the records, and has no
+	// value: it says what that weighs and what it followed, if not full and nothing.
+	Version func(store.Version) error
 }
 
 // A Kind is the objects of one resource.
@@ -45,10 +64,11 @@ func (s *Summary) count(r *store.Record) {
 	k.Bytes += int64(len(r.Value))
 }
 
-// Write writes a snapshot of the newest state of an engine. h needs no format, revision and time:
-// they are filled in. If the engine fails on the way, the reason is the last
+// Write writes a snapshot of the newest state of an engine and, if that is wanted
+// and the engine has one, of its history. h needs no format, revision and time: they are
+// filled in. If the engine fails on the way, the reason is the last
 // thing in the file, and it is no whole snapshot.
-func Write(ctx context.Context, w io.Writer, e store.Engine, h Header) error {
+func Write(ctx context.Context, w io.Writer, e store.Engine, h Header, history bool) error {
 	records, rev, err := e.Range(ctx, "/", "", 0, 0)
 	if err != nil {
 		return err
@@ -60,6 +80,9 @@ func Write(ctx context.Context, w io.Writer, e store.Engine, h Header) error {
 	x := newWriter(w)
 	x.json(frameHeader, raw(h))
 	err = x.records(records)
+	if past, ok := e.(store.Historian); ok && history && err == nil {
+		err = x.history(ctx, past, rev)
+	}
 	if err != nil {
 		x.frame(frameFailed, []byte(err.Error()))
 	} else {
@@ -94,6 +117,40 @@ func (w *writer) records(records iter.Seq2[store.Record, error]) error {
 	return nil
 }
 
+// history writes the section of earlier states, as of a revision.
+func (w *writer) history(ctx context.Context, e store.Historian, at store.Revision) error {
+	versions, err := e.Past(ctx, at)
+	if errors.Is(err, store.ErrNoHistory) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the history: %w", err)
+	}
+	w.json(frameSection, raw(section{Name: Past, Optional: true}))
+	var held end
+	var payload []byte
+	for v, err := range versions {
+		var corrupt *store.CorruptError
+		switch {
+		case errors.As(err, &corrupt) && corrupt.Revision > 0:
+			continue // lost, as it is where it comes from
+		case err != nil:
+			return fmt.Errorf("the history: %w", err)
+		case v.Key < "/", v.Until == 0 && v.Prev == store.Absent && v.Weight == store.Full:
+			continue // no object's, or what everything is unless it is said otherwise
+		}
+		payload = appendVersion(payload[:0], &v)
+		w.frame(frameVersion, payload)
+		held.Frames++
+		held.Bytes += int64(len(payload))
+		if w.err != nil {
+			return w.err
+		}
+	}
+	w.json(frameEnd, raw(held))
+	return nil
+}
+
 // raw makes JSON of one of the small values that frames hold.
 func raw[T Header | section | end | trailer](v T) json.RawMessage {
 	b, err := json.Marshal(v)
@@ -103,10 +160,10 @@ func raw[T Header | section | end | trailer](v T) json.RawMessage {
 	return b
 }
 
-// Read checks a snapshot from its first byte to its last and calls visit, if not
-// nil, with each record in the order of keys. The value is visit's to keep. Until Read has returned
-// without an error nobody knows whether what visit saw is whole.
-func Read(in io.Reader, visit func(store.Record) error) (*Summary, error) {
+// Read checks a snapshot from its first byte to its last and tells the visitor what
+// is in it: each record in the order of keys, and then each version of the history. Until Read has
+// returned without an error nobody knows whether what the visitor saw is whole.
+func Read(in io.Reader, visit Visitor) (*Summary, error) {
 	r := &reader{r: bufio.NewReaderSize(in, 32<<10), sum: sha256.New()}
 	b, err := r.take(len(magic))
 	if err != nil || string(b) != magic {
@@ -160,20 +217,26 @@ func (r *reader) finish(s *Summary, payload, before []byte) error {
 }
 
 // section reads one section to its end.
-func (r *reader) section(s *Summary, head []byte, visit func(store.Record) error) error {
+func (r *reader) section(s *Summary, head []byte, visit Visitor) error {
 	var name section
 	if err := unmarshal(r, frameSection, frameSection, head, &name); err != nil {
 		return err
 	}
-	known := name.Name == Records
+	known := name.Name == Records || name.Name == Past
 	if !known && !name.Optional {
 		return fmt.Errorf("the snapshot has a section %q that this proa does not know: use a newer proa", name.Name)
 	}
 	if !known {
 		s.Sections = append(s.Sections, name.Name)
 	}
+	if name.Name == Past {
+		if s.History != nil {
+			return r.bad("there are two histories")
+		}
+		s.History = &History{}
+	}
 	var held end
-	last := ""
+	var content content
 	for {
 		kind, payload, _, err := r.frame()
 		if err != nil {
@@ -197,18 +260,65 @@ func (r *reader) section(s *Summary, head []byte, visit func(store.Record) error
 		if !known {
 			continue
 		}
-		rec, err := parseRecord(bytes.Clone(payload))
-		if err != nil || kind != frameRecord || rec.Key <= last {
-			return r.bad("a record is not as it should be")
+		if name.Name == Past {
+			err = content.version(s, kind, payload, visit.Version)
+		} else {
+			err = content.record(s, kind, payload, visit.Record)
 		}
-		last = rec.Key
-		s.count(&rec)
-		if visit != nil {
-			if err := visit(rec); err != nil {
-				return err
-			}
+		if errors.Is(err, errContent) {
+			return r.bad(err.Error())
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// content is what of a section comes before a frame.
+type content struct {
+	key     string
+	below   store.Revision // the next version of key is below it
+	counted bool           // key is among the objects with a history
+}
+
+var errContent = errors.New("is not as it should be")
+
+func (c *content) record(s *Summary, kind byte, payload []byte, visit func(store.Record) error) error {
+	rec, err := parseRecord(bytes.Clone(payload))
+	if err != nil || kind != frameRecord || rec.Key <= c.key {
+		return fmt.Errorf("a record %w", errContent)
+	}
+	c.key = rec.Key
+	s.count(&rec)
+	if visit == nil {
+		return nil
+	}
+	return visit(rec)
+}
+
+func (c *content) version(s *Summary, kind byte, payload []byte, visit func(store.Version) error) error {
+	v, err := parseVersion(bytes.Clone(payload))
+	switch {
+	case err != nil, kind != frameVersion, v.Key < c.key, v.Revision > s.Revision, v.Until > s.Revision,
+		v.Key == c.key && (v.Revision >= c.below || v.Until == 0):
+		return fmt.Errorf("a version %w", errContent)
+	}
+	if v.Key != c.key {
+		c.key, c.counted = v.Key, false
+	}
+	c.below = v.Revision
+	if v.Until != 0 {
+		if !c.counted {
+			s.History.Objects++
+		}
+		c.counted = true
+		s.History.States++
+		s.History.Bytes += int64(len(v.Value))
+	}
+	if visit == nil {
+		return nil
+	}
+	return visit(v)
 }
 
 func unmarshal[T Header | section | end | trailer](r *reader, kind, want byte, payload []byte, into *T) error {

@@ -73,7 +73,7 @@ func all(t testing.TB, e store.Engine) []store.Record {
 func take(t testing.TB, e store.Engine) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := snapshot.Write(t.Context(), &b, e, snapshot.Header{Store: "test"}); err != nil {
+	if err := snapshot.Write(t.Context(), &b, e, snapshot.Header{Store: "test"}, true); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -84,8 +84,12 @@ func restore(b []byte, e store.Engine) snapshot.Restore {
 }
 
 func openLSM(t testing.TB, clock store.Clock) store.Engine {
+	return openLSMKeeping(t, clock, store.Keeping{})
+}
+
+func openLSMKeeping(t testing.TB, clock store.Clock, k store.Keeping) store.Engine {
 	t.Helper()
-	e, err := lsm.Open(t.TempDir(), lsm.Options{Clock: clock})
+	e, err := lsm.Open(t.TempDir(), lsm.Options{Clock: clock, History: k})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +98,12 @@ func openLSM(t testing.TB, clock store.Clock) store.Engine {
 }
 
 func openEtcd(t testing.TB, clock store.Clock) store.Engine {
+	return openEtcdKeeping(t, clock, store.Keeping{})
+}
+
+func openEtcdKeeping(t testing.TB, clock store.Clock, k store.Keeping) store.Engine {
 	t.Helper()
-	e, err := etcd.Open(t.Context(), etcd.Options{Endpoints: []string{etcdtest.Start(t).Endpoint}, Clock: clock})
+	e, err := etcd.Open(t.Context(), etcd.Options{Endpoints: []string{etcdtest.Start(t).Endpoint}, Clock: clock, History: k})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,20 +171,24 @@ func TestRoundTrip(t *testing.T) {
 
 // However a file is cut or changed, it is not taken for whole.
 func TestDamage(t *testing.T) {
-	e := memory.New(nil)
-	for i := range 5 {
-		if _, err := e.Write(t.Context(), store.Op{Key: fmt.Sprint("/core/pods/", i), Value: []byte("value"), User: "u"}); err != nil {
+	e := memory.Keeping(nil, keep)
+	for i := range 8 { // one is changed, two are deleted
+		op := store.Op{Key: fmt.Sprint("/core/pods/", min(i, 5)%5), Value: []byte("value"), User: "u", Expect: store.Any, Weight: store.Weight(i % 2)}
+		op.Delete = i > 5
+		op.Key = strings.Replace(op.Key, "0", fmt.Sprint(max(i-5, 0)), 1)
+		if _, err := e.Write(t.Context(), op); err != nil {
 			t.Fatal(err)
 		}
 	}
 	b := take(t, e)
-	if s, err := snapshot.Read(bytes.NewReader(b), nil); err != nil || s.Objects != 5 || s.Size != int64(len(b)) {
+	s, err := snapshot.Read(bytes.NewReader(b), snapshot.Visitor{})
+	if err != nil || s.Objects != 3 || s.Size != int64(len(b)) || *s.History != (snapshot.History{States: 5, Objects: 3, Bytes: 15}) {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	bad := func(what string, b []byte) {
 		t.Helper()
 		var damage *snapshot.DamageError
-		if _, err := snapshot.Read(bytes.NewReader(b), nil); !errors.As(err, &damage) {
+		if _, err := snapshot.Read(bytes.NewReader(b), snapshot.Visitor{}); !errors.As(err, &damage) {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
@@ -184,7 +196,7 @@ func TestDamage(t *testing.T) {
 		bad(fmt.Sprintf("cut at %d", n), b[:n])
 		x := slices.Clone(b)
 		x[n] ^= 1 << (n % 8)
-		if _, err := snapshot.Read(bytes.NewReader(x), nil); err == nil {
+		if _, err := snapshot.Read(bytes.NewReader(x), snapshot.Visitor{}); err == nil {
 			t.Fatalf("bit %d of byte %d", n%8, n)
 		}
 	}
@@ -199,12 +211,12 @@ func TestUnfinished(t *testing.T) {
 	fill(t, e)
 	var b bytes.Buffer
 	ctx, cancel := context.WithCancel(t.Context())
-	err := snapshot.Write(ctx, &hook{w: &b, f: cancel}, e, snapshot.Header{})
+	err := snapshot.Write(ctx, &hook{w: &b, f: cancel}, e, snapshot.Header{}, true)
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("write: %v", err)
 	}
 	var failed *snapshot.FailedError
-	if _, err := snapshot.Read(&b, nil); !errors.As(err, &failed) || !strings.Contains(failed.Reason, "canceled") {
+	if _, err := snapshot.Read(&b, snapshot.Visitor{}); !errors.As(err, &failed) || !strings.Contains(failed.Reason, "canceled") {
 		t.Fatalf("read: %v", err)
 	}
 }
@@ -297,7 +309,7 @@ func TestAbove(t *testing.T) {
 		e := memory.New(nil)
 		r := restore(b, e)
 		r.Above = c.above
-		s, err := snapshot.Read(bytes.NewReader(b), nil)
+		s, err := snapshot.Read(bytes.NewReader(b), snapshot.Visitor{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -319,14 +331,14 @@ func FuzzRead(f *testing.F) {
 		}
 	}
 	var b bytes.Buffer
-	if err := snapshot.Write(context.Background(), &b, e, snapshot.Header{}); err != nil {
+	if err := snapshot.Write(context.Background(), &b, e, snapshot.Header{}, true); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())
 	f.Add(b.Bytes()[:50])
 	f.Fuzz(func(t *testing.T, in []byte) {
 		n := int64(0)
-		s, err := snapshot.Read(bytes.NewReader(in), func(store.Record) error { n++; return nil })
+		s, err := snapshot.Read(bytes.NewReader(in), snapshot.Visitor{Record: func(store.Record) error { n++; return nil }})
 		if err == nil && (s.Objects != n || s.Size != int64(len(in))) {
 			t.Fatalf("%d objects, %d bytes: %+v", n, len(in), s)
 		}
