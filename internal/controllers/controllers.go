@@ -44,7 +44,7 @@ func All(cfg Config) []control.Runner {
 		ServiceAddressRemoval,
 		StatefulSet,
 		StorageVersionMigration(cfg.Kinds),
-		TaintEviction,
+		TaintEviction(),
 		ReplicaSet,
 	}
 }

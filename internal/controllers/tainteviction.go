@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,18 +16,59 @@ import (
 
 // TaintEviction removes pods from nodes with taints of the effect NoExecute that
 // they do not tolerate, or not for so long.
-var TaintEviction = &control.Controller[*corev1.Node]{
-	Name: "taint-eviction",
-	For:  core.Node,
-	Watches: []control.Watch{control.On(core.Pod, func(c *control.Cluster, p *corev1.Pod) []control.Key {
-		n, ok := control.Get(c, core.Node, "", p.Spec.NodeName)
-		if !ok || len(noExecute(n)) == 0 {
+func TaintEviction() *control.Controller[*corev1.Node] {
+	m := &taintTimes{seen: map[string]map[corev1.Taint]metav1.Time{}}
+	return &control.Controller[*corev1.Node]{
+		Name: "taint-eviction",
+		For:  core.Node,
+		Watches: []control.Watch{control.On(core.Pod, func(c *control.Cluster, p *corev1.Pod) []control.Key {
+			n, ok := control.Get(c, core.Node, "", p.Spec.NodeName)
+			if !ok || len(noExecute(n)) == 0 {
+				return nil
+			}
+			return []control.Key{control.KeyOf(n)}
+		})},
+		Writes: []api.Definition{core.Pod},
+		Reconcile: func(ctx context.Context, c *control.Cluster, n *corev1.Node) (time.Duration, error) {
+			taints := noExecute(n)
+			m.date(n.Name, taints, c.Now())
+			return evictTainted(ctx, c, n, taints)
+		},
+		Finalize: func(_ context.Context, _ *control.Cluster, key control.Key) error {
+			m.date(key.Name, nil, time.Time{})
 			return nil
+		},
+	}
+}
+
+// taintTimes remembers, by node, since when there are taints that do not say it
+// themselves, like those of kubectl taint.
+type taintTimes struct {
+	mu   sync.Mutex
+	seen map[string]map[corev1.Taint]metav1.Time
+}
+
+// date gives taints their times. Those that the node no longer has are forgotten.
+func (m *taintTimes) date(node string, taints []corev1.Taint, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.seen[node]
+	delete(m.seen, node)
+	for i := range taints {
+		t := taints[i]
+		if t.TimeAdded != nil {
+			continue
 		}
-		return []control.Key{control.KeyOf(n)}
-	})},
-	Writes:    []api.Definition{core.Pod},
-	Reconcile: evictTainted,
+		since, known := before[t]
+		if !known {
+			since = metav1.NewTime(now)
+		}
+		if m.seen[node] == nil {
+			m.seen[node] = map[corev1.Taint]metav1.Time{}
+		}
+		m.seen[node][t] = since
+		taints[i].TimeAdded = &since
+	}
 }
 
 func noExecute(n *corev1.Node) (out []corev1.Taint) {
@@ -38,8 +80,7 @@ func noExecute(n *corev1.Node) (out []corev1.Taint) {
 	return out
 }
 
-func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node) (again time.Duration, err error) {
-	taints := noExecute(n)
+func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node, taints []corev1.Taint) (again time.Duration, err error) {
 	if len(taints) == 0 {
 		return 0, nil
 	}
