@@ -234,7 +234,7 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 func TestScripts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	each(t, func(t *testing.T, a *txtar.Archive) {
-		for i := range uint64(5) {
+		for i := range uint64(3) {
 			w := newWorld(t)
 			w.stepped(w.h, seed+i)
 			w.play(a)
@@ -263,6 +263,10 @@ func TestScriptsOverHTTP(t *testing.T) {
 		srv.StartTLS()
 		ctx, cancel := context.WithCancel(t.Context())
 		remote := httpapi.Dial(srv.URL, srv.Client())
+		// With a connection there all share it; else each would make one, and its keys take the most time.
+		if _, err := core.Namespace.List(t.Context(), remote, "", api.Selectors{}); err != nil {
+			t.Fatal(err)
+		}
 		var wg sync.WaitGroup
 		defer func() { cancel(); wg.Wait(); srv.CloseClientConnections(); srv.Close() }()
 		if slices.ContainsFunc(a.Files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "advance") }) {
@@ -475,15 +479,20 @@ func (w *world) refused(doc []byte, why string) {
 	}
 }
 
-var uidOf = regexp.MustCompile(`\$\{uid (\S+) (\S+)\}`)
+var uidOf = regexp.MustCompile(`\$\{uid ([^ }]+) ([^ }]+)\}`)
 
-// named is the object of a kind and an id like NS/NAME.
+// place is what an id like NS/NAME, or NAME, says.
+func place(id string) (ns, name string) {
+	if ns, name, ok := strings.Cut(id, "/"); ok {
+		return ns, name
+	}
+	return "", id
+}
+
+// named is the object of a kind and an id.
 func (w *world) named(kind, id string) api.Object {
 	w.t.Helper()
-	ns, name, namespaced := strings.Cut(id, "/")
-	if !namespaced {
-		ns, name = "", id
-	}
+	ns, name := place(id)
 	o, err := api.Untyped(w.kind(kind)).Get(w.t.Context(), w.h, ns, name)
 	if err != nil {
 		w.t.Fatal(err)
@@ -593,10 +602,7 @@ func mustJSON(o api.Object) []byte {
 
 func (w *world) remove(args []string) {
 	w.t.Helper()
-	ns, name, namespaced := strings.Cut(args[1], "/")
-	if !namespaced {
-		ns, name = "", args[1]
-	}
+	ns, name := place(args[1])
 	var o api.Options
 	if len(args) > 2 {
 		p := metav1.DeletionPropagation(strings.ToUpper(args[2][:1]) + args[2][1:])
@@ -641,7 +647,7 @@ func said(err error) string {
 
 func (w *world) unfinalize(kind, id string) {
 	w.t.Helper()
-	ns, name, _ := strings.Cut(id, "/")
+	ns, name := place(id)
 	if _, err := api.Untyped(w.kind(kind)).Patch(w.t.Context(), w.h, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)); err != nil {
 		w.t.Fatal(err)
 	}
@@ -665,23 +671,44 @@ func (w *world) removePods(args []string) {
 	}
 }
 
+// setPods gives pods a phase. It waits until there are as many as it takes.
 func (w *world) setPods(args []string) {
 	w.t.Helper()
 	var n int
 	fmt.Sscan(args[1], &n)
 	args = append(args, "") // any name
+	for end := time.Now().Add(5 * time.Second); n > 0; time.Sleep(3 * time.Millisecond) {
+		found := w.others(args[0], args[2])
+		if n <= len(found) {
+			for _, p := range found[:n] {
+				w.setPod(p, args[0])
+			}
+			return
+		}
+		if settled := w.engine != nil && !w.more(); settled || time.Now().After(end) {
+			w.t.Fatalf("%d pods too few for %v:\n%s", n-len(found), args, w.show([]string{"pods"}))
+		}
+	}
+}
+
+// more lets everything happen, and says whether anything did.
+func (w *world) more() bool {
+	w.t.Helper()
+	before := w.show([]string{"pods"})
+	w.settle()
+	return w.show([]string{"pods"}) != before
+}
+
+// others are the pods whose names begin so that have not ended, and are not of the phase.
+func (w *world) others(phase, prefix string) []*corev1.Pod {
+	w.t.Helper()
 	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, p := range pods {
-		if n > 0 && strings.HasPrefix(p.Name, args[2]) && (string(p.Status.Phase) != args[0] || args[0] == "Running" && !core.PodReady(p)) && p.DeletionTimestamp == nil &&
-			p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
-			w.setPod(p, args[0])
-			n--
-		}
-	}
-	if n > 0 {
-		w.t.Fatalf("%d pods too few for %v:\n%s", n, args, w.show([]string{"pods"}))
-	}
+	return slices.DeleteFunc(pods, func(p *corev1.Pod) bool {
+		is := string(p.Status.Phase) == phase && (phase != "Running" || core.PodReady(p))
+		return !strings.HasPrefix(p.Name, prefix) || is || p.DeletionTimestamp != nil ||
+			p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
+	})
 }

@@ -103,7 +103,11 @@ func (w *world) fields(kind string, paths []string) string {
 	var lines []string
 	for _, o := range all {
 		var tree any
-		d := json.NewDecoder(bytes.NewReader(mustJSON(o)))
+		text, err := json.Marshal(o)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		d := json.NewDecoder(bytes.NewReader(text))
 		d.UseNumber()
 		if err := d.Decode(&tree); err != nil {
 			w.t.Fatal(err)
@@ -412,8 +416,11 @@ func line(o api.Object) string {
 		} else if name, ok := strings.CutPrefix(message, "Deleted pod: "); ok {
 			message = "Deleted pod: " + name[:len(name)-5]
 		}
-		if o.Reason == "FailedDaemonPod" {
+		switch o.Reason {
+		case "FailedDaemonPod", "SucceededDaemonPod":
 			message = message[:strings.Index(message, "-")+1]
+		case "OwnerRefInvalidNamespace":
+			message, _, _ = strings.Cut(message, ", uid")
 		}
 		if o.Reason == "RolledBack" {
 			message = "…" // names of replica sets
