@@ -43,17 +43,28 @@ import (
 	"proa/internal/store/memory"
 )
 
-// A clock that only moves when it is told to.
+// A clock that only moves when it is told to, until it is let go.
 type clock struct {
 	store.SystemClock
-	mu  sync.Mutex
-	now time.Time
+	mu   sync.Mutex
+	now  time.Time
+	free bool
 }
 
 func (c *clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.free {
+		return time.Now()
+	}
 	return c.now
+}
+
+// run lets the clock go, from the present on.
+func (c *clock) run() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free = true
 }
 
 func (c *clock) advance(d time.Duration) {
@@ -274,7 +285,7 @@ func TestScriptsOverHTTP(t *testing.T) {
 			w.play(a)
 			return
 		}
-		w.clock.advance(time.Since(w.clock.Now())) // to the present, by which kinds stamp conditions that controllers time
+		w.clock.run() // kinds stamp conditions that controllers time, and pauses after failures end
 		cfg := w.config()
 		wg.Go(func() { w.events.Run(ctx) })
 		wg.Go(func() { _ = control.Run(ctx, remote, controllers.All(options(w)), cfg) })
