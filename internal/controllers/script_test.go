@@ -77,6 +77,9 @@ func (c *clock) advance(d time.Duration) {
 // go test ./internal/controllers -run 'TestScripts/^NAME$' -update
 var update = flag.Bool("update", false, "write what there is into the scripts")
 
+// patience is how long a script waits for what is to come of controllers that run by themselves.
+const patience = 20 * time.Second
+
 // A world is a server with controllers, and a pretended kubelet.
 type world struct {
 	t       *testing.T
@@ -331,6 +334,15 @@ func (w *world) play(a *txtar.Archive) {
 	if w.engine != nil {
 		w.settle()
 	}
+	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) { // pods need the account
+		_, err := core.ServiceAccount.Get(w.t.Context(), w.h, "default", "default")
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			w.t.Fatal(err)
+		}
+	}
 	for i, f := range a.Files {
 		word := strings.Fields(f.Name)
 		switch word[0] {
@@ -436,7 +448,7 @@ func (w *world) want(where string, show func() string, want string) {
 		w.settle()
 		got = show()
 	} else {
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
 			for w.tick() {
 			}
 			if got = show(); got == want {
@@ -463,7 +475,7 @@ func (w *world) byName(name string) *api.Resource {
 // kind is the kind of a name, which may be about to come.
 func (w *world) kind(name string) *api.Resource {
 	w.t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
 		if w.engine != nil {
 			w.settle()
 		}
@@ -633,7 +645,7 @@ func (w *world) evict(id string, words []string) {
 		w.settle()
 	}
 	ns, name, _ := strings.Cut(id, "/")
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(3 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
 		_, err := w.h.Handle(w.t.Context(), &api.Request{Verb: api.Create, Resource: core.Pod.Def(), Sub: "eviction", Namespace: ns, Name: name,
 			Object: &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}})
 		if refused == (err != nil) && (!refused || why == "" && apierrors.IsTooManyRequests(err) || why != "" && strings.Contains(said(err), why)) {
@@ -688,7 +700,7 @@ func (w *world) setPods(args []string) {
 	var n int
 	fmt.Sscan(args[1], &n)
 	args = append(args, "") // any name
-	for end := time.Now().Add(5 * time.Second); n > 0; time.Sleep(3 * time.Millisecond) {
+	for end := time.Now().Add(patience); n > 0; time.Sleep(3 * time.Millisecond) {
 		found := w.others(args[0], args[2])
 		if n <= len(found) {
 			for _, p := range found[:n] {
