@@ -11,6 +11,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -83,10 +84,15 @@ func (a *autoscalers) reconcile(ctx context.Context, c *control.Cluster, h *auto
 	p.looked, p.generation = c.Now(), h.Generation
 	r := &autoscale{c: c, hpa: h, metrics: a.metrics, past: p, now: c.Now(), status: h.Status.DeepCopy()}
 	r.status.ObservedGeneration = &h.Generation
-	if err := r.advance(ctx, &a.kinds); err != nil {
+	err := r.advance(ctx, &a.kinds)
+	if apierrors.IsConflict(err) { // the target has changed meanwhile: look again, rather than say that it cannot be scaled
+		p.looked = time.Time{}
+		return 0, err
+	}
+	if err != nil {
 		c.Log.Debug("autoscaler", "namespace", h.Namespace, "name", h.Name, "err", err)
 	}
-	_, err := control.SetStatus(ctx, c, autoscaling.HorizontalPodAutoscaler, h, func(h *autoscalingv2.HorizontalPodAutoscaler) { h.Status = *r.status })
+	_, err = control.SetStatus(ctx, c, autoscaling.HorizontalPodAutoscaler, h, func(h *autoscalingv2.HorizontalPodAutoscaler) { h.Status = *r.status })
 	return autoscalerPeriod, ignoreNotFound(err)
 }
 
@@ -114,7 +120,11 @@ func (r *autoscale) advance(ctx context.Context, kinds *catalog) error {
 	}
 	next := r.scale.DeepCopy()
 	next.Spec.Replicas = desired
-	if _, err := r.c.Handle(ctx, &api.Request{Verb: api.Update, Resource: kind, Namespace: r.hpa.Namespace, Name: ref.Name, Sub: "scale", Object: next}); err != nil {
+	_, err = r.c.Handle(ctx, &api.Request{Verb: api.Update, Resource: kind, Namespace: r.hpa.Namespace, Name: ref.Name, Sub: "scale", Object: next})
+	if apierrors.IsConflict(err) {
+		return err
+	}
+	if err != nil {
 		r.status.DesiredReplicas = current
 		r.c.Eventf(r.hpa, corev1.EventTypeWarning, "FailedRescale", "New size: %d; reason: %s; error: %v", desired, reason, err)
 		r.condition(autoscalingv2.AbleToScale, false, "FailedUpdateScale", "the HPA controller was unable to update the target scale: %v", err)

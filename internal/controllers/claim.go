@@ -18,6 +18,11 @@ import (
 // it controls that no longer match. An owner that is being deleted claims
 // nothing new and lets nothing go. A child must pass also, too, if that is given.
 func claim[P, C api.Object](ctx context.Context, c *control.Cluster, parent *api.Kind[P], child *api.Kind[C], owner P, sel labels.Selector, also ...func(C) bool) ([]C, error) {
+	return claimMarking(ctx, c, parent, child, owner, sel, nil, also...)
+}
+
+// claimMarking is [claim] with something to be done to each child that is adopted.
+func claimMarking[P, C api.Object](ctx context.Context, c *control.Cluster, parent *api.Kind[P], child *api.Kind[C], owner P, sel labels.Selector, mark func(C), also ...func(C) bool) ([]C, error) {
 	deleting := owner.GetDeletionTimestamp() != nil
 	matches := func(o C) bool {
 		return sel.Matches(labels.Set(o.GetLabels())) && !slices.ContainsFunc(also, func(f func(C) bool) bool { return !f(o) })
@@ -55,6 +60,9 @@ func claim[P, C api.Object](ctx context.Context, c *control.Cluster, parent *api
 		}
 		next := api.Clone(o)
 		next.SetOwnerReferences(append(next.GetOwnerReferences(), control.OwnerRef(parent, owner)))
+		if mark != nil {
+			mark(next)
+		}
 		got, err := child.Update(ctx, c, next)
 		if apierrors.IsNotFound(err) {
 			continue

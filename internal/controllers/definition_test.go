@@ -133,7 +133,7 @@ func (w *world) nobodyWaits(of map[string]string) {
 // the one for storage, and writes none that has it.
 func TestMigration(t *testing.T) {
 	w := newWorld(t)
-	w.stepped(uint64(time.Now().UnixNano()))
+	w.stepped(w.h, uint64(time.Now().UnixNano()))
 	ctx, k := t.Context(), apiextensions.CustomResourceDefinition
 	must := func(err error) {
 		t.Helper()

@@ -130,7 +130,7 @@ func (r *rollout) syncRevision(ctx context.Context, create bool) error {
 			again = revisionOf(got) > revisionOf(r.new)
 			r.new = got
 		}
-		if cond := r.condition(appsv1.DeploymentProgressing); r.d.Spec.ProgressDeadlineSeconds != nil && (cond == nil || again && cond.Reason == reasonTimedOut) {
+		if cond := r.condition(appsv1.DeploymentProgressing); hasDeadline(r.d) && (cond == nil || again && cond.Reason == reasonTimedOut) {
 			r.setCondition(appsv1.DeploymentProgressing, corev1.ConditionTrue, "FoundNewReplicaSet", fmt.Sprintf("Found new replica set %q", r.new.Name))
 		}
 	case create:
@@ -232,7 +232,7 @@ func (r *rollout) makeSet(ctx context.Context, revision int64) error {
 	}
 	if err != nil {
 		msg := fmt.Sprintf("Failed to create new replica set %q: %v", name, err)
-		if d.Spec.ProgressDeadlineSeconds != nil {
+		if hasDeadline(d) {
 			r.setCondition(appsv1.DeploymentProgressing, corev1.ConditionFalse, "ReplicaSetCreateError", msg)
 		}
 		r.c.Eventf(d, corev1.EventTypeWarning, "ReplicaSetCreateError", "%s", msg)
@@ -242,7 +242,7 @@ func (r *rollout) makeSet(ctx context.Context, revision int64) error {
 	if n > 0 {
 		r.c.Eventf(d, corev1.EventTypeNormal, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", got.Name, n)
 	}
-	if d.Spec.ProgressDeadlineSeconds != nil {
+	if hasDeadline(d) {
 		r.setCondition(appsv1.DeploymentProgressing, corev1.ConditionTrue, "NewReplicaSetCreated", fmt.Sprintf("Created new replica set %q", got.Name))
 	}
 	return nil

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -52,9 +53,15 @@ func (r *rollout) dropCondition(typ appsv1.DeploymentConditionType) {
 	r.conditions = slices.DeleteFunc(r.conditions, func(c appsv1.DeploymentCondition) bool { return c.Type == typ })
 }
 
+// hasDeadline says whether a rollout has to make progress in some time. The greatest
+// number stands for no deadline, as the field has a default.
+func hasDeadline(d *appsv1.Deployment) bool {
+	return d.Spec.ProgressDeadlineSeconds != nil && *d.Spec.ProgressDeadlineSeconds != math.MaxInt32
+}
+
 // notePause keeps the time of a pause out of the progress deadline.
 func (r *rollout) notePause() {
-	if r.d.Spec.ProgressDeadlineSeconds == nil {
+	if !hasDeadline(r.d) {
 		return
 	}
 	cond := r.condition(appsv1.DeploymentProgressing)
@@ -135,7 +142,7 @@ func progressed(old, new *appsv1.DeploymentStatus) bool {
 func (r *rollout) finish(ctx context.Context) (time.Duration, error) {
 	s := r.status()
 	again := time.Duration(0)
-	if r.d.Spec.ProgressDeadlineSeconds == nil {
+	if !hasDeadline(r.d) {
 		r.dropCondition(appsv1.DeploymentProgressing)
 	} else if !r.d.Spec.Paused && r.d.DeletionTimestamp == nil {
 		again = r.noteProgress(&s)

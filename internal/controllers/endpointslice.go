@@ -137,7 +137,35 @@ func endpointOf(c *control.Cluster, s *corev1.Service, p *corev1.Pod, ip string)
 	if name := hostnameIn(p, s); name != "" {
 		e.Hostname = &name
 	}
+	if isReady {
+		e.Hints = hintsOf(s, &e)
+	}
 	return e
+}
+
+// hintsOf says whose traffic an endpoint is for, if the service prefers what is
+// close (spec.trafficDistribution); nil: everyone's.
+func hintsOf(s *corev1.Service, e *discoveryv1.Endpoint) *discoveryv1.EndpointHints {
+	if s.Spec.TrafficDistribution == nil {
+		return nil
+	}
+	var h discoveryv1.EndpointHints
+	switch *s.Spec.TrafficDistribution {
+	case corev1.ServiceTrafficDistributionPreferSameNode:
+		if e.NodeName != nil {
+			h.ForNodes = []discoveryv1.ForNode{{Name: *e.NodeName}}
+		}
+	case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
+	default:
+		return nil
+	}
+	if e.Zone != nil {
+		h.ForZones = []discoveryv1.ForZone{{Name: *e.Zone}}
+	}
+	if h.ForNodes == nil && h.ForZones == nil {
+		return nil
+	}
+	return &h
 }
 
 // A slicePlan is what to write.

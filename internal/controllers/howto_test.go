@@ -27,7 +27,7 @@ func TestReleases(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t)
-	w.stepped(uint64(time.Now().UnixNano()))
+	w.stepped(w.h, uint64(time.Now().UnixNano()))
 	w.kubelet, w.sick = true, w.readsBad
 	w.ensureNamespace("default")
 	w.settle()

@@ -107,7 +107,7 @@ func reconcileJob(ctx context.Context, c *control.Cluster, j *batchv1.Job) (time
 	if err != nil {
 		return 0, nil
 	}
-	pods, err := claim(ctx, c, batch.Job, core.Pod, j, sel)
+	pods, err := claimMarking(ctx, c, batch.Job, core.Pod, j, sel, track)
 	if err != nil {
 		return 0, err
 	}

@@ -18,6 +18,13 @@ func tracked(p *corev1.Pod) bool {
 	return slices.Contains(p.Finalizers, batchv1.JobTrackingFinalizer)
 }
 
+// track has a pod carry the job's finalizer, so that its end is counted.
+func track(p *corev1.Pod) {
+	if !tracked(p) {
+		p.Finalizers = append(p.Finalizers, batchv1.JobTrackingFinalizer)
+	}
+}
+
 // untrack takes the job's finalizer off a pod.
 func untrack(ctx context.Context, c *control.Cluster, p *corev1.Pod) error {
 	next := api.Clone(p)

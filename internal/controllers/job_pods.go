@@ -82,7 +82,7 @@ func (r *run) fill(ctx context.Context) (again time.Duration, err error) {
 	ref := control.OwnerRef(batch.Job, r.job)
 	_, err = createPods(ctx, r.c, r.job, n, func(i int) *corev1.Pod {
 		p := fromTemplate(&r.job.Spec.Template, r.job, ref)
-		p.Finalizers = append(p.Finalizers, batchv1.JobTrackingFinalizer)
+		track(p)
 		if free != nil {
 			setIndex(p, r.job.Name, free[i])
 			if streaks != nil {

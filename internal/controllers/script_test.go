@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,17 +43,28 @@ import (
 	"proa/internal/store/memory"
 )
 
-// A clock that only moves when it is told to.
+// A clock that only moves when it is told to, until it is let go.
 type clock struct {
 	store.SystemClock
-	mu  sync.Mutex
-	now time.Time
+	mu   sync.Mutex
+	now  time.Time
+	free bool
 }
 
 func (c *clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.free {
+		return time.Now()
+	}
 	return c.now
+}
+
+// run lets the clock go, from the present on.
+func (c *clock) run() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free = true
 }
 
 func (c *clock) advance(d time.Duration) {
@@ -62,6 +76,9 @@ func (c *clock) advance(d time.Duration) {
 // update writes what there is into the scripts, to be read before it is believed:
 // go test ./internal/controllers -run 'TestScripts/^NAME$' -update
 var update = flag.Bool("update", false, "write what there is into the scripts")
+
+// patience is how long a script waits for what is to come of controllers that run by themselves.
+const patience = 20 * time.Second
 
 // A world is a server with controllers, and a pretended kubelet.
 type world struct {
@@ -124,11 +141,11 @@ func resources() (out []*api.Resource) {
 }
 
 // stepped makes the controllers advance only when the script waits, in an order
-// that the seed decides.
-func (w *world) stepped(seed uint64) {
+// that the seed decides. They talk to h.
+func (w *world) stepped(h api.Handler, seed uint64) {
 	w.t.Logf("seed %d", seed)
 	w.rand = rand.New(rand.NewPCG(seed, 1))
-	w.engine = control.New(w.h, controllers.All(options(w)), w.config())
+	w.engine = control.New(h, controllers.All(options(w)), w.config())
 }
 
 // settle lets everything happen that can without more than a little time passing.
@@ -231,9 +248,9 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 func TestScripts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	each(t, func(t *testing.T, a *txtar.Archive) {
-		for i := range uint64(5) {
+		for i := range uint64(3) {
 			w := newWorld(t)
-			w.stepped(seed + i)
+			w.stepped(w.h, seed+i)
 			w.play(a)
 			if *update && i == 0 {
 				if err := os.WriteFile("testdata/"+filepath.Base(t.Name())+".txtar", txtar.Format(a), 0o644); err != nil {
@@ -244,17 +261,11 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// TestScriptsOverHTTP plays every script that needs no made-up time with the
-// controllers on the other side of the wire, running by themselves.
+// TestScriptsOverHTTP plays every script with the controllers on the other side of
+// the wire. They run by themselves, unless the script moves the clock.
 func TestScriptsOverHTTP(t *testing.T) {
 	each(t, func(t *testing.T, a *txtar.Archive) {
-		for _, f := range a.Files {
-			if strings.HasPrefix(f.Name, "advance") {
-				t.Skip("the script moves the clock")
-			}
-		}
 		w := newWorld(t)
-		w.clock.advance(time.Since(w.clock.Now())) // to the present, by which kinds stamp conditions that controllers time
 		srv := httptest.NewUnstartedServer(httpapi.Serve(w.h, httpapi.Config{
 			Groups: w.server.Groups, Log: slog.New(slog.DiscardHandler),
 			Authenticate: func(*http.Request) (api.User, bool, error) {
@@ -266,8 +277,18 @@ func TestScriptsOverHTTP(t *testing.T) {
 		srv.StartTLS()
 		ctx, cancel := context.WithCancel(t.Context())
 		remote := httpapi.Dial(srv.URL, srv.Client())
+		// With a connection there all share it; else each would make one, and its keys take the most time.
+		if _, err := core.Namespace.List(t.Context(), remote, "", api.Selectors{}); err != nil {
+			t.Fatal(err)
+		}
 		var wg sync.WaitGroup
 		defer func() { cancel(); wg.Wait(); srv.CloseClientConnections(); srv.Close() }()
+		if slices.ContainsFunc(a.Files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "advance") }) {
+			w.stepped(remote, uint64(time.Now().UnixNano()))
+			w.play(a)
+			return
+		}
+		w.clock.run() // kinds stamp conditions that controllers time, and pauses after failures end
 		cfg := w.config()
 		wg.Go(func() { w.events.Run(ctx) })
 		wg.Go(func() { _ = control.Run(ctx, remote, controllers.All(options(w)), cfg) })
@@ -293,10 +314,11 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 
 // play does what the script's sections say, in their order:
 //
-//	apply                   creates or changes the objects, as kubectl replace would
+//	apply [refused TEXT]    creates or changes the objects, as kubectl apply would, or is told why not;
+//	                        ${uid KIND NS/NAME} in them is the UID of an object
 //	delete KIND NS/NAME [orphan|foreground|background]
 //	unfinalize KIND NS/NAME takes all finalizers off
-//	evict NS/NAME [refused] evicts a pod
+//	evict NS/NAME [refused [TEXT]] evicts a pod, or is told so; without a text: that there is a budget
 //	kubelet on|off          whether pods run and end by themselves
 //	remove PREFIX N [IMAGE] deletes N pods whose names begin so, or up to N of an image
 //	usage PREFIX CPU        says how much CPU each pod uses whose name begins so
@@ -305,23 +327,37 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 //	pods PHASE N PREFIX     gives N pods whose names begin so a phase; the first by name that do not have it
 //	advance DURATION        moves the clock
 //	want KIND...            compares what there is with the section's text
+//	fields KIND PATH...     compares parts of the objects: see fields
 func (w *world) play(a *txtar.Archive) {
 	w.t.Helper()
 	w.ensureNamespace("default")
 	if w.engine != nil {
 		w.settle()
 	}
+	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) { // pods need the account
+		_, err := core.ServiceAccount.Get(w.t.Context(), w.h, "default", "default")
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			w.t.Fatal(err)
+		}
+	}
 	for i, f := range a.Files {
 		word := strings.Fields(f.Name)
 		switch word[0] {
 		case "apply":
 			for doc := range bytes.SplitSeq(f.Data, []byte("\n---\n")) {
-				w.apply(doc)
+				if len(word) > 1 {
+					w.refused(doc, strings.Join(word[2:], " "))
+				} else {
+					w.apply(doc)
+				}
 			}
 		case "delete":
 			w.remove(word[1:])
 		case "evict":
-			w.evict(word[1], len(word) > 2)
+			w.evict(word[1], word[2:])
 		case "unfinalize":
 			w.unfinalize(word[1], word[2])
 		case "kubelet":
@@ -346,12 +382,16 @@ func (w *world) play(a *txtar.Archive) {
 				w.settle()
 			}
 			w.clock.advance(d)
-		case "want":
+		case "want", "fields":
+			show := func() string { return w.show(word[1:]) }
+			if word[0] == "fields" {
+				show = func() string { return w.fields(word[1], word[2:]) }
+			}
 			if *update && w.rand != nil {
 				w.settle()
-				a.Files[i].Data = []byte(w.show(word[1:]))
+				a.Files[i].Data = []byte(show())
 			}
-			w.want(fmt.Sprintf("section %d", i+1), word[1:], string(a.Files[i].Data))
+			w.want(fmt.Sprintf("section %d, %s", i+1, f.Name), show, string(a.Files[i].Data))
 		default:
 			w.t.Fatalf("unknown section %q", f.Name)
 		}
@@ -401,17 +441,17 @@ func (w *world) ensureNamespace(name string) {
 	}
 }
 
-func (w *world) want(where string, kinds []string, want string) {
+func (w *world) want(where string, show func() string, want string) {
 	w.t.Helper()
 	got := ""
 	if w.engine != nil {
 		w.settle()
-		got = w.show(kinds)
+		got = show()
 	} else {
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
 			for w.tick() {
 			}
-			if got = w.show(kinds); got == want {
+			if got = show(); got == want {
 				break
 			}
 		}
@@ -435,7 +475,7 @@ func (w *world) byName(name string) *api.Resource {
 // kind is the kind of a name, which may be about to come.
 func (w *world) kind(name string) *api.Resource {
 	w.t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
 		if w.engine != nil {
 			w.settle()
 		}
@@ -449,6 +489,47 @@ func (w *world) kind(name string) *api.Resource {
 
 func (w *world) apply(doc []byte) {
 	w.t.Helper()
+	if err := w.write(doc); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// refused checks that an object is not taken, and that the answer says why.
+func (w *world) refused(doc []byte, why string) {
+	w.t.Helper()
+	if err := w.write(doc); err == nil || !strings.Contains(err.Error(), why) {
+		w.t.Fatalf("not refused for %q: %v", why, err)
+	}
+}
+
+var uidOf = regexp.MustCompile(`\$\{uid ([^ }]+) ([^ }]+)\}`)
+
+// place is what an id like NS/NAME, or NAME, says.
+func place(id string) (ns, name string) {
+	if ns, name, ok := strings.Cut(id, "/"); ok {
+		return ns, name
+	}
+	return "", id
+}
+
+// named is the object of a kind and an id.
+func (w *world) named(kind, id string) api.Object {
+	w.t.Helper()
+	ns, name := place(id)
+	o, err := api.Untyped(w.kind(kind)).Get(w.t.Context(), w.h, ns, name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return o
+}
+
+// write creates or changes an object. It returns why the server would not.
+func (w *world) write(doc []byte) error {
+	w.t.Helper()
+	doc = uidOf.ReplaceAllFunc(doc, func(b []byte) []byte {
+		m := uidOf.FindSubmatch(b)
+		return []byte(w.named(string(m[1]), string(m[2])).GetUID())
+	})
 	var head struct {
 		metav1.TypeMeta   `json:",inline"`
 		metav1.ObjectMeta `json:"metadata"`
@@ -477,7 +558,7 @@ func (w *world) apply(doc []byte) {
 		if apierrors.IsNotFound(err) {
 			made, err := k.Create(w.t.Context(), w.h, obj)
 			if err != nil {
-				w.t.Fatalf("create %s: %v", head.Name, err)
+				return fmt.Errorf("create %s: %w", head.Name, err)
 			}
 			old = made
 		} else {
@@ -498,13 +579,13 @@ func (w *world) apply(doc []byte) {
 				continue
 			}
 			if err != nil {
-				w.t.Fatalf("update %s: %v", head.Name, err)
+				return fmt.Errorf("update %s: %w", head.Name, err)
 			}
 		}
 		if head.Status != nil {
 			w.applyStatus(k, old, js)
 		}
-		return
+		return nil
 	}
 }
 
@@ -544,10 +625,7 @@ func mustJSON(o api.Object) []byte {
 
 func (w *world) remove(args []string) {
 	w.t.Helper()
-	ns, name, namespaced := strings.Cut(args[1], "/")
-	if !namespaced {
-		ns, name = "", args[1]
-	}
+	ns, name := place(args[1])
 	var o api.Options
 	if len(args) > 2 {
 		p := metav1.DeletionPropagation(strings.ToUpper(args[2][:1]) + args[2][1:])
@@ -558,29 +636,41 @@ func (w *world) remove(args []string) {
 	}
 }
 
-// evict evicts a pod; if that is refused though it should not be, it tries
-// again, as the controllers may not be so far.
-func (w *world) evict(id string, refused bool) {
+// evict evicts a pod, or is refused for what the answer is to say; if that is not
+// as it should be, it tries again, as the controllers may not be so far.
+func (w *world) evict(id string, words []string) {
 	w.t.Helper()
+	refused, why := len(words) > 0, strings.Join(words[min(1, len(words)):], " ")
 	if w.engine != nil {
 		w.settle()
 	}
 	ns, name, _ := strings.Cut(id, "/")
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(3 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
 		_, err := w.h.Handle(w.t.Context(), &api.Request{Verb: api.Create, Resource: core.Pod.Def(), Sub: "eviction", Namespace: ns, Name: name,
 			Object: &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}})
-		if refused == apierrors.IsTooManyRequests(err) && (refused || err == nil) {
+		if refused == (err != nil) && (!refused || why == "" && apierrors.IsTooManyRequests(err) || why != "" && strings.Contains(said(err), why)) {
 			return
 		}
-		if w.engine != nil || time.Now().After(end) || err != nil && !apierrors.IsTooManyRequests(err) {
+		if w.engine != nil || refused && err == nil || time.Now().After(end) || err != nil && !apierrors.IsTooManyRequests(err) {
 			w.t.Fatalf("evict %s: %v", id, err)
 		}
 	}
 }
 
+// said is all that a refusal says.
+func said(err error) string {
+	text := err.Error()
+	if s := (*apierrors.StatusError)(nil); errors.As(err, &s) && s.ErrStatus.Details != nil {
+		for _, c := range s.ErrStatus.Details.Causes {
+			text += "; " + c.Message
+		}
+	}
+	return text
+}
+
 func (w *world) unfinalize(kind, id string) {
 	w.t.Helper()
-	ns, name, _ := strings.Cut(id, "/")
+	ns, name := place(id)
 	if _, err := api.Untyped(w.kind(kind)).Patch(w.t.Context(), w.h, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)); err != nil {
 		w.t.Fatal(err)
 	}
@@ -604,23 +694,44 @@ func (w *world) removePods(args []string) {
 	}
 }
 
+// setPods gives pods a phase. It waits until there are as many as it takes.
 func (w *world) setPods(args []string) {
 	w.t.Helper()
 	var n int
 	fmt.Sscan(args[1], &n)
 	args = append(args, "") // any name
+	for end := time.Now().Add(patience); n > 0; time.Sleep(3 * time.Millisecond) {
+		found := w.others(args[0], args[2])
+		if n <= len(found) {
+			for _, p := range found[:n] {
+				w.setPod(p, args[0])
+			}
+			return
+		}
+		if settled := w.engine != nil && !w.more(); settled || time.Now().After(end) {
+			w.t.Fatalf("%d pods too few for %v:\n%s", n-len(found), args, w.show([]string{"pods"}))
+		}
+	}
+}
+
+// more lets everything happen, and says whether anything did.
+func (w *world) more() bool {
+	w.t.Helper()
+	before := w.show([]string{"pods"})
+	w.settle()
+	return w.show([]string{"pods"}) != before
+}
+
+// others are the pods whose names begin so that have not ended, and are not of the phase.
+func (w *world) others(phase, prefix string) []*corev1.Pod {
+	w.t.Helper()
 	pods, err := core.Pod.List(w.t.Context(), w.h, "", api.Selectors{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, p := range pods {
-		if n > 0 && strings.HasPrefix(p.Name, args[2]) && (string(p.Status.Phase) != args[0] || args[0] == "Running" && !core.PodReady(p)) && p.DeletionTimestamp == nil &&
-			p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
-			w.setPod(p, args[0])
-			n--
-		}
-	}
-	if n > 0 {
-		w.t.Fatalf("%d pods too few for %v:\n%s", n, args, w.show([]string{"pods"}))
-	}
+	return slices.DeleteFunc(pods, func(p *corev1.Pod) bool {
+		is := string(p.Status.Phase) == phase && (phase != "Running" || core.PodReady(p))
+		return !strings.HasPrefix(p.Name, prefix) || is || p.DeletionTimestamp != nil ||
+			p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
+	})
 }

@@ -1,9 +1,12 @@
 package controllers_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -61,26 +64,106 @@ func (w *world) show(kinds []string) string {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		count := map[string]int{}
 		var lines []string
 		for _, o := range all {
-			l := line(o)
-			if l == "" || warnings && o.(*corev1.Event).Type != corev1.EventTypeWarning {
-				continue
-			}
-			if count[l]++; count[l] == 1 {
+			if l := line(o); !warnings || o.(*corev1.Event).Type == corev1.EventTypeWarning {
 				lines = append(lines, l)
 			}
 		}
-		slices.Sort(lines)
-		for _, l := range lines {
-			if n := count[l]; n > 1 {
-				l = fmt.Sprintf("%s x%d", l, n)
-			}
-			fmt.Fprintln(&b, l)
-		}
+		b.WriteString(sorted(lines))
 	}
 	return b.String()
+}
+
+// sorted prints lines in order; those that are the same are counted.
+func sorted(lines []string) string {
+	var b strings.Builder
+	slices.Sort(lines)
+	for len(lines) > 0 {
+		l, n := lines[0], 1
+		for n < len(lines) && lines[n] == l {
+			n++
+		}
+		if lines = lines[n:]; n > 1 {
+			l = fmt.Sprintf("%s x%d", l, n)
+		}
+		fmt.Fprintln(&b, l)
+	}
+	return b.String()
+}
+
+// fields prints parts of the objects of a kind, a line for each that has one of
+// them. A path is a JSON pointer without its first slash; * is every element.
+func (w *world) fields(kind string, paths []string) string {
+	w.t.Helper()
+	all, err := api.Untyped(w.kind(kind)).List(w.t.Context(), w.h, "", api.Selectors{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var lines []string
+	for _, o := range all {
+		var tree any
+		text, err := json.Marshal(o)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.UseNumber()
+		if err := d.Decode(&tree); err != nil {
+			w.t.Fatal(err)
+		}
+		said := ""
+		for _, path := range paths {
+			if v := part(tree, strings.Split(path, "/")); v != "" {
+				said += fmt.Sprintf(" %s=%s", lastName(path), v)
+			}
+		}
+		if hash := o.GetLabels()[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" {
+			said = strings.ReplaceAll(said, hash, "#")
+		}
+		if said != "" {
+			lines = append(lines, strings.TrimPrefix(strings.TrimPrefix(o.GetNamespace()+"/", "default/"), "/")+stable(o)+said)
+		}
+	}
+	return sorted(lines)
+}
+
+// part is what is at a path, as text.
+func part(v any, path []string) string {
+	if len(path) == 0 {
+		switch v := v.(type) {
+		case nil:
+			return ""
+		case string:
+			return v
+		}
+		b, _ := json.Marshal(v) // it was JSON before
+		return string(b)
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		return part(v[strings.ReplaceAll(path[0], "~1", "/")], path[1:])
+	case []any:
+		var parts []string
+		for i, e := range v {
+			if s := part(e, path[1:]); s != "" && (path[0] == "*" || path[0] == fmt.Sprint(i)) {
+				parts = append(parts, s)
+			}
+		}
+		return strings.Join(parts, ",")
+	}
+	return ""
+}
+
+// lastName is the last name in a path.
+func lastName(path string) string {
+	all := strings.Split(path, "/")
+	for _, name := range slices.Backward(all) {
+		if _, err := strconv.Atoi(name); err != nil && name != "*" {
+			return strings.ReplaceAll(name, "~1", "/")
+		}
+	}
+	return path
 }
 
 // identities prints what tells the pods of a stateful set apart.
@@ -333,8 +416,11 @@ func line(o api.Object) string {
 		} else if name, ok := strings.CutPrefix(message, "Deleted pod: "); ok {
 			message = "Deleted pod: " + name[:len(name)-5]
 		}
-		if o.Reason == "FailedDaemonPod" {
+		switch o.Reason {
+		case "FailedDaemonPod", "SucceededDaemonPod":
 			message = message[:strings.Index(message, "-")+1]
+		case "OwnerRefInvalidNamespace":
+			message, _, _ = strings.Cut(message, ", uid")
 		}
 		if o.Reason == "RolledBack" {
 			message = "…" // names of replica sets

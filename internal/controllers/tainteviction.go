@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 // least as long as it takes to notice a heartbeat, from the first look on.
 func TaintEviction() *control.Controller[*corev1.Node] {
 	var first atomic.Pointer[time.Time]
+	m := &taintTimes{seen: map[string]map[corev1.Taint]metav1.Time{}}
 	return &control.Controller[*corev1.Node]{
 		Name: "taint-eviction",
 		For:  core.Node,
@@ -35,10 +37,46 @@ func TaintEviction() *control.Controller[*corev1.Node] {
 		})},
 		Writes: []api.Definition{core.Pod},
 		Reconcile: func(ctx context.Context, c *control.Cluster, n *corev1.Node) (time.Duration, error) {
+			taints := noExecute(n)
+			m.date(n.Name, taints, c.Now())
 			now := c.Now()
 			first.CompareAndSwap(nil, &now)
-			return evictTainted(ctx, c, n, first.Load().Add(nodeGrace))
+			return evictTainted(ctx, c, n, taints, first.Load().Add(nodeGrace))
 		},
+		Finalize: func(_ context.Context, _ *control.Cluster, key control.Key) error {
+			m.date(key.Name, nil, time.Time{})
+			return nil
+		},
+	}
+}
+
+// taintTimes remembers, by node, since when there are taints that do not say it
+// themselves, like those of kubectl taint.
+type taintTimes struct {
+	mu   sync.Mutex
+	seen map[string]map[corev1.Taint]metav1.Time
+}
+
+// date gives taints their times. Those that the node no longer has are forgotten.
+func (m *taintTimes) date(node string, taints []corev1.Taint, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.seen[node]
+	delete(m.seen, node)
+	for i := range taints {
+		t := taints[i]
+		if t.TimeAdded != nil {
+			continue
+		}
+		since, known := before[t]
+		if !known {
+			since = metav1.NewTime(now)
+		}
+		if m.seen[node] == nil {
+			m.seen[node] = map[corev1.Taint]metav1.Time{}
+		}
+		m.seen[node][t] = since
+		taints[i].TimeAdded = &since
 	}
 }
 
@@ -52,8 +90,7 @@ func noExecute(n *corev1.Node) (out []corev1.Taint) {
 }
 
 // evictTainted removes pods; those of a node that does not answer not before a time.
-func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node, heard time.Time) (again time.Duration, err error) {
-	taints := noExecute(n)
+func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node, taints []corev1.Taint, heard time.Time) (again time.Duration, err error) {
 	if len(taints) == 0 {
 		return 0, nil
 	}
