@@ -165,6 +165,9 @@ func (n *nodeState) follow(ctx context.Context) {
 		n.node = got
 		n.mu.Unlock()
 		n.subnet(ctx, got)
+		if c := core.NodeCondition(got, corev1.NodeReady); c != nil && c.Status == corev1.ConditionUnknown {
+			n.wake() // it was given up, and is here
+		}
 	}
 }
 
