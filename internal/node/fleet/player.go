@@ -133,7 +133,7 @@ func (p *Player) order(ctx context.Context, m *Machine, o Order, at time.Time) e
 	case !m.On() && o.Word == Failure && i < 0:
 		return nil // it has not booted yet
 	case o.Word != Boot:
-		p.tell(m, corev1.EventTypeNormal, "Pretending", "Pretending: "+o.String())
+		p.tell(m, corev1.EventTypeNormal, "Pretending", o.String())
 	}
 	if err := o.Word.begin(ctx, m, o); err != nil {
 		return fmt.Errorf("node %s: %s: %w", m.Name(), o, err)
@@ -168,7 +168,7 @@ func (p *Player) order(ctx context.Context, m *Machine, o Order, at time.Time) e
 // end ends what goes on. The player is locked.
 func (p *Player) end(ctx context.Context, m *Machine, w *Word) error {
 	p.going = slices.DeleteFunc(p.going, func(s spell) bool { return s.m == m && s.word == w })
-	p.tell(m, corev1.EventTypeNormal, "Pretended", "The end of: "+w.Name)
+	p.tell(m, corev1.EventTypeNormal, "Pretended", w.Name)
 	if err := w.end(ctx, m); err != nil {
 		return fmt.Errorf("node %s: the end of %s: %w", m.Name(), w.Name, err)
 	}
@@ -188,7 +188,7 @@ func (p *Player) mend(ctx context.Context, m *Machine) error {
 
 // tell tells users. The player is locked.
 func (p *Player) tell(m *Machine, typ, reason, message string) {
-	p.Log.Info("A pretend node", "node", m.Name(), "what", message)
+	p.Log.Info(reason, "node", m.Name(), "what", message)
 	if p.Events != nil {
 		p.Events.About(&corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: m.Name(), UID: p.uids[m.Name()]}, typ, reason, message)
 	}
