@@ -35,6 +35,7 @@ type Call struct {
 
 	detach, pretend, force, keep, json bool
 	nodes                              int
+	script                             string
 	above                              int64
 
 	kubeconfig, context, namespace, output string

@@ -25,15 +25,16 @@ type agents struct {
 	byNode map[string]http.Handler
 }
 
-func (a *agents) add(node string, agent kubeletapi.Agent) http.Handler {
+func (a *agents) add(node string, agent kubeletapi.Agent) { a.set(node, kubeletapi.Serve(agent)) }
+
+// set says what answers for a node.
+func (a *agents) set(node string, h http.Handler) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.byNode == nil {
 		a.byNode = map[string]http.Handler{}
 	}
-	h := kubeletapi.Serve(agent)
 	a.byNode[node] = h
-	return h
 }
 
 func (a *agents) get(node string) http.Handler {
