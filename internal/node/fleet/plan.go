@@ -125,16 +125,11 @@ func (c choice) pick(r *rand.Rand) []int {
 // Prompt says which nodes boot at once and are then left alone for so long.
 func (s *Script) Prompt(within time.Duration) (out []bool) {
 	out = make([]bool, s.nodes)
-	for i := range out {
-		out[i] = true
-	}
 	for p := s.Plan(); ; {
 		e, ok := p.Take()
 		if !ok || e.At >= within {
 			return out
 		}
-		if e.At > 0 || e.Word != Boot {
-			out[e.Node-1] = false
-		}
+		out[e.Node-1] = e.Word == Boot && e.At == 0
 	}
 }

@@ -186,11 +186,11 @@ func TestPlanIsDecidedByTheSeed(t *testing.T) {
 }
 
 func TestPrompt(t *testing.T) {
-	s, err := Parse("boot 2 at 5s\nboot 3-4 apart 1s\nsilence 5 at 10s\nfailure 6 at 2m", 7)
+	s, err := Parse("boot 2 at 5s\nboot 3-4 apart 1s\nsilence 5 at 10s\nfailure 6 at 2m\nboot 8 at 1h", 8)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(s.Prompt(time.Minute)); got != "[true false true false false true true]" {
+	if got := fmt.Sprint(s.Prompt(time.Minute)); got != "[true false true false false true true false]" {
 		t.Error(got)
 	}
 }
