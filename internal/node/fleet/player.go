@@ -142,6 +142,9 @@ func (p *Player) order(ctx context.Context, m *Machine, o Order, at time.Time) e
 		return nil
 	}
 	if o.Word == Crash && o.For == 0 {
+		if i >= 0 {
+			return nil
+		}
 		return p.end(ctx, m, Crash)
 	}
 	s := spell{m: m, word: o.Word}
@@ -155,13 +158,13 @@ func (p *Player) order(ctx context.Context, m *Machine, o Order, at time.Time) e
 		p.going = slices.Delete(p.going, i, i+1)
 	}
 	// Those that end come first, by their ends.
-	at0 := slices.IndexFunc(p.going, func(x spell) bool {
+	first := slices.IndexFunc(p.going, func(x spell) bool {
 		return !s.until.IsZero() && (x.until.IsZero() || s.until.Before(x.until))
 	})
-	if at0 < 0 {
-		at0 = len(p.going)
+	if first < 0 {
+		first = len(p.going)
 	}
-	p.going = slices.Insert(p.going, at0, s)
+	p.going = slices.Insert(p.going, first, s)
 	return nil
 }
 
