@@ -36,6 +36,7 @@ type Call struct {
 	detach, pretend, force, keep, json bool
 	without                            bool // a snapshot: the history
 	nodes                              int
+	script                             string
 	above                              int64
 
 	kubeconfig, context, namespace, output string

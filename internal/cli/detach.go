@@ -91,6 +91,9 @@ func childArgs(c *Call) (args []string) {
 	if c.pretend {
 		args = append(args, "--pretend")
 	}
+	if c.script != "" {
+		args = append(args, "--pretend-script="+c.script)
+	}
 	return args
 }
 

@@ -26,7 +26,18 @@ Containers run on when proa ends; the next 'proa up' takes them over. 'proa
 down' stops everything.
 
 With --pretend no container is started and no privilege is needed: the nodes
-only play their part, which is good for trying out manifests and controllers.`,
+only play their part, which is good for trying out manifests and controllers.
+With --pretend-script, what happens to them is read from a file of lines such as
+
+  boot    1-100 apart 100ms              one after the other, not all at once
+  silence 3,5   at 1m for 60s            nothing passes between node and API
+  failure 10%   every 5m for 2m          the machine is gone, with its containers
+  crash   1-50  at 10m apart 1s          the agent ends and starts again
+  slow    2 of 1-10 by 5s                pulls and starts take that much longer
+
+and also memory-pressure, disk-pressure, pid-pressure, mend, label and seed. The
+same happens at once to a node with the annotation proa.dev/pretend:
+'proa kubectl annotate node NAME proa.dev/pretend="silence for 60s"'.`,
 	Flags: func(fs *flag.FlagSet, c *Call) {
 		fs.BoolVar(&c.detach, "d", false, "run in the background; returns when the cluster is ready")
 		fs.Func("nodes", "`N` nodes (more than one only with --pretend)", func(v string) (err error) {
@@ -38,6 +49,7 @@ only play their part, which is good for trying out manifests and controllers.`,
 			return nil
 		})
 		fs.BoolVar(&c.pretend, "pretend", false, "run pretend nodes, without root and without containers")
+		fs.StringVar(&c.script, "pretend-script", "", "`FILE` that says what happens to the pretend nodes, and when")
 	},
 	Run: up,
 }
@@ -50,8 +62,14 @@ func up(ctx context.Context, c *Call) error {
 	if c.nodes > 1 && !c.pretend {
 		return usageError("--nodes needs --pretend: a machine is one node; join other machines to grow")
 	}
+	if c.script != "" && !c.pretend {
+		return usageError("--pretend-script needs --pretend: it is about pretend nodes")
+	}
 	if !c.pretend && os.Geteuid() != 0 {
 		return fmt.Errorf("starting containers needs root: run 'sudo proa up', or try 'proa up --pretend' without")
+	}
+	if err := cfg.Check(); err != nil {
+		return err
 	}
 	if c.detach {
 		return detach(ctx, c, cfg.Places)
@@ -114,7 +132,7 @@ func systemConfig(c *Call) (system.Config, error) {
 		return system.Config{}, err
 	}
 	cfg := system.Config{
-		Places: places, NodeName: s.Get("node-name"), Nodes: max(c.nodes, 1), Pretend: c.pretend,
+		Places: places, NodeName: s.Get("node-name"), Nodes: max(c.nodes, 1), Pretend: c.pretend, PretendScript: c.script,
 		Bind: s.Get("bind"), Advertise: s.Get("advertise"), Domain: s.Get("cluster-domain"),
 		RuntimeEndpoint: s.Get("container-runtime-endpoint"),
 		PodCIDR:         prefix(s.Get("pod-cidr")), ServiceCIDR: prefix(s.Get("service-cidr")),

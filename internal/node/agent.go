@@ -45,7 +45,7 @@ type Config struct {
 	Handler api.Handler // asks in the name of the node's user
 	Runtime cri.Runtime
 	RootDir string // the pods' folders (pods/) and logs (logs/) are in it; may be empty on pretend nodes
-	Bare    bool   // pods have no folders: nothing will read what is in them; logs have theirs when something is logged
+	Bare    bool   // pods have no folders: nothing will read what is in them; logs have theirs when something is logged, and stay as they are
 	Steps   []*Step
 
 	Labels      map[string]string // beside those that every node has

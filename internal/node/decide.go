@@ -413,8 +413,12 @@ func (in *input) collect(p *plan) {
 func (in *input) known(name string) uint32 {
 	for _, list := range [][]corev1.ContainerStatus{in.pod.Status.InitContainerStatuses, in.pod.Status.ContainerStatuses, in.pod.Status.EphemeralContainerStatuses} {
 		for i := range list {
-			if list[i].Name == name && list[i].ContainerID != "" {
+			switch {
+			case list[i].Name != name:
+			case list[i].ContainerID != "":
 				return uint32(list[i].RestartCount) + 1
+			default: // none has been made yet for the attempt that is told
+				return uint32(list[i].RestartCount)
 			}
 		}
 	}

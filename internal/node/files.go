@@ -100,7 +100,7 @@ const (
 
 // rotateLogs keeps the logs of running containers within their limits.
 func (a *Agent) rotateLogs(ctx context.Context) {
-	if a.RootDir == "" {
+	if a.RootDir == "" || a.Bare {
 		return
 	}
 	for {

@@ -29,6 +29,7 @@ const (
 	leaseFor    = 40               // seconds that one renewal is good for
 	statusEvery = 5 * time.Minute  // a status without news
 	lookEvery   = 30 * time.Second // at the runtime, if it has nothing to tell
+	lookUnready = 10 * time.Second // at the runtime, at the most, while the node is not ready
 	mostImages  = 50               // in the status
 	settling    = 20 * time.Second // a new run of the agent may need for the network
 )
@@ -113,14 +114,21 @@ func (n *nodeState) run(ctx context.Context) {
 	wg.Go(func() { n.follow(ctx) })
 	wg.Go(func() { n.renewals(ctx) })
 	pause := time.Duration(0)
+	var unready time.Time // since when; zero if it is ready
 	for ctx.Err() == nil {
 		if err := n.update(ctx); err != nil && ctx.Err() == nil {
 			n.a.Log.Warn("cannot write the node's status", "node", n.a.Name, "err", err)
 			pause = min(max(2*pause, 50*time.Millisecond), 5*time.Second)
 		} else {
 			pause = lookEvery
-			if c := n.current(); c == nil || !core.NodeReady(c) || !n.waited() {
-				pause = time.Second
+			if c := n.current(); c != nil && core.NodeReady(c) && n.waited() {
+				unready = time.Time{}
+			} else {
+				if unready.IsZero() {
+					unready = n.a.Clock.Now()
+				}
+				// The longer it has been so, the less often: what tells that it is over rings the bell, too.
+				pause = min(max(n.a.Clock.Now().Sub(unready)/4, time.Second), lookUnready)
 			}
 		}
 		rung := make(chan struct{})
@@ -165,6 +173,9 @@ func (n *nodeState) follow(ctx context.Context) {
 		n.node = got
 		n.mu.Unlock()
 		n.subnet(ctx, got)
+		if c := core.NodeCondition(got, corev1.NodeReady); c != nil && c.Status == corev1.ConditionUnknown {
+			n.wake() // it was given up, and is here
+		}
 	}
 }
 

@@ -164,6 +164,14 @@ func (in *input) absent(p *plan, st corev1.ContainerStatus, spec *corev1.Contain
 		}
 		return st
 	}
+	if old != nil {
+		// It ran, and is about to be run again: by the attempt that known says.
+		st.RestartCount, st.LastTerminationState = int32(in.known(spec.Name)), *old.LastTerminationState.DeepCopy()
+		if old.State.Running != nil {
+			st.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown",
+				ContainerID: old.ContainerID, StartedAt: old.State.Running.StartedAt, Message: "The container could not be located"}
+		}
+	}
 	st.ImageID = ""
 	st.State.Waiting = in.defaultWaiting()
 	if w := in.mem.waiting[spec.Name]; w != nil {

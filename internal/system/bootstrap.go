@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,11 +43,18 @@ func (s *system) dnsService() *corev1.Service {
 	}
 }
 
-// awaitNodes returns when every node of this process is Ready.
+// undisturbed is for how long a script must leave a node alone to be waited for.
+const undisturbed = time.Minute
+
+// awaitNodes returns when every node of this process is Ready, but for those
+// pretend ones that the script lets come later, or disturbs soon.
 func (s *system) awaitNodes(ctx context.Context, p *plane) error {
 	waiting := map[string]bool{}
-	for _, name := range s.nodeNames() {
-		waiting[name] = true
+	prompt := s.script.Prompt(undisturbed)
+	for i, name := range s.nodeNames() {
+		if prompt[i] {
+			waiting[name] = true
+		}
 	}
 	total := len(waiting)
 	see := func(n *corev1.Node) {

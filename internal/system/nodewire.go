@@ -23,18 +23,21 @@ import (
 type agents struct {
 	mu     sync.Mutex
 	byNode map[string]http.Handler
-	known  map[string]kubeletapi.Agent
+	known  map[string]func() kubeletapi.Agent
 }
 
-func (a *agents) add(node string, agent kubeletapi.Agent) http.Handler {
+func (a *agents) add(node string, agent kubeletapi.Agent) {
+	a.set(node, kubeletapi.Serve(agent), func() kubeletapi.Agent { return agent })
+}
+
+// set says what answers for a node: over HTTP, and by calls.
+func (a *agents) set(node string, h http.Handler, agent func() kubeletapi.Agent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.byNode == nil {
-		a.byNode, a.known = map[string]http.Handler{}, map[string]kubeletapi.Agent{}
+		a.byNode, a.known = map[string]http.Handler{}, map[string]func() kubeletapi.Agent{}
 	}
-	h := kubeletapi.Serve(agent)
 	a.byNode[node], a.known[node] = h, agent
-	return h
 }
 
 func (a *agents) get(node string) http.Handler {
@@ -45,8 +48,12 @@ func (a *agents) get(node string) http.Handler {
 
 func (a *agents) agent(node string) kubeletapi.Agent {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.known[node]
+	known := a.known[node]
+	a.mu.Unlock()
+	if known == nil {
+		return nil
+	}
+	return known()
 }
 
 // nodes finds the way to the agents.

@@ -3,16 +3,17 @@ package system
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"proa/internal/api"
 	"proa/internal/api/record"
 	"proa/internal/kinds/core"
-	"proa/internal/kubeletapi"
 	"proa/internal/node"
 	"proa/internal/node/cri/pretend"
+	"proa/internal/node/fleet"
 )
 
 // pretendMachine is what a pretend node says it has.
@@ -31,35 +32,62 @@ var pretendVolumes = &node.Step{Name: "volumes", Start: func(_ context.Context, 
 	return nil
 }}
 
+// readScript reads what is to happen to the pretend nodes.
+func (c *Config) readScript() (*fleet.Script, error) {
+	var text []byte
+	if c.PretendScript != "" {
+		var err error
+		if text, err = os.ReadFile(c.PretendScript); err != nil {
+			return nil, fmt.Errorf("read the script of the pretend nodes: %w", err)
+		}
+	}
+	script, err := fleet.Parse(string(text), max(c.Nodes, 1))
+	if err != nil {
+		return nil, fmt.Errorf("script of the pretend nodes, %s: %w", c.PretendScript, err)
+	}
+	return script, nil
+}
+
+// Check says what is wrong with the files that the configuration names, before
+// anything is started.
+func (c *Config) Check() error {
+	if _, err := c.readScript(); err != nil {
+		return err
+	}
+	_, err := schedulerConfig(c.SchedulerConfig)
+	return err
+}
+
 // startPretend starts nodes whose containers exist in memory only.
-func (s *system) startPretend(ctx context.Context, p *plane) error {
+func (s *system) startPretend(ctx context.Context, p *plane) {
+	var machines []*fleet.Machine
 	for i, name := range s.nodeNames() {
-		rt := pretend.New(pretend.Options{Seed: name})
-		if _, err := s.startAgent(ctx, p, node.Config{
+		m := fleet.NewMachine(node.Config{
 			Name:    name,
-			Runtime: rt,
-			Used:    pretendUse(rt, s.now),
+			Handler: p.asNode(name),
 			RootDir: filepath.Join(s.Places.Node(), name),
 			Bare:    true,
+			Labels:  s.script.Labels(i + 1),
 			Machine: pretendMachine,
 			Steps:   []*node.Step{pretendVolumes},
 			Addresses: []corev1.NodeAddress{
 				{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.%d.%d.%d", 16+i>>16, i>>8&255, i&255)},
 				{Type: corev1.NodeHostName, Address: name},
 			},
-		}, func() {}); err != nil {
-			return err
-		}
+			Log:    s.Log.With("node", name),
+			Domain: s.id.Domain,
+		}, pretend.Options{})
+		p.agents.set(name, m, m.Answers)
+		machines = append(machines, m)
 	}
-	return nil
-}
-
-// pretendUse is what a pretend node says that it has used.
-func pretendUse(rt *pretend.Runtime, now func() time.Time) func() (kubeletapi.Use, error) {
-	return func() (kubeletapi.Use, error) {
-		cpu, memory := rt.Used()
-		return kubeletapi.Use{Time: now(), CPU: cpu, Memory: memory}, nil
-	}
+	player := fleet.NewPlayer(machines, s.script)
+	player.Log = s.Log
+	own := api.As(api.User{Name: "proa:pretend", Groups: []string{api.GroupMasters}}, p.Server)
+	events := record.New(core.Event, own, "pretend", "", s.now, s.Log)
+	player.Events = events
+	s.parts.Go(func() { events.Run(ctx) })
+	s.parts.Go(func() { player.Obey(ctx, own) })
+	s.part(ctx, "the pretend nodes", player.Run)
 }
 
 // startAgent starts the agent of one node, which asks the server in that node's

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"proa/internal/host"
+	"proa/internal/node/fleet"
 	"proa/internal/pki"
 	"proa/internal/sched"
 	"proa/internal/sched/plugins"
@@ -28,22 +29,23 @@ import (
 // Config is what a cluster on one machine is started with. Places, Domain,
 // Ports, node ports, Log, Say and Ready are required.
 type Config struct {
-	Places       Places
-	NodeName     string // the host's name if empty
-	Nodes        int    // pretend nodes
-	Pretend      bool   // no containers, no privileges
-	Store        StoreConfig
-	Bind         string // address that the API listens on; all if empty
-	Advertise    string // address of this machine; found out if empty
-	Ports        Ports
-	PodCIDR      netip.Prefix // chosen if invalid
-	ServiceCIDR  netip.Prefix // chosen if invalid
-	NodePortFrom int
-	NodePortTo   int
-	Domain       string
-	SANs         []string // further names in the API's certificate
-	MaxObject    int64    // largest body of a request, in bytes; the server's own limit if 0
-	History      History
+	Places        Places
+	NodeName      string // the host's name if empty
+	Nodes         int    // pretend nodes
+	Pretend       bool   // no containers, no privileges
+	PretendScript string // file that says what happens to pretend nodes (see [fleet.Parse]); nothing if empty
+	Store         StoreConfig
+	Bind          string // address that the API listens on; all if empty
+	Advertise     string // address of this machine; found out if empty
+	Ports         Ports
+	PodCIDR       netip.Prefix // chosen if invalid
+	ServiceCIDR   netip.Prefix // chosen if invalid
+	NodePortFrom  int
+	NodePortTo    int
+	Domain        string
+	SANs          []string // further names in the API's certificate
+	MaxObject     int64    // largest body of a request, in bytes; the server's own limit if 0
+	History       History
 
 	SchedulerConfig string // file with a KubeSchedulerConfiguration; none if empty
 	SchedulerSeed   uint64 // of the clock if 0
@@ -64,7 +66,8 @@ type system struct {
 	now     func() time.Time
 	ca      *pki.CA
 	engine  *Storage
-	placing sched.Config // what the file says
+	placing sched.Config  // what the file says
+	script  *fleet.Script // of the pretend nodes
 
 	fail  context.CancelCauseFunc
 	parts sync.WaitGroup
@@ -98,6 +101,9 @@ func Run(ctx context.Context, c Config) error {
 func (s *system) prepare() error {
 	var err error
 	if s.placing, err = schedulerConfig(s.SchedulerConfig); err != nil {
+		return err
+	}
+	if s.script, err = s.readScript(); err != nil {
 		return err
 	}
 	for _, dir := range []string{s.Places.Root, s.Places.Run, s.Places.Etc} {
@@ -195,11 +201,8 @@ func (s *system) start(ctx context.Context) error {
 		return err
 	}
 	if s.Pretend {
-		err = s.startPretend(ctx, p)
-	} else {
-		err = s.startNode(ctx, p, m)
-	}
-	if err != nil {
+		s.startPretend(ctx, p)
+	} else if err = s.startNode(ctx, p, m); err != nil {
 		return err
 	}
 	if err := s.awaitNodes(ctx, p); err != nil {

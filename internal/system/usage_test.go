@@ -95,7 +95,10 @@ func TestAutoscaling(t *testing.T) {
 
 		rt := pretend.New(pretend.Options{CIDR: netip.MustParsePrefix("10.42.0.0/24")})
 		a, err := node.New(node.Config{Name: "n", Handler: s, Runtime: rt, RootDir: t.TempDir(), Bare: true, Machine: pretendMachine, Log: log,
-			Used: pretendUse(rt, time.Now), Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}},
+			Used: func() (kubeletapi.Use, error) {
+				cpu, memory := rt.Used()
+				return kubeletapi.Use{Time: time.Now(), CPU: cpu, Memory: memory}, nil
+			}, Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}},
 			Events: record.New(core.Event, s, "kubelet", "n", time.Now, log)})
 		if err != nil {
 			t.Fatal(err)

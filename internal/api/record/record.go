@@ -51,7 +51,9 @@ type sink struct {
 
 	mu      sync.Mutex
 	lanes   [writers][]*corev1.Event
-	wake    [writers]chan struct{}
+	ctx     context.Context // of the writers; nil if they are not to write
+	writing [writers]bool
+	wg      sync.WaitGroup // the writers
 	known   *recent[string, stored]
 	similar *recent[string, group]
 	spam    *recent[string, bucket]
@@ -86,9 +88,6 @@ func New(kind *api.Kind[*corev1.Event], h api.Handler, component, host string, n
 	}
 	s := &sink{kind: kind, h: h, log: log, now: now, known: newRecent[string, stored](remembered),
 		similar: newRecent[string, group](remembered), spam: newRecent[string, bucket](remembered)}
-	for i := range s.wake {
-		s.wake[i] = make(chan struct{}, 1)
-	}
 	return &Recorder{s, component, host}
 }
 
@@ -147,10 +146,7 @@ func (r *Recorder) About(ref *corev1.ObjectReference, typ, reason, message strin
 		return
 	}
 	s.lanes[lane] = append(s.lanes[lane], e)
-	select {
-	case s.wake[lane] <- struct{}{}:
-	default:
-	}
+	s.start(lane)
 }
 
 func laneOf(ref *corev1.ObjectReference) uint32 {
@@ -162,20 +158,50 @@ func laneOf(ref *corev1.ObjectReference) uint32 {
 
 // Run writes events until ctx is done.
 func (r *Recorder) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	wait := r.Start(ctx)
+	<-ctx.Done()
+	wait()
+}
+
+// Start has events written until ctx is done; what it returns is to be called
+// then, and waits until nothing is being written. There are goroutines only while
+// there is something to write.
+func (r *Recorder) Start(ctx context.Context) (wait func()) {
+	s := r.sink
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ctx = ctx
 	for lane := range writers {
-		wg.Go(func() {
-			for {
-				r.sink.drain(ctx, lane)
-				select {
-				case <-r.sink.wake[lane]:
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
+		s.start(uint32(lane))
 	}
+	return func() {
+		s.mu.Lock()
+		s.ctx = nil
+		s.mu.Unlock()
+		s.wg.Wait()
+	}
+}
+
+// start has a lane written if something waits in it. The sink is locked.
+func (s *sink) start(lane uint32) {
+	if s.ctx == nil || s.ctx.Err() != nil || s.writing[lane] || len(s.lanes[lane]) == 0 {
+		return
+	}
+	s.writing[lane] = true
+	ctx := s.ctx
+	s.wg.Go(func() {
+		for s.drain(ctx, int(lane)); s.more(ctx, lane); s.drain(ctx, int(lane)) {
+		}
+	})
+}
+
+// more says whether something has come into a lane since it was last empty; if
+// not, its writer has ended.
+func (s *sink) more(ctx context.Context, lane uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writing[lane] = ctx.Err() == nil && len(s.lanes[lane]) > 0
+	return s.writing[lane]
 }
 
 // Flush writes what has been noted so far, in the caller's goroutine.

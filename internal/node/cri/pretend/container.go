@@ -50,7 +50,10 @@ func (r *Runtime) CreateContainer(_ context.Context, sandboxID string, cfg *v1.C
 }
 
 // StartContainer implements cri.Runtime.
-func (r *Runtime) StartContainer(_ context.Context, id string) error {
+func (r *Runtime) StartContainer(ctx context.Context, id string) error {
+	if err := r.drag(ctx); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.fails("StartContainer"); err != nil {

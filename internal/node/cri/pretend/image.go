@@ -48,6 +48,9 @@ func (r *Runtime) Pull(ctx context.Context, image string, _ *v1.AuthConfig, s *v
 	if err != nil {
 		return "", err
 	}
+	if err := r.drag(ctx); err != nil {
+		return "", err
+	}
 	if sc.pullTime > 0 {
 		if err := r.pause(ctx, sc.pullTime); err != nil {
 			return "", err

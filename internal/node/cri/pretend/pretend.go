@@ -36,6 +36,7 @@ type Runtime struct {
 	clock store.Clock
 
 	mu         sync.Mutex
+	slow       time.Duration
 	next       uint64
 	cidr       netip.Prefix
 	lastIP     netip.Addr
@@ -124,6 +125,46 @@ func (r *Runtime) KillSandbox(id string) {
 	if s := r.sandboxes[id]; s != nil {
 		r.stopSandbox(s, 137)
 	}
+}
+
+// Slow makes every pull of an image and every start of a container take d longer
+// from now on; 0 ends that.
+func (r *Runtime) Slow(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.slow = d
+}
+
+// drag lets the time pass by which the runtime is slow.
+func (r *Runtime) drag(ctx context.Context) error {
+	r.mu.Lock()
+	d := r.slow
+	r.mu.Unlock()
+	if d == 0 {
+		return nil
+	}
+	return r.pause(ctx, d)
+}
+
+// Off is the end of the power: everything is gone, and nobody is told. The
+// runtime is of no use afterwards.
+func (r *Runtime) Off() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		if c.cancel != nil {
+			c.cancel()
+		}
+		for _, w := range c.waiting {
+			close(w)
+		}
+		c.waiting = nil
+	}
+	clear(r.containers)
+	clear(r.sandboxes)
+	clear(r.byPod)
+	clear(r.images)
+	clear(r.used)
 }
 
 // id returns a new identifier, shaped like containerd's.
