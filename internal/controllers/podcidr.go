@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ func PodCIDR(network string) *control.Controller[*corev1.Node] {
 	}
 	whole, err := netip.ParsePrefix(network)
 	k := &control.Controller[*corev1.Node]{Name: "podcidr", For: core.Node}
-	promised := &parts{of: map[string]netip.Prefix{}}
+	promised := &parts{of: map[string]netip.Prefix{}, texts: map[string]netip.Prefix{}}
 	k.Finalize = func(_ context.Context, _ *control.Cluster, key control.Key) error {
 		promised.forget(key.Name)
 		return nil
@@ -57,6 +58,8 @@ func PodCIDR(network string) *control.Controller[*corev1.Node] {
 type parts struct {
 	mu sync.Mutex
 	of map[string]netip.Prefix // by the node's name
+
+	texts map[string]netip.Prefix // what nodes' texts say
 }
 
 func (p *parts) forget(node string) {
@@ -74,48 +77,63 @@ func (p *parts) part(c *control.Cluster, whole netip.Prefix, node string) (netip
 	}
 	var nodes []*corev1.Node // in no order: of thousands, that would take longest
 	control.Any(c, core.Node, func(n *corev1.Node) bool { nodes = append(nodes, n); return false })
-	taken := make(map[netip.Prefix]bool, len(p.of))
-	for _, part := range p.of {
-		taken[part] = true
-	}
-	part, ok := freePart(whole, nodes, taken)
+	part, ok := p.free(whole, nodes)
 	if ok {
 		p.of[node] = part
 	}
 	return part, ok
 }
 
-// freePart is the first part of the network that no node has any of and that is not in exact,
-// to which it adds what the nodes have.
-func freePart(whole netip.Prefix, nodes []*corev1.Node, exact map[netip.Prefix]bool) (netip.Prefix, bool) {
-	var taken []netip.Prefix
+// free is the first part of the network that no node has any of and that is promised to
+// none. It costs a look at a map for each node, and nothing is parsed twice: with
+// thousands of nodes that come at once that is what it takes.
+func (p *parts) free(whole netip.Prefix, nodes []*corev1.Node) (netip.Prefix, bool) {
+	first, count := number4(whole.Addr()), uint32(1)<<(nodeBits-whole.Bits())
+	taken := make([]bool, count)
+	take := func(t netip.Prefix) {
+		if !t.IsValid() || !t.Addr().Is4() || !t.Overlaps(whole) {
+			return
+		}
+		from := max(number4(t.Masked().Addr()), first)
+		for i := (from - first) >> (32 - nodeBits); i < count && at(first, i).Overlaps(t); i++ {
+			taken[i] = true
+		}
+	}
 	for _, n := range nodes {
-		for _, text := range append([]string{n.Spec.PodCIDR}, n.Spec.PodCIDRs...) {
-			p, err := netip.ParsePrefix(text)
-			switch {
-			case err != nil:
-			case p.Bits() == nodeBits:
-				exact[p.Masked()] = true
-			default:
-				taken = append(taken, p)
+		take(p.parsed(n.Spec.PodCIDR))
+		for _, text := range n.Spec.PodCIDRs {
+			if text != n.Spec.PodCIDR {
+				take(p.parsed(text))
 			}
 		}
 	}
-	first := binary.BigEndian.Uint32(whole.Addr().AsSlice())
-next:
-	for i := range uint32(1) << (nodeBits - whole.Bits()) {
-		var a [4]byte
-		binary.BigEndian.PutUint32(a[:], first+i<<(32-nodeBits))
-		p := netip.PrefixFrom(netip.AddrFrom4(a), nodeBits)
-		if exact[p] {
-			continue
-		}
-		for _, t := range taken {
-			if t.Overlaps(p) {
-				continue next
-			}
-		}
-		return p, true
+	for _, part := range p.of {
+		take(part)
+	}
+	if i := slices.Index(taken, false); i >= 0 {
+		return at(first, uint32(i)), true
 	}
 	return netip.Prefix{}, false
 }
+
+// parsed is a network that a node names; not valid if it is none.
+func (p *parts) parsed(text string) netip.Prefix {
+	if text == "" {
+		return netip.Prefix{}
+	}
+	t, known := p.texts[text]
+	if !known {
+		t, _ = netip.ParsePrefix(text)
+		p.texts[text] = t
+	}
+	return t
+}
+
+// at is the i-th part of a network of IPv4.
+func at(first, i uint32) netip.Prefix {
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], first+i<<(32-nodeBits))
+	return netip.PrefixFrom(netip.AddrFrom4(a), nodeBits)
+}
+
+func number4(a netip.Addr) uint32 { return binary.BigEndian.Uint32(a.AsSlice()) }
