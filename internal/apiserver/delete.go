@@ -83,6 +83,12 @@ func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, erro
 		obj.SetGeneration(obj.GetGeneration() + 1)
 	}
 	res.Deleting(obj)
+	if done(res, obj) {
+		return obj, nil // whose the fields are is nobody's question any more
+	}
+	if part := w.r.Options.Parting; part != nil {
+		part(obj)
+	}
 	w.unowned(obj, old)
 	return obj, nil
 }
