@@ -128,6 +128,11 @@ type statusPatch struct {
 // on is the pod with the changed status.
 func (c statusPatch) on(pod *corev1.Pod) *corev1.Pod {
 	pod = api.Clone(pod)
+	c.set(pod)
+	return pod
+}
+
+func (c statusPatch) set(pod *corev1.Pod) {
 	for _, n := range c.Conditions {
 		if o := core.PodCondition(pod, n.Type); o != nil {
 			*o = n
@@ -138,7 +143,6 @@ func (c statusPatch) on(pod *corev1.Pod) *corev1.Pod {
 	if c.Nominated != nil {
 		pod.Status.NominatedNodeName = *c.Nominated
 	}
-	return pod
 }
 
 // patchStatus changes the status of that very pod: whole if what is known is the
