@@ -3,6 +3,7 @@ package sched
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -55,11 +56,15 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *profile, it *item, fail *Fa
 		for _, write := range writes {
 			write()
 		}
+		var wg sync.WaitGroup
+		defer wg.Wait()
 		for _, v := range victims {
-			if err := s.evict(ctx, p, pod, v, name); err != nil && ctx.Err() == nil {
-				s.cfg.Log.Warn("preempt", "namespace", v.Namespace, "pod", v.Name, "for", pod.Name, "err", err)
-				s.giveUp(it)
-			}
+			wg.Go(func() {
+				if err := s.evict(ctx, p, pod, v, name); err != nil && ctx.Err() == nil {
+					s.cfg.Log.Warn("preempt", "namespace", v.Namespace, "pod", v.Name, "for", pod.Name, "err", err)
+					s.giveUp(it)
+				}
+			})
 		}
 	}, false}
 }

@@ -5,6 +5,7 @@ package storytest
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +25,7 @@ import (
 	"proa/internal/api"
 	"proa/internal/apiserver"
 	"proa/internal/httpapi"
+	"proa/internal/kinds/core"
 )
 
 // Patience is how long a story waits for what is to come true. Only one that fails
@@ -85,7 +87,12 @@ func (s *Stage) Remote() api.Handler {
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
 	s.T.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
-	return httpapi.Dial(srv.URL, srv.Client())
+	h := httpapi.Dial(srv.URL, srv.Client())
+	// With a connection there all share it; else each would make one.
+	if _, err := core.Namespace.List(s.T.Context(), h, "", api.Selectors{}); err != nil {
+		s.T.Fatal(err)
+	}
+	return h
 }
 
 // ByName is the kind of a name, singular or plural; nil if there is none now.
@@ -113,10 +120,20 @@ func (s *Stage) Kind(name string) (r *api.Resource) {
 	return r
 }
 
-// Apply creates an object, or merges what is said into the one that is there, as
-// kubectl does. A status is put in the place of the old. It returns the object as
-// it is stored then.
+// Apply is Write for what the server must take.
 func (s *Stage) Apply(doc []byte) api.Object {
+	s.T.Helper()
+	o, err := s.Write(doc)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return o
+}
+
+// Write creates an object, or merges what is said into the one that is there, as
+// kubectl does. A status is put in the place of the old. It returns the object as
+// it is stored then, or why the server would not.
+func (s *Stage) Write(doc []byte) (api.Object, error) {
 	s.T.Helper()
 	var head struct {
 		metav1.TypeMeta   `json:",inline"`
@@ -140,14 +157,14 @@ func (s *Stage) Apply(doc []byte) api.Object {
 	if err != nil {
 		s.T.Fatal(err)
 	}
-	now := s.merge(r, obj, js)
-	if head.Status != nil {
-		now = s.applyStatus(api.Untyped(r), now, js)
+	now, err := s.merge(r, obj, js)
+	if err == nil && head.Status != nil {
+		now, err = s.writeStatus(api.Untyped(r), now, js)
 	}
-	return now
+	return now, err
 }
 
-func (s *Stage) merge(r *api.Resource, obj api.Object, js []byte) api.Object {
+func (s *Stage) merge(r *api.Resource, obj api.Object, js []byte) (api.Object, error) {
 	s.T.Helper()
 	k, ns, name := api.Untyped(r), obj.GetNamespace(), obj.GetName()
 	for {
@@ -155,12 +172,12 @@ func (s *Stage) merge(r *api.Resource, obj api.Object, js []byte) api.Object {
 		if apierrors.IsNotFound(err) {
 			made, err := k.Create(s.T.Context(), s.Server, obj)
 			if err != nil {
-				s.T.Fatalf("create %s: %v", name, err)
+				return nil, fmt.Errorf("create %s: %w", name, err)
 			}
-			return made
+			return made, nil
 		}
 		if err != nil {
-			s.T.Fatal(err)
+			return nil, err
 		}
 		merge := func(old, new []byte) ([]byte, error) { return strategicpatch.StrategicMergePatch(old, new, obj) }
 		if r.Family != nil {
@@ -179,18 +196,19 @@ func (s *Stage) merge(r *api.Resource, obj api.Object, js []byte) api.Object {
 			continue
 		}
 		if err != nil {
-			s.T.Fatalf("update %s: %v", name, err)
+			return nil, fmt.Errorf("update %s: %w", name, err)
 		}
-		return now
+		return now, nil
 	}
 }
 
-func (s *Stage) applyStatus(k *api.Kind[api.Object], old api.Object, js []byte) api.Object {
+func (s *Stage) writeStatus(k *api.Kind[api.Object], old api.Object, js []byte) (api.Object, error) {
 	s.T.Helper()
 	next := k.Def().New()
 	if err := yaml.Unmarshal(js, next); err != nil {
-		s.T.Fatal(err)
+		return nil, err
 	}
+	ns, name := old.GetNamespace(), old.GetName()
 	for {
 		now := api.Clone(old)
 		k.Def().CopyStatus(now, next)
@@ -199,14 +217,14 @@ func (s *Stage) applyStatus(k *api.Kind[api.Object], old api.Object, js []byte) 
 		}
 		now, err := k.UpdateStatus(s.T.Context(), s.Server, now)
 		if apierrors.IsConflict(err) {
-			if old, err = k.Get(s.T.Context(), s.Server, old.GetNamespace(), old.GetName()); err == nil {
+			if old, err = k.Get(s.T.Context(), s.Server, ns, name); err == nil {
 				continue
 			}
 		}
 		if err != nil {
-			s.T.Fatalf("status of %s: %v", old.GetName(), err)
+			return nil, fmt.Errorf("status of %s: %w", name, err)
 		}
-		return now
+		return now, nil
 	}
 }
 
