@@ -74,8 +74,9 @@ type Options struct {
 	Propagation     *metav1.DeletionPropagation
 
 	// Parting changes what the object says of itself in the write that marks it as
-	// being deleted. It is not called for one that is marked already or goes at once,
-	// nor by a server in another process: the answer shows whether it was.
+	// being deleted: it replaces what is to be another, the rest others share. It is
+	// not called for an object that is marked already or goes at once, nor by a server
+	// in another process: the answer shows whether it was.
 	Parting func(Object)
 }
 
