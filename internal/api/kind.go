@@ -73,7 +73,8 @@ type Kind[T Object] struct {
 	// what the caller asked for (nil: nothing). Zero removes it at once. Without
 	// Grace an object is removed at once.
 	Grace func(obj T, asked *int64) int64
-	// Deleting changes an object that now has a deletionTimestamp.
+	// Deleting changes an object that now has a deletionTimestamp: it replaces what is
+	// to be another, the rest others share.
 	Deleting func(T)
 	// Held says whether something besides finalizers keeps a deleted object from
 	// being removed (a namespace's spec.finalizers).

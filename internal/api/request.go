@@ -72,6 +72,12 @@ type Options struct {
 	ResourceVersion *string    // precondition
 	GracePeriod     *int64     // seconds
 	Propagation     *metav1.DeletionPropagation
+
+	// Parting changes what the object says of itself in the write that marks it as
+	// being deleted: it replaces what is to be another, the rest others share. It is
+	// not called for an object that is marked already or goes at once, nor by a server
+	// in another process: the answer shows whether it was.
+	Parting func(Object)
 }
 
 // Selectors narrow a list, a watch or a deletecollection. A nil selector selects everything.
@@ -256,8 +262,8 @@ type SubFunc func(ctx context.Context, env Env, r *Request) (*Response, error)
 type Env interface {
 	Handler
 	// Mutate changes the object that r names, under compare and swap: change gets
-	// a private copy of the current state and returns the new one, and may be
-	// called again after a conflict. Defaults, validation and admission of the
+	// a copy of the current state that shares what it points to, replaces what is to
+	// be another, and returns the new state. It may be called again after a conflict. Defaults, validation and admission of the
 	// kind do not run; revision, watch and dry run do.
 	Mutate(ctx context.Context, r *Request, change func(old Object) (Object, error)) (*Item, error)
 }

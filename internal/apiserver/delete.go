@@ -65,7 +65,10 @@ func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, erro
 	if err := w.permit(ctx, a); err != nil {
 		return nil, err
 	}
-	obj := api.Clone(old)
+	obj := api.Shallow(old) // what is replaced below is metadata; the rest they share
+	if res.Family != nil {
+		obj = api.Clone(old) // whose metadata is in a map
+	}
 	obj.SetFinalizers(w.propagate(old.GetFinalizers()))
 	if old.GetDeletionTimestamp() != nil {
 		w.shorten(obj)
@@ -83,6 +86,12 @@ func (w *writing) deleting(ctx context.Context, was *api.Item) (api.Object, erro
 		obj.SetGeneration(obj.GetGeneration() + 1)
 	}
 	res.Deleting(obj)
+	if done(res, obj) {
+		return obj, nil // whose the fields are is nobody's question any more
+	}
+	if part := w.r.Options.Parting; part != nil {
+		part(obj)
+	}
 	w.unowned(obj, old)
 	return obj, nil
 }

@@ -439,7 +439,7 @@ func (s *Server) Mutate(ctx context.Context, r *api.Request, change func(old api
 	}
 	w := s.writing(t, r)
 	item, _, err := w.edit(ctx, func(old *api.Item) (api.Object, error) {
-		obj, err := change(api.Clone(old.Object()))
+		obj, err := change(api.Shallow(old.Object()))
 		if err == nil {
 			w.unowned(obj, old.Object())
 		}

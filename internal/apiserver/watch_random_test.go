@@ -98,6 +98,7 @@ func scribble(ctx context.Context, t *testing.T, s *apiserver.Server, r *rand.Ra
 			_, err = s.Mutate(ctx, &api.Request{Resource: core.Pod.Def(), Namespace: ns, Name: name}, func(o api.Object) (api.Object, error) {
 				p := o.(*corev1.Pod)
 				p.Spec.NodeName = []string{"", "n1", "n2"}[r.IntN(3)]
+				p.Labels = maps.Clone(p.Labels)
 				p.Labels["l"] = strconv.Itoa(r.IntN(2))
 				return p, nil
 			})

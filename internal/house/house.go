@@ -11,6 +11,7 @@ const Law = `
 api host
 kinds store kubeletapi pki registry bundle
 httpapi apiserver
+storytest
 control sched
 controllers node proxy overlay dns why
 system

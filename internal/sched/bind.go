@@ -3,6 +3,7 @@ package sched
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -128,6 +129,13 @@ type statusPatch struct {
 // on is the pod with the changed status.
 func (c statusPatch) on(pod *corev1.Pod) *corev1.Pod {
 	pod = api.Clone(pod)
+	c.set(pod)
+	return pod
+}
+
+// set changes the status of a pod that may share its conditions with another.
+func (c statusPatch) set(pod *corev1.Pod) {
+	pod.Status.Conditions = slices.Clone(pod.Status.Conditions)
 	for _, n := range c.Conditions {
 		if o := core.PodCondition(pod, n.Type); o != nil {
 			*o = n
@@ -138,7 +146,6 @@ func (c statusPatch) on(pod *corev1.Pod) *corev1.Pod {
 	if c.Nominated != nil {
 		pod.Status.NominatedNodeName = *c.Nominated
 	}
-	return pod
 }
 
 // patchStatus changes the status of that very pod: whole if what is known is the

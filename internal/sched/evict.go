@@ -3,6 +3,7 @@ package sched
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,14 +32,14 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *profile, it *item, fail *Fa
 			s.state.Nominate(it.pod, "")
 			nominated = new(string)
 		}
-		return action{func() { s.tell(ctx, p, pod, message, nominated) }, false}
+		return action{it.after(func() { s.tell(ctx, p, pod, message, nominated) }), false}
 	}
 	name := plan.Node.Name
-	var displaced []*corev1.Pod
+	writes := []func(){it.after(func() { s.tell(ctx, p, pod, message, &name) })}
 	for _, o := range s.state.displaced(plan.Node, it.pod.Priority) {
 		s.state.Nominate(o, "")
-		displaced = append(displaced, o.Pod)
 		if other := s.queue.items[o.UID]; other != nil {
+			writes = append(writes, other.after(func() { s.withdraw(ctx, o.Pod) }))
 			s.queue.changed(other, s.cfg.Now())
 		}
 	}
@@ -52,19 +53,28 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *profile, it *item, fail *Fa
 		}
 	}
 	return action{func() {
-		s.tell(ctx, p, pod, message, &name)
-		for _, o := range displaced {
-			if err := s.patchStatus(ctx, o, statusPatch{Nominated: new(string)}); err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
-				s.cfg.Log.Warn("withdraw nomination", "namespace", o.Namespace, "pod", o.Name, "err", err)
-			}
+		for _, write := range writes {
+			write()
 		}
+		var wg sync.WaitGroup
+		defer wg.Wait()
 		for _, v := range victims {
-			if err := s.evict(ctx, p, pod, v, name); err != nil && ctx.Err() == nil {
-				s.cfg.Log.Warn("preempt", "namespace", v.Namespace, "pod", v.Name, "for", pod.Name, "err", err)
-				s.giveUp(it)
-			}
+			wg.Go(func() {
+				if err := s.evict(ctx, p, pod, v, name); err != nil && ctx.Err() == nil {
+					s.cfg.Log.Warn("preempt", "namespace", v.Namespace, "pod", v.Name, "for", pod.Name, "err", err)
+					s.giveUp(it)
+				}
+			})
 		}
 	}, false}
+}
+
+// withdraw writes that a pod is to come to no node any more.
+func (s *Scheduler) withdraw(ctx context.Context, pod *corev1.Pod) {
+	err := s.patchStatus(ctx, pod, statusPatch{Nominated: new(string)})
+	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+		s.cfg.Log.Warn("withdraw nomination", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
+	}
 }
 
 // giveUp tries a pod anew whose victims could not be told to leave.
@@ -78,7 +88,8 @@ func (s *Scheduler) giveUp(it *item) {
 	}
 }
 
-// evict tells one pod to leave, with the reason in its condition.
+// evict tells one pod to leave, with the reason in its condition: both in one write
+// where the server is in this process. A pod that goes at once has nobody to tell.
 func (s *Scheduler) evict(ctx context.Context, p *profile, pod, victim *corev1.Pod, node string) (err error) {
 	defer func() {
 		if apierrors.IsNotFound(err) {
@@ -90,16 +101,27 @@ func (s *Scheduler) evict(ctx context.Context, p *profile, pod, victim *corev1.P
 			s.mu.Unlock()
 		}
 	}()
-	err = s.patchStatus(ctx, victim, statusPatch{Conditions: []corev1.PodCondition{{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-		Message:            fmt.Sprintf("%s: preempting to accommodate a higher priority pod", pod.Spec.SchedulerName),
-		ObservedGeneration: victim.Generation, LastTransitionTime: s.since(victim, corev1.DisruptionTarget, corev1.ConditionTrue),
-	}}})
+	why := func(v *corev1.Pod) statusPatch {
+		return statusPatch{Conditions: []corev1.PodCondition{{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
+			Message:            fmt.Sprintf("%s: preempting to accommodate a higher priority pod", pod.Spec.SchedulerName),
+			ObservedGeneration: v.Generation, LastTransitionTime: s.since(v, corev1.DisruptionTarget, corev1.ConditionTrue),
+		}}}
+	}
+	resp, err := s.h.Handle(ctx, &api.Request{
+		Verb: api.Delete, Resource: core.Pod.Def(), Namespace: victim.Namespace, Name: victim.Name,
+		Options: api.Options{UID: &victim.UID, Parting: func(o api.Object) {
+			v := o.(*corev1.Pod)
+			why(v).set(v)
+		}},
+	})
 	if err != nil {
 		return err
 	}
-	if err := core.Pod.Delete(ctx, s.h, victim.Namespace, victim.Name, api.Options{UID: &victim.UID}); err != nil {
-		return err
+	if v, ok := resp.Result().(*corev1.Pod); ok && !resp.Deleted && v.DeletionTimestamp != nil && core.PodCondition(v, corev1.DisruptionTarget) == nil {
+		if err := s.patchStatus(ctx, v, why(v)); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
 	}
 	p.events.Eventf(victim, corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", pod.UID, node)
 	return nil

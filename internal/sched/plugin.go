@@ -82,6 +82,7 @@ const (
 	NodeRemoved // which is good for even spreading
 	PodGone     // a pod has left a node, has finished, or asks for less
 	PodPlaced   // a pod has come to a node
+	PodLeaves   // a pod on a node is on its way out, and counts no more among those that are spread
 	PodLabels   // the labels of a pod on a node
 	Namespaces  // a namespace's labels
 	Storage     // claims, volumes, storage classes and what CSI drivers say of nodes

@@ -174,8 +174,11 @@ func (p *Placer) roomOn(pod *Pod, s *State, n *Node, fail *Failure) *Plan {
 	if sh.rooms == nil {
 		sh.rooms = make([]memo, len(s.Nodes))
 	}
+	if s.Nominated(pod.UID) == n.name { // what is kept for others is the same for all that are alike, but for this one
+		return room(fail.asks, pod, s, n)
+	}
 	m := &sh.rooms[n.Index]
-	if m.version != n.version || m.budgets != s.Budgets.version || m.priority != pod.Priority || len(n.nominated) > 0 {
+	if m.version != n.version || m.budgets != s.Budgets.version || m.priority != pod.Priority {
 		*m = memo{n.version, s.Budgets.version, pod.Priority, room(fail.asks, pod, s, n)}
 	}
 	return m.plan

@@ -37,9 +37,24 @@ type item struct {
 	until     time.Time // end of the pause, or of the longest wait
 	notBefore time.Time // earliest time of the next attempt
 	where     where
-	failed    bool // it could not be bound, and its pause is not cut short
+	failed    bool          // it could not be bound, and its pause is not cut short
+	written   chan struct{} // closed when what was last to be written about it is written; nil if nothing was
 	with      *company
 	index     int // in its heap
+}
+
+// after is f once all is written that was to be written about the pod before: what
+// is found out later is not to be overwritten by what was found out earlier.
+func (it *item) after(f func()) func() {
+	before, done := it.written, make(chan struct{})
+	it.written = done
+	return func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		f()
+	}
 }
 
 // A company is pods that are alike and wait for the same: an event helps all or none.

@@ -192,3 +192,18 @@ func TestQueueKeepsPromises(t *testing.T) {
 	}
 	q.expect(t, "the one for which the room was made", q.all(), "a1 b")
 }
+
+// TestAfter has what is written about a pod come in the order in which it was found
+// out, whoever gets to it first.
+func TestAfter(t *testing.T) {
+	it := newQueuePlay().come("a", 0)
+	var order []int
+	first, second := it.after(func() { order = append(order, 1) }), it.after(func() { order = append(order, 2) })
+	done := make(chan struct{})
+	go func() { defer close(done); second() }()
+	first()
+	<-done
+	if len(order) != 2 || order[0] != 1 {
+		t.Errorf("written in the order %v", order)
+	}
+}

@@ -267,7 +267,7 @@ func (s *Scheduler) decide(ctx context.Context, it *item) action {
 	s.bound[it.pod.UID] = true
 	it.where = flying
 	s.wake(&Change{What: PodPlaced, Pod: it.pod})
-	return action{func() { s.bind(ctx, p, it, choice) }, len(choice.checks) > 0}
+	return action{it.after(func() { s.bind(ctx, p, it, choice) }), len(choice.checks) > 0}
 }
 
 // keep puts a pod aside that fits nowhere, and tells its user.
@@ -280,7 +280,7 @@ func (s *Scheduler) keep(ctx context.Context, p *profile, it *item, fail *Failur
 	message := fail.String()
 	s.queue.wait(it, fail, s.cfg.Now())
 	pod := it.pod.Pod
-	return action{func() { s.tell(ctx, p, pod, message, nil) }, false}
+	return action{it.after(func() { s.tell(ctx, p, pod, message, nil) }), false}
 }
 
 // ours says whether a pod waits for this scheduler.

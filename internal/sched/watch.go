@@ -217,7 +217,11 @@ func (s *Scheduler) sawPlaced(p *corev1.Pod) {
 	s.state.Nominate(now, "")
 	s.state.AddPod(now, p.Spec.NodeName)
 	c := &Change{What: PodPlaced, Pod: now}
-	if old != nil {
+	switch {
+	case old != nil && old.DeletionTimestamp == nil && p.DeletionTimestamp != nil && equality.Semantic.DeepEqual(old.Labels, p.Labels) &&
+		equality.Semantic.DeepEqual(old.Req, now.Req):
+		c.What, c.Was = PodLeaves, old // what it has it keeps until it is gone
+	case old != nil:
 		c.What, c.Was = PodGone|PodLabels|PodPlaced, old
 	}
 	s.wake(c)

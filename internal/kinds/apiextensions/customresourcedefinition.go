@@ -121,6 +121,7 @@ func deletingDefinition(d *apiextensionsv1.CustomResourceDefinition) {
 	if !slices.Contains(d.Finalizers, Finalizer) {
 		d.Finalizers = append(slices.Clip(d.Finalizers), Finalizer)
 	}
+	d.Status.Conditions = slices.Clone(d.Status.Conditions) // others may share them
 	SetCondition(d, apiextensionsv1.CustomResourceDefinitionCondition{
 		Type: apiextensionsv1.Terminating, Status: apiextensionsv1.ConditionTrue, LastTransitionTime: *d.DeletionTimestamp,
 		Reason:  "InstanceDeletionPending",

@@ -3,7 +3,9 @@ package core
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -158,6 +160,7 @@ func (v *eviction) spend(ctx context.Context, budget string) error {
 			return nil, err
 		}
 		s := &b.Status
+		s.Conditions, s.DisruptedPods = slices.Clone(s.Conditions), maps.Clone(s.DisruptedPods)
 		if s.DisruptionsAllowed--; s.DisruptionsAllowed == 0 {
 			meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: policyv1.DisruptionAllowedCondition,
 				Status: metav1.ConditionFalse, Reason: policyv1.InsufficientPodsReason, ObservedGeneration: s.ObservedGeneration})

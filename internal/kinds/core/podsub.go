@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -94,17 +95,23 @@ func bound(pod *corev1.Pod, b *corev1.Binding) (*corev1.Pod, error) {
 	return pod, nil
 }
 
+// merged is a map of both; dst stays as it is.
 func merged(dst, src map[string]string) map[string]string {
-	if dst == nil && len(src) > 0 {
-		dst = map[string]string{}
+	if len(src) == 0 {
+		return dst
 	}
-	maps.Copy(dst, src)
-	return dst
+	out := maps.Clone(dst)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, src)
+	return out
 }
 
 // setPodCondition adds or replaces a condition; its transition time is now if its status is new.
 func setPodCondition(pod *corev1.Pod, c corev1.PodCondition) {
 	c.LastTransitionTime = metav1.Now()
+	pod.Status.Conditions = slices.Clone(pod.Status.Conditions) // others may share them
 	for i, have := range pod.Status.Conditions {
 		if have.Type == c.Type {
 			if have.Status == c.Status {

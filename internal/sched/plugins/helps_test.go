@@ -39,6 +39,7 @@ func TestHelps(t *testing.T) {
 		{"a pod asks for less of it", "NodeResourcesFit", big, sched.Change{What: sched.PodGone, Was: other("x", big), Pod: other("x", `{}`)}, true},
 		{"a pod asks for less of something else", "NodeResourcesFit", big, sched.Change{What: sched.PodGone,
 			Was: other("x", `{containers: [{name: c, resources: {requests: {memory: 1Gi}}}]}`), Pod: other("x", `{}`)}, false},
+		{"a pod is on its way out", "NodeResourcesFit", big, sched.Change{What: sched.PodLeaves, Was: other("x", big), Pod: other("x", big)}, false},
 		{"a pod came", "NodeResourcesFit", big, sched.Change{What: sched.PodPlaced, Pod: other("x", `{}`)}, false},
 
 		{"labels that match", "NodeAffinity", `{nodeSelector: {disk: ssd}}`, sched.Change{What: sched.NodeLabels, Node: node(`{metadata: {labels: {disk: ssd}}}`)}, true},
@@ -60,10 +61,12 @@ func TestHelps(t *testing.T) {
 		{"who is in the way came", "InterPodAffinity", apart, sched.Change{What: sched.PodPlaced, Pod: other("db", `{}`)}, false},
 		{"somebody else went", "InterPodAffinity", apart, sched.Change{What: sched.PodGone, Pod: other("x", `{}`)}, false},
 		{"a label changed", "InterPodAffinity", near, sched.Change{What: sched.PodLabels | sched.PodGone, Was: other("x", `{}`), Pod: other("db", `{}`)}, true},
+		{"who is in the way is on its way out", "InterPodAffinity", apart, sched.Change{What: sched.PodLeaves, Was: other("db", `{}`), Pod: other("db", `{}`)}, false},
 		{"who keeps others away went", "InterPodAffinity", `{}`, sched.Change{What: sched.PodGone, Pod: other("x",
 			`{affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: zone, labelSelector: {matchLabels: {app: web}}}]}}}`)}, true},
 
 		{"one of those that are spread came", "PodTopologySpread", spread, sched.Change{What: sched.PodPlaced, Pod: other("web", `{}`)}, true},
+		{"one of those is on its way out", "PodTopologySpread", spread, sched.Change{What: sched.PodLeaves, Was: other("web", `{}`), Pod: other("web", `{}`)}, true},
 		{"another came", "PodTopologySpread", spread, sched.Change{What: sched.PodPlaced, Pod: other("x", `{}`)}, false},
 		{"a node with the key", "PodTopologySpread", spread, sched.Change{What: sched.NodeAdded, Node: node(`{metadata: {labels: {zone: q}}}`)}, true},
 		{"a node without", "PodTopologySpread", spread, sched.Change{What: sched.NodeAdded, Node: node(`{}`)}, false},

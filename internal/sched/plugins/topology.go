@@ -19,7 +19,7 @@ import (
 var PodTopologySpread = &sched.Plugin{
 	Name:      "PodTopologySpread",
 	Weight:    2,
-	Wakes:     sched.NodeAdded | sched.NodeRemoved | sched.NodeLabels | sched.NodeTaints | sched.PodPlaced | sched.PodGone | sched.PodLabels,
+	Wakes:     sched.NodeAdded | sched.NodeRemoved | sched.NodeLabels | sched.NodeTaints | sched.PodPlaced | sched.PodGone | sched.PodLeaves | sched.PodLabels,
 	Helps:     evensOut,
 	Configure: configured(spread, checkSpread),
 	For:       spread(&schedv1.PodTopologySpreadArgs{}),
