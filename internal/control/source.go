@@ -27,8 +27,9 @@ type source struct {
 	bare   atomic.Bool  // with slim: and look at nothing else
 	comes  atomic.Bool  // the kind may go
 	synced chan struct{}
-	doubt  atomic.Bool // an own write failed in a way that says not whether it happened
-	owners *owners     // of all sources
+	doubts atomic.Int64 // own writes that failed in a way that says not whether they happened
+	sure   atomic.Int64 // how many of these everything was read after
+	owners *owners      // of all sources
 
 	mu      sync.RWMutex
 	ended   bool

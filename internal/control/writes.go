@@ -32,7 +32,7 @@ func (e *Engine) wrote(ctx context.Context, r *api.Request, resp *api.Response, 
 		e.check(ctx, s, r.Namespace, r.Name)
 	case err != nil:
 		if doubtful(err) {
-			s.doubt.Store(true)
+			s.doubts.Add(1)
 		}
 	case r.Verb == api.DeleteCollection:
 		if err := e.sync(ctx, s); err != nil {
@@ -68,14 +68,20 @@ func (e *Engine) check(ctx context.Context, s *source, ns, name string) {
 	}
 }
 
-// clear reads again what the task writes if a write of it may or may not have happened.
+// clear reads again what the task writes if a write of it may or may not have happened. It
+// does so as long as no such reading has ended: another task's may be on its way for long.
 func (e *Engine) clear(ctx context.Context, t *task) error {
 	for _, r := range t.writes {
-		if s := e.find(r); s != nil && s.doubt.CompareAndSwap(true, false) {
+		s := e.find(r)
+		if s == nil {
+			continue
+		}
+		for doubts := s.doubts.Load(); s.sure.Load() < doubts; {
+			before := s.sure.Load()
 			if err := e.sync(ctx, s); err != nil {
-				s.doubt.Store(true)
 				return fmt.Errorf("find out what became of a write: %w", err)
 			}
+			s.sure.CompareAndSwap(before, doubts)
 		}
 	}
 	return nil
