@@ -378,6 +378,7 @@ func (w *writing) encode(ctx context.Context, obj api.Object) ([]byte, api.Objec
 			w.t.res.Default(obj) // likewise; what it shares with the other has the same defaults
 		}
 	}
+	api.AsStored(obj) // what the server itself has put in, too
 	body, err := w.t.res.Codec.Encode(obj)
 	return body, obj, err
 }

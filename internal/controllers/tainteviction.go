@@ -41,7 +41,7 @@ func TaintEviction() *control.Controller[*corev1.Node] {
 			m.date(n.Name, taints, c.Now())
 			now := c.Now()
 			first.CompareAndSwap(nil, &now)
-			return evictTainted(ctx, c, n, taints, first.Load().Add(nodeGrace))
+			return evictTainted(ctx, c, n, taints, *first.Load())
 		},
 		Finalize: func(_ context.Context, _ *control.Cluster, key control.Key) error {
 			m.date(key.Name, nil, time.Time{})
@@ -89,13 +89,15 @@ func noExecute(n *corev1.Node) (out []corev1.Taint) {
 	return out
 }
 
-// evictTainted removes pods; those of a node that does not answer not before a time.
-func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node, taints []corev1.Taint, heard time.Time) (again time.Duration, err error) {
+// evictTainted removes pods; those of a node that did not answer before the first look not
+// before it had time to.
+func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node, taints []corev1.Taint, first time.Time) (again time.Duration, err error) {
 	if len(taints) == 0 {
 		return 0, nil
 	}
+	heard := first.Add(nodeGrace)
 	silent := !slices.ContainsFunc(taints, func(t corev1.Taint) bool {
-		return t.Key != corev1.TaintNodeUnreachable && t.Key != corev1.TaintNodeNotReady
+		return t.Key != corev1.TaintNodeUnreachable && t.Key != corev1.TaintNodeNotReady || t.TimeAdded == nil || !t.TimeAdded.Time.Before(first)
 	})
 	for _, p := range control.Having(c, core.Pod, "spec.nodeName", n.Name) {
 		if p.DeletionTimestamp != nil || finished(p) {
