@@ -97,7 +97,7 @@ func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node, taint
 	}
 	heard := first.Add(nodeGrace)
 	silent := !slices.ContainsFunc(taints, func(t corev1.Taint) bool {
-		return t.Key != corev1.TaintNodeUnreachable && t.Key != corev1.TaintNodeNotReady || t.TimeAdded == nil || !t.TimeAdded.Time.Before(first)
+		return t.Key != corev1.TaintNodeUnreachable && t.Key != corev1.TaintNodeNotReady || t.TimeAdded == nil || !t.TimeAdded.Time.Before(first.Truncate(time.Second))
 	})
 	for _, p := range control.Having(c, core.Pod, "spec.nodeName", n.Name) {
 		if p.DeletionTimestamp != nil || finished(p) {
