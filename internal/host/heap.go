@@ -60,12 +60,12 @@ func memory() int64 {
 const MaxHeadroom = 128 << 20
 
 // headroom is GOGC for a heap in which so many bytes live: as much again, but no
-// more than MaxHeadroom.
-func headroom(live uint64) int {
-	if live <= MaxHeadroom {
+// more than room.
+func headroom(live, room uint64) int {
+	if live <= room {
 		return 100
 	}
-	return max(5, int(100*MaxHeadroom/live))
+	return max(5, int(100*room/live))
 }
 
 var tight atomic.Int64 // what TightHeap has set last
@@ -74,27 +74,68 @@ var tight atomic.Int64 // what TightHeap has set last
 // that as GOGC. The collector of a large heap then runs more often than it would
 // by itself; what it marks is cheap where it is bytes. GOGC, if it is set in the
 // environment, has the last word; the answer is then 0.
-func TightHeap() int {
+func TightHeap() int { return tighten(MaxHeadroom) }
+
+func liveHeap() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+func tighten(room uint64) int {
 	if os.Getenv("GOGC") != "" {
 		return 0
 	}
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(sample)
-	percent := headroom(sample[0].Value.Uint64())
+	percent := headroom(liveHeap(), room)
 	if tight.Swap(int64(percent)) != int64(percent) { // to set it stops everybody for a moment
 		debug.SetGCPercent(percent)
 	}
 	return percent
 }
 
+// A heap that is kept tight costs time: with a gigabyte alive and much that comes and goes,
+// most of it. So it gets twice the room while the collector takes more than the dear part of
+// the time that is used, up to as much as lives; and gives it back when it takes less than the cheap part.
+const dear, cheap = 0.15, 0.04
+
+// A collector is what the garbage collector has taken so far, in seconds of processors, and
+// what all has.
+type collector struct{ took, all float64 }
+
+func measureCollector() collector {
+	s := []metrics.Sample{{Name: "/cpu/classes/gc/total:cpu-seconds"}, {Name: "/cpu/classes/total:cpu-seconds"}, {Name: "/cpu/classes/idle:cpu-seconds"}}
+	metrics.Read(s)
+	return collector{s[0].Value.Float64(), s[1].Value.Float64() - s[2].Value.Float64()}
+}
+
+// next is the room for the time to come, after a time in which so much was taken.
+func (c collector) next(now collector, room, live uint64) uint64 {
+	const noticeable = 0.25 // seconds: of less nothing follows
+	all := now.all - c.all
+	switch part := (now.took - c.took) / all; {
+	case all < noticeable || part < cheap:
+		return max(room/2, MaxHeadroom)
+	case part > dear && room < live:
+		return room * 2
+	}
+	return room
+}
+
 // KeepHeapTight calls TightHeap from time to time until ctx ends, and often at
-// first, while data are read.
+// first, while data are read. Later on it gives more room while that is worth it.
 func KeepHeapTight(ctx context.Context) {
-	pause := 100 * time.Millisecond
+	pause, room := 100*time.Millisecond, uint64(MaxHeadroom)
+	var before collector
 	for n := range math.MaxInt {
-		TightHeap()
+		if n > 100 {
+			now := measureCollector()
+			room = before.next(now, room, liveHeap())
+			before = now
+		}
+		tighten(room)
 		if n == 100 {
-			pause = 5 * time.Second
+			pause = 2 * time.Second
+			before = measureCollector()
 		}
 		select {
 		case <-time.After(pause):
