@@ -207,7 +207,7 @@ func (r *autoscale) sort(all map[string]sample, name corev1.ResourceName) (s sor
 	for _, p := range r.pods {
 		m, ok := all[p.Name]
 		switch {
-		case p.DeletionTimestamp != nil || finished(p):
+		case p.DeletionTimestamp != nil || core.PodFinished(p):
 		case p.Status.Phase == corev1.PodPending:
 			s.unready = append(s.unready, p.Name)
 		case !ok:

@@ -71,7 +71,7 @@ func subset(want, have map[string]string) bool {
 // had an address. Those on their way out are among them.
 func selected(c *control.Cluster, s *corev1.Service) []*corev1.Pod {
 	return slices.DeleteFunc(control.All(c, core.Pod, s.Namespace), func(p *corev1.Pod) bool {
-		return !subset(s.Spec.Selector, p.Labels) || finished(p) || len(p.Status.PodIPs) == 0 && p.Status.PodIP == ""
+		return !subset(s.Spec.Selector, p.Labels) || core.PodFinished(p) || len(p.Status.PodIPs) == 0 && p.Status.PodIP == ""
 	})
 }
 

@@ -82,7 +82,7 @@ func summarize(p *corev1.Pod) podSummary {
 		switch {
 		case p.Status.Reason == "NodeLost":
 			s.reason = "Unknown"
-		case p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded:
+		case !PodFinished(p):
 			s.reason = "Terminating"
 		}
 	}
