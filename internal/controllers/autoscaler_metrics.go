@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/podspec"
 )
 
 // Metrics asks the API server for a path that another server behind it answers,
@@ -207,7 +208,7 @@ func (r *autoscale) sort(all map[string]sample, name corev1.ResourceName) (s sor
 	for _, p := range r.pods {
 		m, ok := all[p.Name]
 		switch {
-		case p.DeletionTimestamp != nil || finished(p):
+		case p.DeletionTimestamp != nil || core.PodFinished(p):
 		case p.Status.Phase == corev1.PodPending:
 			s.unready = append(s.unready, p.Name)
 		case !ok:
@@ -294,7 +295,7 @@ func requestOf(p *corev1.Pod, name corev1.ResourceName, container string) (sum i
 		}
 	}
 	for i := range p.Spec.InitContainers {
-		if c := &p.Spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		if c := &p.Spec.InitContainers[i]; podspec.Sidecar(c) {
 			if err := count(c); err != nil {
 				return 0, err
 			}

@@ -151,7 +151,7 @@ func notGoing(pods []*corev1.Pod) []*corev1.Pod {
 func (p *daemonPlan) sift(here []*corev1.Pod, updated func(*corev1.Pod) bool, surging bool, works func(*corev1.Pod) bool) (live, extra []*corev1.Pod) {
 	var oldest, old, new *corev1.Pod
 	for _, pod := range notGoing(here) {
-		if finished(pod) {
+		if core.PodFinished(pod) {
 			p.ended = append(p.ended, pod)
 			continue
 		}

@@ -42,7 +42,7 @@ func TestNamesAreUnique(t *testing.T) {
 		t.Logf("seed %d", seed+i)
 		w.rand = rand.New(rand.NewPCG(seed+i, 4))
 		faults := true
-		rs := []control.Runner{controllers.Definitions(w.server.Kinds), controllers.DefinitionCleanup(w.server.Kinds)}
+		rs := []control.Runner{controllers.Definitions(w.Server.Kinds), controllers.DefinitionCleanup(w.Server.Kinds)}
 		w.engine = control.New(faulty(w.h, w.rand, &faults), rs, w.config())
 		for range 200 {
 			if w.rand.IntN(4) == 0 {
@@ -146,7 +146,7 @@ func TestMigration(t *testing.T) {
 	w.settle()
 	thing := func(name string) {
 		t.Helper()
-		r := w.kind("things")
+		r := w.Kind("things")
 		o := r.New()
 		o.SetName(name)
 		o.SetNamespace("default")
@@ -165,7 +165,7 @@ func TestMigration(t *testing.T) {
 	w.settle()
 	thing("c")
 	stored := func() (out string) {
-		resp, err := w.h.Handle(ctx, &api.Request{Verb: api.List, Resource: w.kind("things")})
+		resp, err := w.h.Handle(ctx, &api.Request{Verb: api.List, Resource: w.Kind("things")})
 		must(err)
 		for _, i := range resp.List.Items {
 			out += fmt.Sprintf("%s=%s ", i.Object().GetName(), i.Stored().Resource.Version)
@@ -176,7 +176,7 @@ func TestMigration(t *testing.T) {
 		t.Fatalf("before: %s", got)
 	}
 	revision := func(name string) string {
-		o, err := api.Untyped(w.kind("things")).Get(ctx, w.h, "default", name)
+		o, err := api.Untyped(w.Kind("things")).Get(ctx, w.h, "default", name)
 		must(err)
 		return o.GetResourceVersion()
 	}
@@ -195,5 +195,5 @@ func TestMigration(t *testing.T) {
 	if m.Status.ResourceVersion == "" || len(m.Status.Conditions) != 1 || !slices.Equal(d.Status.StoredVersions, []string{"v2"}) {
 		t.Errorf("%+v %v", m.Status, d.Status.StoredVersions)
 	}
-	w.untouched()
+	w.Untouched()
 }

@@ -223,7 +223,7 @@ func (r *rollout) oldPodsLeft(sel labels.Selector) bool {
 			return true
 		}
 		for _, p := range control.Owned(r.c, core.Pod, rs.UID) {
-			if !finished(p) && sel.Matches(labels.Set(p.Labels)) {
+			if !core.PodFinished(p) && sel.Matches(labels.Set(p.Labels)) {
 				return true
 			}
 		}

@@ -3,7 +3,6 @@ package controllers_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -19,15 +18,11 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"proa/internal/api"
-	"proa/internal/apiserver"
-	"proa/internal/apiserver/admit"
 	"proa/internal/control"
 	"proa/internal/controllers"
-	"proa/internal/kinds"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/policy"
-	"proa/internal/store/memory"
 )
 
 // flock is a kind with a scale that the controller does not know of: a
@@ -41,24 +36,15 @@ var flock = &api.Kind[*appsv1.StatefulSet]{
 // disruption controller; scales says what reading a flock's scale fails with.
 func disruptionWorld(t *testing.T, seed uint64, scales *error) *world {
 	t.Helper()
-	c := &clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
-	var uids uidSource
-	s, err := apiserver.New(t.Context(), apiserver.Config{
-		Engine: memory.New(nil), Kinds: append([]api.Definition{flock}, kinds.All...), Clock: c, Log: slog.New(slog.DiscardHandler),
-		UID: uids.next, Admit: admit.All(admit.Settings{}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	w := &world{t: t, h: s, server: s, clock: c, rand: rand.New(rand.NewPCG(seed, 3))}
+	w := newWorld(t, flock)
+	w.rand = rand.New(rand.NewPCG(seed, 3))
 	h := api.HandlerFunc(func(ctx context.Context, r *api.Request) (*api.Response, error) {
 		if r.Sub == "scale" && *scales != nil {
 			return nil, *scales
 		}
-		return s.Handle(ctx, r)
+		return w.Server.Handle(ctx, r)
 	})
-	w.engine = control.New(h, []control.Runner{controllers.Disruption(s.Kinds)}, w.config())
+	w.engine = control.New(h, []control.Runner{controllers.Disruption(w.Server.Kinds)}, w.config())
 	w.prepare()
 	return w
 }

@@ -17,6 +17,7 @@ import (
 	"proa/internal/api"
 	"proa/internal/control"
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/podspec"
 )
 
 // What marks an Endpoints object as this controller's, and as cut short.
@@ -71,7 +72,7 @@ func subset(want, have map[string]string) bool {
 // had an address. Those on their way out are among them.
 func selected(c *control.Cluster, s *corev1.Service) []*corev1.Pod {
 	return slices.DeleteFunc(control.All(c, core.Pod, s.Namespace), func(p *corev1.Pod) bool {
-		return !subset(s.Spec.Selector, p.Labels) || finished(p) || len(p.Status.PodIPs) == 0 && p.Status.PodIP == ""
+		return !subset(s.Spec.Selector, p.Labels) || core.PodFinished(p) || len(p.Status.PodIPs) == 0 && p.Status.PodIP == ""
 	})
 }
 
@@ -124,7 +125,7 @@ func portOf(p *corev1.Pod, port *corev1.ServicePort) (int32, bool) {
 	find := func(containers []corev1.Container, always bool) (int32, bool) {
 		for i := range containers {
 			c := &containers[i]
-			if always && (c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways) {
+			if always && !podspec.Sidecar(c) {
 				continue
 			}
 			for _, cp := range c.Ports {

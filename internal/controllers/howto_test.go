@@ -73,7 +73,7 @@ func (w *world) kubectl(line string) {
 	kind, name, patch := api.Untyped(apps.Deployment.Def()), "", ""
 	switch f[1] {
 	case "patch":
-		kind, name = api.Untyped(w.kind(f[2])), f[3]
+		kind, name = api.Untyped(w.Kind(f[2])), f[3]
 		patch = strings.Trim(line[strings.Index(line, "'"):], "'")
 	case "scale":
 		name = strings.TrimPrefix(f[2], "deploy/")

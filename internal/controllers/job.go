@@ -175,7 +175,7 @@ func (r *run) look() {
 			if core.PodReady(p) {
 				readyPods++
 			}
-		case p.DeletionTimestamp != nil && !finished(p):
+		case p.DeletionTimestamp != nil && !core.PodFinished(p):
 			terminating++
 		}
 	}

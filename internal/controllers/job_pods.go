@@ -204,7 +204,7 @@ func endOf(p *corev1.Pod) (end time.Time) {
 func (r *run) freeIndexes(n int, streaks map[int]*streak) (free []int, again time.Duration) {
 	taken := map[int]bool{}
 	for _, p := range r.pods {
-		if active(p) || r.waitsForFailed() && !finished(p) {
+		if active(p) || r.waitsForFailed() && !core.PodFinished(p) {
 			taken[indexOf(p)] = true
 		}
 	}

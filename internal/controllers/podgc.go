@@ -64,7 +64,7 @@ func (g *podCollector) changed(c *control.Cluster, kind *api.Resource, old, new 
 	if g.orphaned(c, p) || p.DeletionTimestamp != nil && (p.Spec.NodeName == "" || g.stranded(c, p)) {
 		keys = append(keys, control.KeyOf(p))
 	}
-	if was, ok := old.(*corev1.Pod); finished(p) && !(ok && finished(was)) {
+	if was, ok := old.(*corev1.Pod); core.PodFinished(p) && !(ok && core.PodFinished(was)) {
 		keys = append(keys, countFinished)
 	}
 	return keys
@@ -125,7 +125,7 @@ func (g *podCollector) reconcile(ctx context.Context, c *control.Cluster, key co
 
 // end removes a pod without waiting for anyone.
 func (g *podCollector) end(ctx context.Context, c *control.Cluster, p *corev1.Pod, why string) error {
-	if !finished(p) {
+	if !core.PodFinished(p) {
 		var err error
 		if why != "" {
 			err = disrupt(ctx, c, p, "DeletionByPodGC", why, corev1.PodFailed)
@@ -152,7 +152,7 @@ func (g *podCollector) thin(ctx context.Context, c *control.Cluster) (time.Durat
 	if left > 0 {
 		return left, nil
 	}
-	pods := slices.DeleteFunc(control.All(c, core.Pod, ""), func(p *corev1.Pod) bool { return !finished(p) || p.DeletionTimestamp != nil })
+	pods := slices.DeleteFunc(control.All(c, core.Pod, ""), func(p *corev1.Pod) bool { return !core.PodFinished(p) || p.DeletionTimestamp != nil })
 	n := len(pods) - finishedPods
 	if n <= 0 {
 		return 0, nil

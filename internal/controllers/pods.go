@@ -42,13 +42,8 @@ func sooner(a, b time.Duration) time.Duration {
 	return a
 }
 
-// finished says whether a pod has run to its end.
-func finished(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-}
-
 // active says whether a pod runs, or may come to, and is not on its way out.
-func active(p *corev1.Pod) bool { return !finished(p) && p.DeletionTimestamp == nil }
+func active(p *corev1.Pod) bool { return !core.PodFinished(p) && p.DeletionTimestamp == nil }
 
 // fromTemplate makes a pod of a template, controlled by owner.
 func fromTemplate(t *corev1.PodTemplateSpec, owner api.Object, ref metav1.OwnerReference) *corev1.Pod {

@@ -122,7 +122,7 @@ func sortOut(pods []*corev1.Pod) (live, terminating []*corev1.Pod) {
 		switch {
 		case active(p):
 			live = append(live, p)
-		case p.DeletionTimestamp != nil && !finished(p):
+		case p.DeletionTimestamp != nil && !core.PodFinished(p):
 			terminating = append(terminating, p)
 		}
 	}

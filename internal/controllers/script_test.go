@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,15 +18,11 @@ import (
 	"time"
 
 	"golang.org/x/tools/txtar"
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"sigs.k8s.io/yaml"
 
 	"proa/internal/api"
 	"proa/internal/api/record"
@@ -36,11 +30,11 @@ import (
 	"proa/internal/apiserver/admit"
 	"proa/internal/control"
 	"proa/internal/controllers"
-	"proa/internal/httpapi"
 	"proa/internal/kinds"
 	"proa/internal/kinds/core"
 	"proa/internal/store"
 	"proa/internal/store/memory"
+	"proa/internal/storytest"
 )
 
 // A clock that only moves when it is told to, until it is let go.
@@ -77,14 +71,11 @@ func (c *clock) advance(d time.Duration) {
 // go test ./internal/controllers -run 'TestScripts/^NAME$' -update
 var update = flag.Bool("update", false, "write what there is into the scripts")
 
-// patience is how long a script waits for what is to come of controllers that run by themselves.
-const patience = 20 * time.Second
-
 // A world is a server with controllers, and a pretended kubelet.
 type world struct {
+	storytest.Stage
 	t       *testing.T
 	h       api.Handler
-	server  *apiserver.Server
 	clock   *clock
 	engine  *control.Engine // driven step by step; nil if the controllers run by themselves
 	events  *record.Recorder
@@ -95,24 +86,21 @@ type world struct {
 	used    metered
 }
 
-func newServer(t *testing.T, c *clock) *apiserver.Server {
+func newWorld(t *testing.T, more ...api.Definition) *world {
 	t.Helper()
+	c := &clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
 	var uids uidSource
 	s, err := apiserver.New(t.Context(), apiserver.Config{
-		Engine: memory.New(nil), Kinds: kinds.All, Clock: c, Log: slog.New(slog.DiscardHandler), UID: uids.next,
+		Engine: memory.New(nil), Kinds: slices.Concat(more, kinds.All), Clock: c, Log: slog.New(slog.DiscardHandler), UID: uids.next,
 		Admit: admit.All(admit.Settings{}),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	return s
-}
-
-func newWorld(t *testing.T) *world {
-	c := &clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
-	s := newServer(t, c)
-	return &world{t: t, h: s, server: s, clock: c}
+	w := &world{Stage: storytest.Stage{T: t, Server: s}, t: t, h: s, clock: c}
+	w.Settle = w.settle
+	return w
 }
 
 func (w *world) config() control.Config {
@@ -128,7 +116,7 @@ func testLog() *slog.Logger {
 }
 
 func options(w *world) controllers.Config {
-	return controllers.Config{Kinds: w.server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16", Metrics: w.measure}
+	return controllers.Config{Kinds: w.Server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16", Metrics: w.measure}
 }
 
 func resources() (out []*api.Resource) {
@@ -148,9 +136,13 @@ func (w *world) stepped(h api.Handler, seed uint64) {
 	w.engine = control.New(h, controllers.All(options(w)), w.config())
 }
 
-// settle lets everything happen that can without more than a little time passing.
+// settle lets everything happen that can without more than a little time passing;
+// nothing if the controllers run by themselves.
 func (w *world) settle() {
 	w.t.Helper()
+	if w.engine == nil {
+		return
+	}
 	for range 5000 {
 		more, err := w.engine.Step(w.t.Context(), w.rand)
 		if err != nil {
@@ -247,7 +239,7 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 // process and the controllers in a random order.
 func TestScripts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	each(t, func(t *testing.T, a *txtar.Archive) {
+	storytest.Each(t, "testdata", func(t *testing.T, a *txtar.Archive) {
 		for i := range uint64(3) {
 			w := newWorld(t)
 			w.stepped(w.h, seed+i)
@@ -264,25 +256,12 @@ func TestScripts(t *testing.T) {
 // TestScriptsOverHTTP plays every script with the controllers on the other side of
 // the wire. They run by themselves, unless the script moves the clock.
 func TestScriptsOverHTTP(t *testing.T) {
-	each(t, func(t *testing.T, a *txtar.Archive) {
+	storytest.Each(t, "testdata", func(t *testing.T, a *txtar.Archive) {
 		w := newWorld(t)
-		srv := httptest.NewUnstartedServer(httpapi.Serve(w.h, httpapi.Config{
-			Groups: w.server.Groups, Log: slog.New(slog.DiscardHandler),
-			Authenticate: func(*http.Request) (api.User, bool, error) {
-				return api.User{Name: "test", Groups: []string{api.GroupMasters}}, true, nil
-			},
-		}))
-		srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-		srv.EnableHTTP2 = true
-		srv.StartTLS()
+		remote := w.Remote()
 		ctx, cancel := context.WithCancel(t.Context())
-		remote := httpapi.Dial(srv.URL, srv.Client())
-		// With a connection there all share it; else each would make one, and its keys take the most time.
-		if _, err := core.Namespace.List(t.Context(), remote, "", api.Selectors{}); err != nil {
-			t.Fatal(err)
-		}
 		var wg sync.WaitGroup
-		defer func() { cancel(); wg.Wait(); srv.CloseClientConnections(); srv.Close() }()
+		defer func() { cancel(); wg.Wait() }()
 		if slices.ContainsFunc(a.Files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "advance") }) {
 			w.stepped(remote, uint64(time.Now().UnixNano()))
 			w.play(a)
@@ -294,22 +273,6 @@ func TestScriptsOverHTTP(t *testing.T) {
 		wg.Go(func() { _ = control.Run(ctx, remote, controllers.All(options(w)), cfg) })
 		w.play(a)
 	})
-}
-
-func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
-	files, _ := filepath.Glob("testdata/*.txtar")
-	if len(files) == 0 {
-		t.Fatal("no scripts")
-	}
-	for _, name := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
-			a, err := txtar.ParseFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			f(t, a)
-		})
-	}
 }
 
 // play does what the script's sections say, in their order:
@@ -331,17 +294,12 @@ func each(t *testing.T, f func(*testing.T, *txtar.Archive)) {
 func (w *world) play(a *txtar.Archive) {
 	w.t.Helper()
 	w.ensureNamespace("default")
-	if w.engine != nil {
-		w.settle()
-	}
-	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) { // pods need the account
+	w.settle()
+	if !storytest.Until(w.t, storytest.Patience, func() bool { // pods need the account
 		_, err := core.ServiceAccount.Get(w.t.Context(), w.h, "default", "default")
-		if err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			w.t.Fatal(err)
-		}
+		return err == nil
+	}) {
+		w.t.Fatal("the default service account never comes")
 	}
 	for i, f := range a.Files {
 		word := strings.Fields(f.Name)
@@ -378,9 +336,7 @@ func (w *world) play(a *txtar.Archive) {
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			if w.engine != nil {
-				w.settle()
-			}
+			w.settle()
 			w.clock.advance(d)
 		case "want", "fields":
 			show := func() string { return w.show(word[1:]) }
@@ -396,42 +352,7 @@ func (w *world) play(a *txtar.Archive) {
 			w.t.Fatalf("unknown section %q", f.Name)
 		}
 	}
-	w.untouched()
-}
-
-// untouched checks that nobody changed an object that the server handed out:
-// what it holds is still what it stored.
-func (w *world) untouched() {
-	w.t.Helper()
-	stored, _ := w.server.Kinds()
-	for _, r := range stored {
-		resp, err := w.h.Handle(w.t.Context(), &api.Request{Verb: api.List, Resource: r})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		for _, i := range resp.List.Items {
-			stored, err := i.Body()
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			held, err := r.Codec.Encode(i.Object())
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			if a, _ := r.Codec.Decode(stored); !bytes.Equal(stored, held) && !equality.Semantic.DeepEqual(mustDecode(w.t, r, held), a) {
-				w.t.Errorf("%s %s was changed in place", r.Resource, i.Object().GetName())
-			}
-		}
-	}
-}
-
-func mustDecode(t *testing.T, r *api.Resource, body []byte) api.Object {
-	t.Helper()
-	o, err := r.Codec.Decode(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return o
+	w.Untouched()
 }
 
 func (w *world) ensureNamespace(name string) {
@@ -448,43 +369,16 @@ func (w *world) want(where string, show func() string, want string) {
 		w.settle()
 		got = show()
 	} else {
-		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
+		storytest.Until(w.t, storytest.Patience, func() bool {
 			for w.tick() {
 			}
-			if got = show(); got == want {
-				break
-			}
-		}
+			got = show()
+			return got == want
+		})
 	}
 	if got != want {
 		w.t.Fatalf("%s: got:\n%s\nwant:\n%s", where, got, want)
 	}
-}
-
-// byName is the kind of a name; nil if there is none now.
-func (w *world) byName(name string) *api.Resource {
-	stored, _ := w.server.Kinds()
-	for _, r := range stored {
-		if r.Resource == name || r.Singular == name {
-			return r
-		}
-	}
-	return nil
-}
-
-// kind is the kind of a name, which may be about to come.
-func (w *world) kind(name string) *api.Resource {
-	w.t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
-		if w.engine != nil {
-			w.settle()
-		}
-		if r := w.byName(name); r != nil {
-			return r
-		}
-	}
-	w.t.Fatalf("unknown kind %q", name)
-	return nil
 }
 
 func (w *world) apply(doc []byte) {
@@ -504,19 +398,12 @@ func (w *world) refused(doc []byte, why string) {
 
 var uidOf = regexp.MustCompile(`\$\{uid ([^ }]+) ([^ }]+)\}`)
 
-// place is what an id like NS/NAME, or NAME, says.
-func place(id string) (ns, name string) {
-	if ns, name, ok := strings.Cut(id, "/"); ok {
-		return ns, name
-	}
-	return "", id
-}
-
 // named is the object of a kind and an id.
 func (w *world) named(kind, id string) api.Object {
 	w.t.Helper()
-	ns, name := place(id)
-	o, err := api.Untyped(w.kind(kind)).Get(w.t.Context(), w.h, ns, name)
+	w.settle()
+	ns, name := storytest.Place(id)
+	o, err := api.Untyped(w.Kind(kind)).Get(w.t.Context(), w.h, ns, name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -530,110 +417,19 @@ func (w *world) write(doc []byte) error {
 		m := uidOf.FindSubmatch(b)
 		return []byte(w.named(string(m[1]), string(m[2])).GetUID())
 	})
-	var head struct {
-		metav1.TypeMeta   `json:",inline"`
-		metav1.ObjectMeta `json:"metadata"`
-		Status            *struct{} `json:"status"`
-	}
-	if err := yaml.Unmarshal(doc, &head); err != nil {
-		w.t.Fatal(err)
-	}
-	r := w.byName(strings.ToLower(head.Kind))
-	if r == nil {
-		r = w.kind(strings.ToLower(head.Kind))
-	}
-	k := api.Untyped(r)
-	ns := head.Namespace
-	if r.Scope == api.Namespaced && ns == "" {
-		ns = "default"
-	}
-	obj := r.New()
-	if err := yaml.UnmarshalStrict(doc, obj); err != nil {
-		w.t.Fatal(err)
-	}
-	obj.SetNamespace(ns)
-	js, _ := yaml.YAMLToJSON(doc)
-	for {
-		old, err := k.Get(w.t.Context(), w.h, ns, head.Name)
-		if apierrors.IsNotFound(err) {
-			made, err := k.Create(w.t.Context(), w.h, obj)
-			if err != nil {
-				return fmt.Errorf("create %s: %w", head.Name, err)
-			}
-			old = made
-		} else {
-			merge := func(old, new []byte) ([]byte, error) { return strategicpatch.StrategicMergePatch(old, new, obj) }
-			if r.Family != nil {
-				merge = jsonpatch.MergePatch
-			}
-			merged, err := merge(mustJSON(old), js)
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			next := r.New()
-			if err := yaml.Unmarshal(merged, next); err != nil {
-				w.t.Fatal(err)
-			}
-			old, err = k.Update(w.t.Context(), w.h, next)
-			if apierrors.IsConflict(err) {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("update %s: %w", head.Name, err)
-			}
-		}
-		if head.Status != nil {
-			w.applyStatus(k, old, js)
-		}
-		return nil
-	}
-}
-
-func (w *world) applyStatus(k *api.Kind[api.Object], old api.Object, js []byte) {
-	w.t.Helper()
-	next := k.Def().New()
-	if err := yaml.Unmarshal(js, next); err != nil {
-		w.t.Fatal(err)
-	}
-	now := api.Clone(old)
-	k.Def().CopyStatus(now, next)
-	if !k.Def().Versioned {
-		now.SetResourceVersion("")
-	}
-	_, err := k.UpdateStatus(w.t.Context(), w.h, now)
-	if apierrors.IsConflict(err) {
-		if old, err = k.Get(w.t.Context(), w.h, old.GetNamespace(), old.GetName()); err == nil {
-			w.applyStatus(k, old, js)
-			return
-		}
-	}
-	if err != nil {
-		w.t.Fatalf("status of %s: %v", old.GetName(), err)
-	}
-}
-
-func mustJSON(o api.Object) []byte {
-	b, err := yaml.Marshal(o)
-	if err == nil {
-		b, err = yaml.YAMLToJSON(b)
-	}
-	if err != nil {
-		panic(err)
-	}
-	return b
+	_, err := w.Write(doc)
+	return err
 }
 
 func (w *world) remove(args []string) {
 	w.t.Helper()
-	ns, name := place(args[1])
+	w.settle()
 	var o api.Options
 	if len(args) > 2 {
 		p := metav1.DeletionPropagation(strings.ToUpper(args[2][:1]) + args[2][1:])
 		o.Propagation = &p
 	}
-	if err := api.Untyped(w.kind(args[0])).Delete(w.t.Context(), w.h, ns, name, o); err != nil {
-		w.t.Fatalf("delete %v: %v", args, err)
-	}
+	w.Delete(args[0], args[1], o)
 }
 
 // evict evicts a pod, or is refused for what the answer is to say; if that is not
@@ -641,19 +437,18 @@ func (w *world) remove(args []string) {
 func (w *world) evict(id string, words []string) {
 	w.t.Helper()
 	refused, why := len(words) > 0, strings.Join(words[min(1, len(words)):], " ")
-	if w.engine != nil {
-		w.settle()
-	}
-	ns, name, _ := strings.Cut(id, "/")
-	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
-		_, err := w.h.Handle(w.t.Context(), &api.Request{Verb: api.Create, Resource: core.Pod.Def(), Sub: "eviction", Namespace: ns, Name: name,
+	w.settle()
+	ns, name := storytest.Place(id)
+	var err error
+	ok := false
+	storytest.Until(w.t, storytest.Patience, func() bool {
+		_, err = w.h.Handle(w.t.Context(), &api.Request{Verb: api.Create, Resource: core.Pod.Def(), Sub: "eviction", Namespace: ns, Name: name,
 			Object: &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}})
-		if refused == (err != nil) && (!refused || why == "" && apierrors.IsTooManyRequests(err) || why != "" && strings.Contains(said(err), why)) {
-			return
-		}
-		if w.engine != nil || refused && err == nil || time.Now().After(end) || err != nil && !apierrors.IsTooManyRequests(err) {
-			w.t.Fatalf("evict %s: %v", id, err)
-		}
+		ok = refused == (err != nil) && (!refused || why == "" && apierrors.IsTooManyRequests(err) || why != "" && strings.Contains(said(err), why))
+		return ok || w.engine != nil || refused && err == nil || err != nil && !apierrors.IsTooManyRequests(err)
+	})
+	if !ok {
+		w.t.Fatalf("evict %s: %v", id, err)
 	}
 }
 
@@ -670,8 +465,9 @@ func said(err error) string {
 
 func (w *world) unfinalize(kind, id string) {
 	w.t.Helper()
-	ns, name := place(id)
-	if _, err := api.Untyped(w.kind(kind)).Patch(w.t.Context(), w.h, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)); err != nil {
+	w.settle()
+	ns, name := storytest.Place(id)
+	if _, err := api.Untyped(w.Kind(kind)).Patch(w.t.Context(), w.h, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -700,17 +496,16 @@ func (w *world) setPods(args []string) {
 	var n int
 	fmt.Sscan(args[1], &n)
 	args = append(args, "") // any name
-	for end := time.Now().Add(patience); n > 0; time.Sleep(3 * time.Millisecond) {
-		found := w.others(args[0], args[2])
-		if n <= len(found) {
-			for _, p := range found[:n] {
-				w.setPod(p, args[0])
-			}
-			return
-		}
-		if settled := w.engine != nil && !w.more(); settled || time.Now().After(end) {
-			w.t.Fatalf("%d pods too few for %v:\n%s", n-len(found), args, w.show([]string{"pods"}))
-		}
+	var found []*corev1.Pod
+	storytest.Until(w.t, storytest.Patience, func() bool {
+		found = w.others(args[0], args[2])
+		return n <= len(found) || w.engine != nil && !w.more()
+	})
+	if n > len(found) {
+		w.t.Fatalf("%d pods too few for %v:\n%s", n-len(found), args, w.show([]string{"pods"}))
+	}
+	for _, p := range found[:n] {
+		w.setPod(p, args[0])
 	}
 }
 

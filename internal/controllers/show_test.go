@@ -55,7 +55,7 @@ func (w *world) show(kinds []string) string {
 		if warnings {
 			kind = "events"
 		}
-		r := w.byName(kind)
+		r := w.ByName(kind)
 		if r == nil {
 			fmt.Fprintf(&b, "no %s\n", kind)
 			continue
@@ -96,7 +96,7 @@ func sorted(lines []string) string {
 // them. A path is a JSON pointer without its first slash; * is every element.
 func (w *world) fields(kind string, paths []string) string {
 	w.t.Helper()
-	all, err := api.Untyped(w.kind(kind)).List(w.t.Context(), w.h, "", api.Selectors{})
+	all, err := api.Untyped(w.Kind(kind)).List(w.t.Context(), w.h, "", api.Selectors{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func planStateful(s *appsv1.StatefulSet, pods []*corev1.Pod, current, update str
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return ordinalOf(s, a.Name) - ordinalOf(s, b.Name) })
 	works := func(p *corev1.Pod) bool {
 		ok, _ := available(p, s.Spec.MinReadySeconds, now)
-		return ok && p.DeletionTimestamp == nil && !finished(p)
+		return ok && p.DeletionTimestamp == nil && !core.PodFinished(p)
 	}
 	var firstBad *corev1.Pod
 	for _, pod := range pods {
@@ -68,7 +68,7 @@ func planStateful(s *appsv1.StatefulSet, pods []*corev1.Pod, current, update str
 		}
 		switch {
 		case pod.DeletionTimestamp != nil:
-		case finished(pod), rolling && revisionOfPod(pod) != want && stuck(pod, current):
+		case core.PodFinished(pod), rolling && revisionOfPod(pod) != want && stuck(pod, current):
 			remove(pod)
 		}
 	}

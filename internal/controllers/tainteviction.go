@@ -100,7 +100,7 @@ func evictTainted(ctx context.Context, c *control.Cluster, n *corev1.Node, taint
 		return t.Key != corev1.TaintNodeUnreachable && t.Key != corev1.TaintNodeNotReady || t.TimeAdded == nil || !t.TimeAdded.Time.Before(first.Truncate(time.Second))
 	})
 	for _, p := range control.Having(c, core.Pod, "spec.nodeName", n.Name) {
-		if p.DeletionTimestamp != nil || finished(p) {
+		if p.DeletionTimestamp != nil || core.PodFinished(p) {
 			continue
 		}
 		end, forever := toleratedUntil(p, taints, c.Now())

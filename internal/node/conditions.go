@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"proa/internal/kinds/podspec"
 )
 
 // conditions sets the conditions that are the node's to set; others stay.
@@ -60,7 +62,7 @@ func (in *input) initReason(st *corev1.PodStatus) (reason, message string) {
 	for i := range in.pod.Spec.InitContainers {
 		c, cs := &in.pod.Spec.InitContainers[i], &st.InitContainerStatuses[i]
 		done := cs.State.Terminated != nil && cs.State.Terminated.ExitCode == 0
-		if sidecar(c) {
+		if podspec.Sidecar(c) {
 			done = *cs.Started
 		}
 		if !done {
@@ -80,7 +82,7 @@ func (in *input) unready(st *corev1.PodStatus) (reason, message string) {
 	}
 	var names []string
 	for i := range in.pod.Spec.InitContainers {
-		if sidecar(&in.pod.Spec.InitContainers[i]) && !st.InitContainerStatuses[i].Ready {
+		if podspec.Sidecar(&in.pod.Spec.InitContainers[i]) && !st.InitContainerStatuses[i].Ready {
 			names = append(names, in.pod.Spec.InitContainers[i].Name)
 		}
 	}
@@ -157,7 +159,7 @@ func podTotal(pod *corev1.Pod, name corev1.ResourceName, of func(*corev1.Resourc
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		q := of(&c.Resources)[name]
-		if sidecar(c) {
+		if podspec.Sidecar(c) {
 			side.Add(q)
 			q = side
 		} else {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/kinds/podspec"
 )
 
 // A plan is what to do about a pod now. All of its parts may be done at once.
@@ -106,7 +108,7 @@ func (in *input) initFailed() bool {
 	for i := range in.pod.Spec.InitContainers {
 		c := &in.pod.Spec.InitContainers[i]
 		last, _ := in.view.newest(c.Name)
-		if !sidecar(c) && last != nil && last.state == exited && last.code != 0 &&
+		if !podspec.Sidecar(c) && last != nil && last.state == exited && last.code != 0 &&
 			in.mem.starting != c.Name && !restarts(in.pod, c, true, last.code) {
 			return true
 		}
@@ -219,25 +221,25 @@ func (in *input) initialize(p *plan, s *sandbox) bool {
 	for i := range in.pod.Spec.InitContainers {
 		c := &in.pod.Spec.InitContainers[i]
 		have := in.view.in(s, c.Name)
-		if begun && !sidecar(c) {
+		if begun && !podspec.Sidecar(c) {
 			continue
 		}
 		later := begun || in.anyAfter(s, i)
 		switch {
-		case have == nil && later && !sidecar(c):
+		case have == nil && later && !podspec.Sidecar(c):
 			// The runtime has forgotten it; that later ones ran shows that it succeeded.
 		case have == nil || have.state == created || have.state == unknown:
 			if in.begin(p, c, have) || !later {
 				return false
 			}
 		case have.state == running:
-			if sidecar(c) && (in.started(c, have) || later) {
+			if podspec.Sidecar(c) && (in.started(c, have) || later) {
 				continue
 			}
 			return false
-		case !sidecar(c) && have.code == 0:
+		case !podspec.Sidecar(c) && have.code == 0:
 		default: // ended, and to be started again; if not, the pod is over
-			if in.begin(p, c, have) || !(sidecar(c) && later) {
+			if in.begin(p, c, have) || !(podspec.Sidecar(c) && later) {
 				return false
 			}
 		}
@@ -364,7 +366,7 @@ func (in *input) killAll(p *plan, alive []*container, g time.Duration) {
 	mainAlive, lastSidecar := false, -1
 	for _, c := range alive {
 		spec, init := containerOf(in.pod, c.name)
-		if spec == nil || !init || !sidecar(spec) {
+		if spec == nil || !init || !podspec.Sidecar(spec) {
 			mainAlive = true
 			continue
 		}
@@ -372,7 +374,7 @@ func (in *input) killAll(p *plan, alive []*container, g time.Duration) {
 	}
 	for _, c := range alive {
 		spec, init := containerOf(in.pod, c.name)
-		if init && sidecar(spec) && (mainAlive || in.pod.Spec.InitContainers[lastSidecar].Name != c.name) && g > 0 {
+		if init && podspec.Sidecar(spec) && (mainAlive || in.pod.Spec.InitContainers[lastSidecar].Name != c.name) && g > 0 {
 			continue
 		}
 		dead := in.mem.killing[c.id]

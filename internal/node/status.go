@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"proa/internal/kinds/podspec"
 )
 
 // status is the pod's status as it should be written.
@@ -105,7 +107,7 @@ func (in *input) containerStatus(p *plan, spec *corev1.Container, init bool, old
 		st.State.Running = &corev1.ContainerStateRunning{StartedAt: seconds(last.started)}
 		*st.Started = in.started(spec, last)
 		st.Ready = *st.Started && in.ready(spec, last)
-		if init && !sidecar(spec) {
+		if init && !podspec.Sidecar(spec) {
 			st.Ready = false
 		}
 	case last.state == unknown:
@@ -121,7 +123,7 @@ func (in *input) containerStatus(p *plan, spec *corev1.Container, init bool, old
 // waiting for its restart.
 func (in *input) endedStatus(st *corev1.ContainerStatus, spec *corev1.Container, init bool, last *container, old *corev1.ContainerStatus) {
 	st.State.Terminated = in.terminated(last)
-	if init && !sidecar(spec) && last.code == 0 {
+	if init && !podspec.Sidecar(spec) && last.code == 0 {
 		st.Ready = true
 		return
 	}
@@ -279,7 +281,7 @@ func (in *input) initialized(st *corev1.PodStatus) bool {
 	}
 	for i := range in.pod.Spec.InitContainers {
 		c, cs := &in.pod.Spec.InitContainers[i], &st.InitContainerStatuses[i]
-		if sidecar(c) {
+		if podspec.Sidecar(c) {
 			if !*cs.Started {
 				return false
 			}

@@ -191,11 +191,6 @@ func newMemory() *memory {
 	}
 }
 
-// sidecar says whether an init container goes on beside the others (KEP-753).
-func sidecar(c *corev1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
-}
-
 // restarts says whether a container that ended with a code is started again, by
 // its own rules (KEP-5307), its own policy, or the pod's.
 func restarts(pod *corev1.Pod, c *corev1.Container, init bool, code int32) bool {

@@ -230,7 +230,7 @@ func (w *worker) clear(in *input) {
 }
 
 func (in *input) pastDeadline() *ending {
-	if in.pod.Status.Phase == corev1.PodSucceeded || in.pod.Status.Phase == corev1.PodFailed {
+	if core.PodFinished(in.pod) {
 		return nil
 	}
 	e, _ := in.expire()

@@ -11,6 +11,8 @@ import (
 	helpers "k8s.io/component-helpers/resource"
 	schedhelpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/storage/ephemeral"
+
+	"proa/internal/kinds/podspec"
 )
 
 // A Pod is a pod with what is asked of it again and again.
@@ -75,7 +77,7 @@ func NewPod(p *corev1.Pod) *Pod {
 	ports := func(containers []corev1.Container, all bool) {
 		for i := range containers {
 			c := &containers[i]
-			if !all && (c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways) {
+			if !all && !podspec.Sidecar(c) {
 				continue
 			}
 			for _, port := range c.Ports {

@@ -30,6 +30,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/api/record"
+	"proa/internal/kinds/core"
 )
 
 // Config is what a scheduler needs from outside. Profiles or Plugins must be
@@ -286,9 +287,5 @@ func (s *Scheduler) keep(ctx context.Context, p *profile, it *item, fail *Failur
 // ours says whether a pod waits for this scheduler.
 func (s *Scheduler) ours(p *corev1.Pod) bool {
 	return p.Spec.NodeName == "" && s.profiles[p.Spec.SchedulerName] != nil && p.DeletionTimestamp == nil &&
-		len(p.Spec.SchedulingGates) == 0 && !over(p)
-}
-
-func over(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+		len(p.Spec.SchedulingGates) == 0 && !core.PodFinished(p)
 }

@@ -264,12 +264,10 @@ func fill(in map[string]any, key string) map[string]any {
 func (w *story) delete(kind, id string) {
 	w.t.Helper()
 	r := w.Kind(kind)
-	ns, name, namespaced := strings.Cut(id, "/")
-	if !namespaced {
-		if ns, name = "", id; r.Scope == api.Namespaced {
-			ns = metav1.NamespaceDefault
-			id = ns + "/" + name
-		}
+	ns, name := storytest.Place(id)
+	if r.Scope == api.Namespaced && ns == "" {
+		ns = metav1.NamespaceDefault
+		id = ns + "/" + name
 	}
 	was, err := api.Untyped(r).Get(w.t.Context(), w.Server, ns, name)
 	if err != nil {

@@ -190,9 +190,9 @@ func (s *Scheduler) forget(uid types.UID) {
 
 func (s *Scheduler) sawPod(p *corev1.Pod) {
 	switch {
-	case p.Spec.NodeName != "" && !over(p):
+	case p.Spec.NodeName != "" && !core.PodFinished(p):
 		s.sawPlaced(p)
-	case p.Spec.NodeName == "" && s.bound[p.UID] && !over(p): // the watch lags behind our own decision
+	case p.Spec.NodeName == "" && s.bound[p.UID] && !core.PodFinished(p): // the watch lags behind our own decision
 	case s.ours(p):
 		s.sawWaiting(p)
 	default:

@@ -239,13 +239,18 @@ func mustJSON(o api.Object) []byte {
 	return b
 }
 
-// Delete deletes an object: of a kind, by NAMESPACE/NAME or NAME.
+// Place is what an id like NAMESPACE/NAME, or NAME, says.
+func Place(id string) (ns, name string) {
+	if ns, name, ok := strings.Cut(id, "/"); ok {
+		return ns, name
+	}
+	return "", id
+}
+
+// Delete deletes an object: of a kind, by its id.
 func (s *Stage) Delete(kind, id string, o api.Options) {
 	s.T.Helper()
-	ns, name, namespaced := strings.Cut(id, "/")
-	if !namespaced {
-		ns, name = "", id
-	}
+	ns, name := Place(id)
 	if err := api.Untyped(s.Kind(kind)).Delete(s.T.Context(), s.Server, ns, name, o); err != nil {
 		s.T.Fatalf("delete %s %s: %v", kind, id, err)
 	}

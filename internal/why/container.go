@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/podspec"
 )
 
 func specOf(p *corev1.Pod, name string) *corev1.Container {
@@ -24,10 +25,6 @@ func specOf(p *corev1.Pod, name string) *corev1.Container {
 	return &corev1.Container{Name: name}
 }
 
-func sidecar(k *corev1.Container) bool {
-	return k.RestartPolicy != nil && *k.RestartPolicy == corev1.ContainerRestartPolicyAlways
-}
-
 // initContainers explains the init container that the others wait for; nil if
 // all are done.
 func (a *asker) initContainers(p *corev1.Pod) *Cause {
@@ -37,7 +34,7 @@ func (a *asker) initContainers(p *corev1.Pod) *Cause {
 		if s == nil {
 			return nil // the node has not begun
 		}
-		if sidecar(k) {
+		if podspec.Sidecar(k) {
 			if s.Started != nil && *s.Started {
 				continue
 			}
@@ -45,7 +42,7 @@ func (a *asker) initContainers(p *corev1.Pod) *Cause {
 			continue
 		}
 		what := fmt.Sprintf("init container %s (%d of %d)", k.Name, i+1, len(p.Spec.InitContainers))
-		if r := s.State.Running; r != nil && !sidecar(k) {
+		if r := s.State.Running; r != nil && !podspec.Sidecar(k) {
 			return is("", "%s must end before the next container starts, and runs still", what).since(r.StartedAt.Time).
 				help("see what it waits for: kubectl logs %s%s -c %s", p.Name, a.inNamespace(), k.Name)
 		}
@@ -86,8 +83,8 @@ func (a *asker) containers(p *corev1.Pod) (out []*Cause) {
 			k := &l.specs[i]
 			s := statusOf(l.states, k.Name)
 			switch {
-			case s == nil || s.Ready || j == 0 && !sidecar(k):
-			case s.State.Terminated != nil && s.State.Terminated.ExitCode == 0 && p.Spec.RestartPolicy != corev1.RestartPolicyAlways && !sidecar(k):
+			case s == nil || s.Ready || j == 0 && !podspec.Sidecar(k):
+			case s.State.Terminated != nil && s.State.Terminated.ExitCode == 0 && p.Spec.RestartPolicy != corev1.RestartPolicyAlways && !podspec.Sidecar(k):
 				// It has done its work; others have not.
 			case s.State.Waiting != nil && quiet(s.State.Waiting.Reason):
 				if !setup {

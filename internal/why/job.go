@@ -51,7 +51,7 @@ func (a *asker) job(j *batchv1.Job) *Cause {
 		return c
 	}
 	pods := owned(a, core.Pod, j.UID)
-	live := slices.DeleteFunc(slices.Clone(pods), ended)
+	live := slices.DeleteFunc(slices.Clone(pods), core.PodFinished)
 	c.as(a.pods(live, 0)...)
 	if len(live) == 0 {
 		if b := a.lastFailure(pods); b != nil {
@@ -76,10 +76,6 @@ func number6(n *int32) int {
 		return 6
 	}
 	return int(*n)
-}
-
-func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
 // jobFailed explains the end of a job by the end of its last pod that failed.

@@ -182,7 +182,7 @@ func (a *asker) leavingPod(p *corev1.Pod) *Cause {
 	}
 	c := is("pod/"+p.Name, "it is being deleted").since(p.DeletionTimestamp.Add(-time.Duration(grace) * time.Second))
 	c.as(a.finalizers(p))
-	if len(c.Causes) > 0 && (ended(p) || p.Spec.NodeName == "" || grace == 0) {
+	if len(c.Causes) > 0 && (core.PodFinished(p) || p.Spec.NodeName == "" || grace == 0) {
 		return c
 	}
 	force := fmt.Sprintf("if node %s will not come back: kubectl delete pod %s%s --force --grace-period=0", p.Spec.NodeName, p.Name, a.inNamespace())

@@ -213,7 +213,7 @@ func (a *asker) mostFree(nodes []*corev1.Node, name corev1.ResourceName) (most r
 	}
 	used := map[string]resource.Quantity{}
 	for _, o := range pods {
-		if o.Spec.NodeName == "" || ended(o) {
+		if o.Spec.NodeName == "" || core.PodFinished(o) {
 			continue
 		}
 		q := used[o.Spec.NodeName]

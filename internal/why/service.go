@@ -48,7 +48,7 @@ func (a *asker) service(s *corev1.Service) *Cause {
 	sel := labels.SelectorFromSet(s.Spec.Selector)
 	var pods, up []*corev1.Pod
 	for _, p := range all {
-		if sel.Matches(labels.Set(p.Labels)) && !ended(p) {
+		if sel.Matches(labels.Set(p.Labels)) && !core.PodFinished(p) {
 			pods = append(pods, p)
 		}
 	}
@@ -120,7 +120,7 @@ func (a *asker) nobody(s *corev1.Service, all []*corev1.Pod) *Cause {
 	c := is("", "its selector, %s, selects no pod", labels.FormatLabels(sel))
 	best, near := 0.0, map[string][]string{}
 	for _, p := range all {
-		if ended(p) {
+		if core.PodFinished(p) {
 			continue
 		}
 		points := 0.0

@@ -302,7 +302,7 @@ func (a *asker) ofClass(p *corev1.PersistentVolumeClaim, s *storagev1.StorageCla
 func (a *asker) users(p *corev1.PersistentVolumeClaim) (out []*corev1.Pod) {
 	pods, _ := list(a, core.Pod, p.Namespace)
 	for _, o := range pods {
-		if !ended(o) && slices.ContainsFunc(o.Spec.Volumes, func(v corev1.Volume) bool {
+		if !core.PodFinished(o) && slices.ContainsFunc(o.Spec.Volumes, func(v corev1.Volume) bool {
 			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == p.Name || v.Ephemeral != nil && o.Name+"-"+v.Name == p.Name
 		}) {
 			out = append(out, o)

@@ -162,7 +162,7 @@ func (a *asker) replicas(me, who string, rs *appsv1.ReplicaSet) *Cause {
 			if !enough || a.overdue(p) {
 				look = append(look, p)
 			}
-		case ended(p): // it has been replaced
+		case core.PodFinished(p): // it has been replaced
 			a.note("pod/%s has ended: %s", p.Name, endText(p))
 		default:
 			alive, look = append(alive, p), append(look, p)

@@ -160,7 +160,7 @@ func (n *Nodes) pods(ctx context.Context, node, ns string) (out []*corev1.Pod) {
 		return nil
 	}
 	for _, p := range all {
-		if p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+		if !core.PodFinished(p) {
 			out = append(out, p)
 		}
 	}

@@ -113,7 +113,7 @@ func (v *eviction) once(ctx context.Context) error {
 
 // ending says whether a pod has ended or is about to.
 func ending(p *corev1.Pod) bool {
-	return p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	return p.DeletionTimestamp != nil || PodFinished(p)
 }
 
 // budget is the budget that the pod counts in, or nil.

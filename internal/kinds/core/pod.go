@@ -101,7 +101,7 @@ func podGrace(p *corev1.Pod, asked *int64) int64 {
 	case p.Spec.TerminationGracePeriodSeconds != nil:
 		n = *p.Spec.TerminationGracePeriodSeconds
 	}
-	if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
+	if p.Spec.NodeName == "" || PodFinished(p) {
 		return 0
 	}
 	if n < 0 {

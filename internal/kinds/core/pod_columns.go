@@ -10,6 +10,7 @@ import (
 
 	"proa/internal/api"
 	"proa/internal/kinds/column"
+	"proa/internal/kinds/podspec"
 )
 
 var podColumns = []api.Column[*corev1.Pod]{
@@ -70,7 +71,7 @@ func summarize(p *corev1.Pod) podSummary {
 	}
 	sidecars := map[string]bool{}
 	for i := range p.Spec.InitContainers {
-		if c := &p.Spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		if c := &p.Spec.InitContainers[i]; podspec.Sidecar(c) {
 			sidecars[c.Name] = true
 			s.total++
 		}
@@ -82,7 +83,7 @@ func summarize(p *corev1.Pod) podSummary {
 		switch {
 		case p.Status.Reason == "NodeLost":
 			s.reason = "Unknown"
-		case p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded:
+		case !PodFinished(p):
 			s.reason = "Terminating"
 		}
 	}

@@ -130,7 +130,7 @@ func validateResize(n, o *corev1.Pod) field.ErrorList {
 func resizedInit(list, old []corev1.Container) (errs field.ErrorList) {
 	for i := range list {
 		c, was := &list[i], &old[i]
-		if was.RestartPolicy == nil || *was.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+		if !podspec.Sidecar(was) {
 			if !equality.Semantic.DeepEqual(c.Resources, was.Resources) || !equality.Semantic.DeepEqual(c.ResizePolicy, was.ResizePolicy) {
 				errs = append(errs, field.Forbidden(specPath, "resources for non-sidecar init containers are immutable"))
 			}

@@ -39,7 +39,7 @@ func (v *checker) initContainers(path *field.Path) {
 			v.padding(c, at)
 		}
 		v.hostPorts(c, nil, at)
-		if isSidecar(c) {
+		if Sidecar(c) {
 			if len(c.RestartPolicyRules) > 0 {
 				v.add(field.Forbidden(at.Child("restartPolicyRules"), "restartPolicyRules are not allowed for init containers with restart policy Always"))
 			}
@@ -89,8 +89,8 @@ func (v *checker) unset(at *field.Path, why string, fields []set) {
 	}
 }
 
-// isSidecar says whether an init container goes on beside those that follow.
-func isSidecar(c *corev1.Container) bool {
+// Sidecar says whether an init container goes on beside those that follow (KEP-753).
+func Sidecar(c *corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 

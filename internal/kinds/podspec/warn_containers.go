@@ -26,7 +26,7 @@ func (w *warner) containers(s *corev1.PodSpec, path *field.Path) {
 	for i := range s.InitContainers {
 		c := &s.InitContainers[i]
 		w.container(c, path, "initContainers", i)
-		if isSidecar(c) {
+		if Sidecar(c) {
 			ports = w.ports(c, ports, path, "initContainers", i)
 		}
 	}

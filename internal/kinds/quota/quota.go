@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	resourcehelper "k8s.io/component-helpers/resource"
+
+	"proa/internal/kinds/core"
 )
 
 const (
@@ -119,7 +121,7 @@ var inPlace = resourcehelper.PodResourcesOptions{UseStatusResources: true}
 
 // over says whether a pod uses nothing any more: it ended, or should have.
 func over(p *corev1.Pod, now time.Time) bool {
-	if p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
+	if core.PodFinished(p) {
 		return true
 	}
 	return p.DeletionTimestamp != nil && p.DeletionGracePeriodSeconds != nil &&
