@@ -56,7 +56,7 @@ func Seed(p *measure.Pods, from, to int) error {
 	if err := copyInEtcd(context.Background(), p.Etcd.Secure, p.TLS, Seeded(0), from, to, marks(uid)); err != nil {
 		return fmt.Errorf("seed %s: %w", p.Name, err)
 	}
-	return seen(c, p, to-1)
+	return seen(p, to-1)
 }
 
 func create(p *measure.Pods, from, to int, marks func(int) *strings.Replacer) error {
@@ -77,11 +77,17 @@ func create(p *measure.Pods, from, to int, marks func(int) *strings.Replacer) er
 	})
 }
 
-// seen waits until a server's cache shows what is in its store.
-func seen(c *Conn, p *measure.Pods, last int) error {
+// seen waits until a server's cache shows what is in its store. It dials anew each time: a
+// connection that nothing was said on while the store was filled may be closed.
+func seen(p *measure.Pods, last int) error {
 	var err error
 	for range 600 {
-		if _, err = c.Do(&Request{Method: "GET", Path: Path(p, last) + "?resourceVersion=0"}, nil); err == nil {
+		var c *Conn
+		if c, err = Dial(p.Target); err == nil {
+			_, err = c.Do(&Request{Method: "GET", Path: Path(p, last) + "?resourceVersion=0"}, nil)
+			c.Close()
+		}
+		if err == nil {
 			return nil
 		}
 		time.Sleep(100 * time.Millisecond)
