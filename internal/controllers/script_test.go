@@ -230,7 +230,8 @@ func (w *world) setPod(p *corev1.Pod, phase string) {
 	if phase == "Disrupted" {
 		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", LastTransitionTime: now})
 	}
-	if _, err := core.Pod.UpdateStatus(w.t.Context(), w.h, p); err != nil && !apierrors.IsNotFound(err) {
+	// It may be gone by now, or another may have its name.
+	if _, err := core.Pod.UpdateStatus(w.t.Context(), w.h, p); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		w.t.Fatalf("set pod %s: %v", p.Name, err)
 	}
 }
