@@ -25,7 +25,7 @@ func AsStored(o Object) {
 // A cutter cuts the times in a value that can be set.
 type cutter func(reflect.Value)
 
-var cutters sync.Map // of reflect.Type; *cutter
+var cutters sync.Map // of cutter, by reflect.Type
 
 var (
 	timeType  = reflect.TypeFor[metav1.Time]()

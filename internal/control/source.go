@@ -22,11 +22,12 @@ import (
 type source struct {
 	kind   atomic.Pointer[api.Resource]
 	number int
-	subs   []subscriber // of the engine's lock; replaced, never changed
-	slim   atomic.Bool  // keep only metadata
-	bare   atomic.Bool  // with slim: and look at nothing else
-	comes  atomic.Bool  // the kind may go
-	synced chan struct{}
+	subs   []subscriber  // of the engine's lock; replaced, never changed
+	slim   atomic.Bool   // keep only metadata
+	bare   atomic.Bool   // with slim: and look at nothing else
+	comes  atomic.Bool   // the kind may go
+	synced chan struct{} // closed when whom the first reset concerns is in the queue
+	first  sync.Once
 	doubts atomic.Int64 // own writes that failed in a way that says not whether they happened
 	sure   atomic.Int64 // how many of these everything was read after
 	owners *owners      // of all sources
@@ -36,7 +37,6 @@ type source struct {
 	cancel  context.CancelFunc // ends the watch; nil if there is none
 	rev     int64              // the watch is complete up to here
 	started bool
-	first   bool                        // whom the first reset concerns is in the queue
 	objs    map[string]map[string]entry // by namespace and name
 	owned   map[types.UID]map[Key]bool  // by every owner's UID
 	loose   map[string]map[Key]bool     // those that nothing controls, by namespace
@@ -225,15 +225,7 @@ func (s *source) begun(rev int64) {
 
 // told says that whom the first reset concerns is in the queue: only then work may
 // begin, or what is done and named again by another change would be done twice.
-func (s *source) told() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.first {
-		return
-	}
-	s.first = true
-	close(s.synced)
-}
+func (s *source) told() { s.first.Do(func() { close(s.synced) }) }
 
 // empty says whether nothing is known yet, as before the first reset.
 func (s *source) empty() bool {

@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -121,26 +120,30 @@ func (c collector) next(now collector, room, live uint64) uint64 {
 	return room
 }
 
-// KeepHeapTight calls TightHeap from time to time until ctx ends, and often at
-// first, while data are read. Later on it gives more room while that is worth it.
+// KeepHeapTight calls TightHeap often at first, while data are read, and from time to
+// time then, until ctx ends. Later on it gives more room while that is worth it.
 func KeepHeapTight(ctx context.Context) {
-	pause, room := 100*time.Millisecond, uint64(MaxHeadroom)
-	var before collector
-	for n := range math.MaxInt {
-		if n > 100 {
-			now := measureCollector()
-			room = before.next(now, room, liveHeap())
-			before = now
-		}
-		tighten(room)
-		if n == 100 {
-			pause = 2 * time.Second
-			before = measureCollector()
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+	for range 100 {
+		TightHeap()
+		if !passed(ctx, 100*time.Millisecond) {
 			return
 		}
+	}
+	room, before := uint64(MaxHeadroom), measureCollector()
+	for passed(ctx, 2*time.Second) {
+		now := measureCollector()
+		room = before.next(now, room, liveHeap())
+		before = now
+		tighten(room)
+	}
+}
+
+// passed waits, and says whether ctx goes on.
+func passed(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

@@ -39,13 +39,17 @@ func memoryStats(m *v1.MemoryUsage) *kubeletapi.MemoryStats {
 		WorkingSetBytes: value(m.WorkingSetBytes), RSSBytes: value(m.RssBytes), PageFaults: value(m.PageFaults), MajorPageFaults: value(m.MajorPageFaults)}
 }
 
+// containerStats are the runtime's figures, and when the containers were created, by their IDs.
+func (a *Agent) containerStats(ctx context.Context) (list []*v1.ContainerStats, began map[string]time.Time, err error) {
+	if list, err = a.Runtime.ListContainerStats(ctx); err == nil {
+		began, err = a.began.of(ctx, a.Runtime, list)
+	}
+	return list, began, err
+}
+
 // Summary implements kubeletapi.Agent, from the runtime's own figures.
 func (a *Agent) Summary(ctx context.Context) (*kubeletapi.Summary, error) {
-	list, err := a.Runtime.ListContainerStats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	began, err := a.began.of(ctx, a.Runtime, list)
+	list, began, err := a.containerStats(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -85,11 +89,7 @@ func (a *Agent) nodeStats() kubeletapi.NodeStats {
 
 // Resources implements kubeletapi.Agent.
 func (a *Agent) Resources(ctx context.Context) (*kubeletapi.Resources, error) {
-	list, err := a.Runtime.ListContainerStats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	began, err := a.began.of(ctx, a.Runtime, list)
+	list, began, err := a.containerStats(ctx)
 	if err != nil {
 		return nil, err
 	}

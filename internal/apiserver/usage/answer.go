@@ -2,6 +2,7 @@ package usage
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,55 +26,40 @@ func (m *Meter) Subs() map[string]api.SubFunc {
 }
 
 func (m *Meter) answerNodes(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
-	if r.Verb == api.Get {
-		n, err := core.Node.Get(ctx, env, "", r.Name)
-		if err != nil && !apierrors.IsNotFound(err) {
-			return nil, err
-		}
-		var o *metrics.NodeMetrics
-		if err == nil {
-			o = m.ofNode(n)
-		}
-		if o == nil {
-			return nil, unmeasured("nodemetrics", r.Name)
-		}
-		return one(r, o), nil
-	}
-	list, err := core.Node.List(ctx, env, "", api.Selectors{Labels: r.Select.Labels})
-	if err != nil {
-		return nil, err
-	}
-	out := &api.ItemList{Items: []*api.Item{}}
-	for _, n := range list {
-		if o := m.ofNode(n); o != nil && r.Select.Matches(r.Resource, o) {
-			out.Items = append(out.Items, api.NewItem(r.Resource, 0, nil, o))
-		}
-	}
-	return &api.Response{List: out}, nil
+	return answer(ctx, env, r, core.Node, "nodemetrics", m.ofNode)
 }
 
 func (m *Meter) answerPods(ctx context.Context, env api.Env, r *api.Request) (*api.Response, error) {
+	return answer(ctx, env, r, core.Pod, "podmetrics", m.ofPod)
+}
+
+// answer answers a get or a list of the metrics of a kind, of which an object may have none.
+func answer[T api.Object, M interface {
+	api.Object
+	comparable
+}](ctx context.Context, env api.Env, r *api.Request, kind *api.Kind[T], what string, of func(T) M) (*api.Response, error) {
+	var none M
 	if r.Verb == api.Get {
-		p, err := core.Pod.Get(ctx, env, r.Namespace, r.Name)
+		got, err := kind.Get(ctx, env, r.Namespace, r.Name)
 		if err != nil && !apierrors.IsNotFound(err) {
 			return nil, err
 		}
-		var o *metrics.PodMetrics
+		o := none
 		if err == nil {
-			o = m.ofPod(p)
+			o = of(got)
 		}
-		if o == nil {
-			return nil, unmeasured("podmetrics", r.Namespace+"/"+r.Name)
+		if o == none {
+			return nil, unmeasured(what, strings.TrimPrefix(r.Namespace+"/"+r.Name, "/"))
 		}
 		return one(r, o), nil
 	}
-	list, err := core.Pod.List(ctx, env, r.Namespace, api.Selectors{Labels: r.Select.Labels})
+	list, err := kind.List(ctx, env, r.Namespace, api.Selectors{Labels: r.Select.Labels})
 	if err != nil {
 		return nil, err
 	}
 	out := &api.ItemList{Items: []*api.Item{}}
-	for _, p := range list {
-		if o := m.ofPod(p); o != nil && r.Select.Matches(r.Resource, o) {
+	for _, got := range list {
+		if o := of(got); o != none && r.Select.Matches(r.Resource, o) {
 			out.Items = append(out.Items, api.NewItem(r.Resource, 0, nil, o))
 		}
 	}
