@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,7 +22,6 @@ import (
 // comes back, and had nobody to tell. So that its pods stay, such a taint counts for at
 // least as long as it takes to notice a heartbeat, from the first look on.
 func TaintEviction() *control.Controller[*corev1.Node] {
-	var first atomic.Pointer[time.Time]
 	m := &taintTimes{seen: map[string]map[corev1.Taint]metav1.Time{}}
 	return &control.Controller[*corev1.Node]{
 		Name: "taint-eviction",
@@ -38,13 +36,10 @@ func TaintEviction() *control.Controller[*corev1.Node] {
 		Writes: []api.Definition{core.Pod},
 		Reconcile: func(ctx context.Context, c *control.Cluster, n *corev1.Node) (time.Duration, error) {
 			taints := noExecute(n)
-			m.date(n.Name, taints, c.Now())
-			now := c.Now()
-			first.CompareAndSwap(nil, &now)
-			return evictTainted(ctx, c, n, taints, *first.Load())
+			return evictTainted(ctx, c, n, taints, m.date(n.Name, taints, c.Now()))
 		},
 		Finalize: func(_ context.Context, _ *control.Cluster, key control.Key) error {
-			m.date(key.Name, nil, time.Time{})
+			m.date(key.Name, nil, time.Time{}) // which is no look
 			return nil
 		},
 	}
@@ -53,14 +48,19 @@ func TaintEviction() *control.Controller[*corev1.Node] {
 // taintTimes remembers, by node, since when there are taints that do not say it
 // themselves, like those of kubectl taint.
 type taintTimes struct {
-	mu   sync.Mutex
-	seen map[string]map[corev1.Taint]metav1.Time
+	mu    sync.Mutex
+	seen  map[string]map[corev1.Taint]metav1.Time
+	first time.Time // the first look
 }
 
-// date gives taints their times. Those that the node no longer has are forgotten.
-func (m *taintTimes) date(node string, taints []corev1.Taint, now time.Time) {
+// date gives taints their times, and returns that of the first look at any. Those that the
+// node no longer has are forgotten.
+func (m *taintTimes) date(node string, taints []corev1.Taint, now time.Time) (first time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.first.IsZero() {
+		m.first = now
+	}
 	before := m.seen[node]
 	delete(m.seen, node)
 	for i := range taints {
@@ -78,6 +78,7 @@ func (m *taintTimes) date(node string, taints []corev1.Taint, now time.Time) {
 		m.seen[node][t] = since
 		taints[i].TimeAdded = &since
 	}
+	return m.first
 }
 
 func noExecute(n *corev1.Node) (out []corev1.Taint) {
