@@ -158,10 +158,16 @@ func (r *rules) see(pods []*corev1.Pod, meant func(*corev1.Pod) bool) {
 	}
 }
 
-// lostOf counts the pods that were lost lately and that a controller may not have missed yet.
-func (r *rules) lostOf(in func(*corev1.Pod) bool) (n int32) {
+// had counts the pods that are ready, and those that were lost lately and that a controller
+// may not have missed yet.
+func (r *rules) had(pods []*corev1.Pod, in func(*corev1.Pod) bool) (n int32) {
 	for _, l := range r.losses {
 		if in(l.pod) {
+			n++
+		}
+	}
+	for _, p := range pods {
+		if isReady(p) && in(p) {
 			n++
 		}
 	}
@@ -286,12 +292,7 @@ func (r *rules) available(was *corev1.Pod, pods []*corev1.Pod) {
 		return
 	}
 	in := func(p *corev1.Pod) bool { return p.Namespace == d.Namespace && sel.Matches(labels.Set(p.Labels)) }
-	n := r.lostOf(in)
-	for _, p := range pods {
-		if isReady(p) && in(p) {
-			n++
-		}
-	}
+	n := r.had(pods, in)
 	least := *d.Spec.Replicas
 	if l := r.wanted[d.UID]; len(l) > 0 && time.Since(l[len(l)-1].at) <= stale {
 		return // another number is taken from all revisions in proportion, ready or not
@@ -320,12 +321,7 @@ func (r *rules) budgets(was *corev1.Pod, pods []*corev1.Pod) {
 			continue
 		}
 		in := func(p *corev1.Pod) bool { return p.Namespace == was.Namespace && sel.Matches(labels.Set(p.Labels)) }
-		n := r.lostOf(in)
-		for _, p := range pods {
-			if isReady(p) && in(p) {
-				n++
-			}
-		}
+		n := r.had(pods, in)
 		if least := int32(b.Spec.MinAvailable.IntValue()); n < least {
 			r.broken("%s was evicted, and of %s only %d of %d are or were lately ready", was.Name, b.Name, n, least)
 		}

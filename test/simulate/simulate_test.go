@@ -16,6 +16,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
 	"proa/internal/kinds/apps"
@@ -205,23 +206,15 @@ func (w *world) unlike() (bad []string) {
 			say("namespace %s is still there: %+v", n.Name, n.Status.Conditions)
 		}
 	}
-	owners := map[string]bool{}
-	for _, o := range list(w, apps.ReplicaSet, "") {
-		owners[string(o.UID)] = true
-	}
-	for _, o := range list(w, apps.StatefulSet, "") {
-		owners[string(o.UID)] = true
-	}
-	for _, o := range list(w, apps.DaemonSet, "") {
-		owners[string(o.UID)] = true
-	}
-	for _, o := range list(w, batch.Job, "") {
-		owners[string(o.UID)] = true
-	}
+	owners := map[types.UID]bool{}
+	noteUIDs(owners, list(w, apps.ReplicaSet, ""))
+	noteUIDs(owners, list(w, apps.StatefulSet, ""))
+	noteUIDs(owners, list(w, apps.DaemonSet, ""))
+	noteUIDs(owners, list(w, batch.Job, ""))
 	for _, p := range list(w, core.Pod, "") {
 		ref := metav1.GetControllerOf(p)
 		switch {
-		case ref == nil || !owners[string(ref.UID)]:
+		case ref == nil || !owners[ref.UID]:
 			say("pod %s is nobody's", p.Name)
 		case p.DeletionTimestamp != nil:
 			say("pod %s is still being deleted, on %s: %+v", p.Name, p.Spec.NodeName, p.Status)
@@ -230,6 +223,12 @@ func (w *world) unlike() (bad []string) {
 		}
 	}
 	return bad
+}
+
+func noteUIDs[T api.Object](in map[types.UID]bool, objs []T) {
+	for _, o := range objs {
+		in[o.GetUID()] = true
+	}
 }
 
 func complete(cs []batchv1.JobCondition) bool { return has(cs, batchv1.JobComplete) }
