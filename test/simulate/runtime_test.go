@@ -23,8 +23,11 @@ var (
 	_ cri.Prober  = runtime{}
 )
 
+// reads are the calls that change nothing; they do not fail.
+var reads = map[string]bool{"ImageStatus": true, "Events": true, "Event": true}
+
 func (r runtime) turn(ctx context.Context, name, what string) error {
-	switch r.a.w.gate.hold(ctx, r.a, call, name+" "+what, name != "ImageStatus") {
+	switch r.a.w.gate.hold(ctx, r.a, call, name+" "+what, !reads[name]) {
 	case goes:
 		return nil
 	case ended:
@@ -38,6 +41,19 @@ func (r runtime) RunSandbox(ctx context.Context, c *v1.PodSandboxConfig, handler
 		return "", err
 	}
 	return r.Runtime.RunSandbox(ctx, c, handler)
+}
+
+// Events implements cri.Runtime. An event waits for its turn like what caused it: the agent
+// hears of a call's end from two sides, and which is first is the seed's to say.
+func (r runtime) Events(ctx context.Context, ready func(), event func(*v1.ContainerEventResponse)) error {
+	if err := r.turn(ctx, "Events", ""); err != nil {
+		return err
+	}
+	return r.Runtime.Events(ctx, ready, func(e *v1.ContainerEventResponse) {
+		if r.turn(ctx, "Event", e.ContainerEventType.String()+" "+e.ContainerId) == nil {
+			event(e)
+		}
+	})
 }
 
 func (r runtime) StopSandbox(ctx context.Context, id string) error {
