@@ -19,7 +19,7 @@ type Alike[T Object] struct {
 
 // mostAlike is how many templates are known, twice. Objects are read in order of
 // their names, so that copies come one after the other.
-const mostAlike = 512
+const mostAlike = 2048
 
 // alikes finds what objects have in common.
 type alikes struct {

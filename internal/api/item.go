@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -54,11 +55,16 @@ func NewItem(r *Resource, revision int64, body []byte, obj Object) *Item {
 	return i
 }
 
-func (i *Item) take(o Object) Object {
+// dress sets of an object what is not stored.
+func (i *Item) dress(o Object) {
 	if i.Revision > 0 {
 		o.SetResourceVersion(strconv.FormatInt(i.Revision, 10))
 	}
 	o.GetObjectKind().SetGroupVersionKind(i.Resource.GVK())
+}
+
+func (i *Item) take(o Object) Object {
+	i.dress(o)
 	if i.obj.CompareAndSwap(nil, &o) {
 		return o
 	}
@@ -114,6 +120,19 @@ func (i *Item) Peek() Object {
 		return i.Object() // which says what is wrong
 	}
 	return o
+}
+
+// passing is Object for one look: a typed form that nobody has asked for yet is not kept.
+func (i *Item) passing() (Object, error) {
+	if i.body == nil || i.obj.Load() != nil {
+		return i.decode()
+	}
+	o, err := i.Resource.Codec.Decode(i.body)
+	if err != nil {
+		return i.decode() // which says what is wrong
+	}
+	i.dress(o)
+	return o, nil
 }
 
 // Check decodes the stored form if that has not been done yet.
@@ -273,8 +292,34 @@ func (i *Item) text() ([]byte, error) {
 	if !i.plainOwners() {
 		return json.Marshal(i.Public())
 	}
-	return marshal(i.Object(), i.owner())
+	o, err := i.passing()
+	if err != nil {
+		return nil, err
+	}
+	stored := o
+	if owner := i.owner(); owner != i {
+		stored = owner.Object()
+	}
+	return marshal(o, i.owner().Resource, stored)
 }
+
+// MakeJSON makes the JSON of items that have none. Those who list the same items
+// at the same time wait for each other once, instead of for every item. What goes
+// wrong is JSON's to say.
+func MakeJSON(items []*Item) {
+	if !slices.ContainsFunc(items, func(i *Item) bool { return i.json.Load() == nil }) {
+		return
+	}
+	turn := &makingMany[uint64(items[0].Revision)%uint64(len(makingMany))]
+	turn.Lock()
+	defer turn.Unlock()
+	for _, i := range items {
+		_, _ = i.JSON()
+	}
+}
+
+// makingMany is what making is, for many; by the revision of the first.
+var makingMany [64]sync.Mutex
 
 // A textCodec has JSON as its stored form. Text returns the JSON for clients, if
 // body can be had as that without decoding it.
@@ -284,8 +329,31 @@ type textCodec interface {
 
 // Sweep lets go of the forms that nobody has asked for since the last Sweep and
 // that can be made again. It returns how many that was.
-func (i *Item) Sweep() (gone int) {
-	used := i.used.Swap(0)
+func (i *Item) Sweep() (gone int) { return i.sweep(0) }
+
+// SweepSparing is Sweep, but JSON stays, as if somebody had asked for it. It also
+// returns how long that is.
+func (i *Item) SweepSparing() (gone, text int) {
+	gone = i.sweep(usedJSON)
+	return gone, i.TextSize()
+}
+
+// TextSize is the length of the JSON that the item and its views keep.
+func (i *Item) TextSize() (n int) {
+	if b := i.json.Load(); b != nil {
+		n = len(*b)
+	}
+	for m := i.more.Load(); m != nil; m = m.next {
+		if m.view != nil {
+			n += m.view.TextSize()
+		}
+	}
+	return n
+}
+
+// sweep leaves the forms that are spared, and what is known of their use.
+func (i *Item) sweep(spared uint32) (gone int) {
+	used := i.used.And(spared) | spared
 	if used&usedJSON == 0 && i.json.Swap(nil) != nil {
 		gone++
 	}

@@ -9,10 +9,10 @@ import (
 )
 
 // marshal returns o, an object of a Go type, as JSON with its managedFields in
-// full, as the stored object owner has them. These are ready text or made as such,
+// full, as they are about the stored object, of r. These are ready text or made as such,
 // and the encoder would check and copy them once more: so it is given the object
 // without them, and they are put where they belong, at the end of its metadata.
-func marshal(o Object, owner *Item) ([]byte, error) {
+func marshal(o Object, r *Resource, stored Object) ([]byte, error) {
 	owners := o.GetManagedFields()
 	if len(owners) == 0 {
 		return json.Marshal(o)
@@ -27,13 +27,13 @@ func marshal(o Object, owner *Item) ([]byte, error) {
 	b := bytes.TrimSuffix(e.text.Bytes(), []byte("\n"))
 	end := endOfMetadata(b)
 	if end < 0 {
-		bare.SetManagedFields(owner.Resource.Owners(owner.Object()))
+		bare.SetManagedFields(r.Owners(stored))
 		return json.Marshal(bare)
 	}
 	const key = `,"managedFields":`
 	e.owners = append(e.owners[:0], key...)
 	var err error
-	if e.owners, err = owned.AppendJSON(e.owners, owners, owner.Object(), owner.Resource.HasStatus); err != nil {
+	if e.owners, err = owned.AppendJSON(e.owners, owners, stored, r.HasStatus); err != nil {
 		return nil, err
 	}
 	insert := e.owners

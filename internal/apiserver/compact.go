@@ -50,7 +50,7 @@ func (s *Server) compact(ctx context.Context) {
 }
 
 // sweepEvery is how long a decoded or encoded form stays without being used, up
-// to twice as long.
+// to twice as long, but for [spareText].
 const sweepEvery = 10 * time.Second
 
 // Between busy and quiet: forms that one sweep lets go of.
@@ -59,17 +59,38 @@ const (
 	worthwhile = 1000 // forms whose memory is worth a collection
 )
 
+// JSON that nobody asks for stays for longer while all of it together is little:
+// who lists a cluster every minute does not want it made again each time.
+const (
+	spareText   = 32 << 20 // bytes
+	spareSweeps = 30       // every so many sweeps it goes nevertheless, if nobody asked since the last of these
+)
+
 // A sweeper lets go of the forms of objects that nobody reads, and gives their
 // memory back once the server has become quiet: Go itself would wait for twice
 // the memory to be used, or for minutes.
-type sweeper struct{ gone int }
+type sweeper struct {
+	gone   int // forms since memory was given back
+	sweeps int
+	text   int // bytes of JSON that the last sweep left
+}
 
 func (w *sweeper) sweep(s *Server) (freed bool) {
-	n := 0
+	w.sweeps++
+	spare := w.text <= spareText && w.sweeps%spareSweeps != 0
+	n, text := 0, 0
 	snap := s.Snapshot()
-	snap.each(func(item *api.Item) { n += item.Sweep() })
+	snap.each(func(item *api.Item) {
+		if spare {
+			gone, left := item.SweepSparing()
+			n, text = n+gone, text+left
+			return
+		}
+		n += item.Sweep()
+		text += item.TextSize()
+	})
 	n += s.sweepPast(snap)
-	w.gone += n
+	w.gone, w.text = w.gone+n, text
 	if n > quietSweep || w.gone < worthwhile {
 		return false
 	}

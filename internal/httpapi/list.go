@@ -34,6 +34,9 @@ func (x *exchange) list(t *target, l *api.ItemList) {
 	}
 }
 
+// together is of how many items the JSON is made before the first is written.
+const together = 128
+
 // wholeList is the list as JSON, in one piece: it has to be turned into something else.
 func (x *exchange) wholeList(t *target, l *api.ItemList) ([]byte, error) {
 	var b bytes.Buffer
@@ -56,6 +59,9 @@ func (x *exchange) jsonList(t *target, l *api.ItemList, write func([]byte)) erro
 	head = append(head, `","metadata":`...)
 	write(append(append(head, listMetaJSON(l)...), `,"items":[`...))
 	for i, item := range l.Items {
+		if i%together == 0 {
+			api.MakeJSON(l.Items[i:min(i+together, len(l.Items))])
+		}
 		b, err := item.JSON()
 		if err != nil {
 			return err
