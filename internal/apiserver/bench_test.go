@@ -125,6 +125,38 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
+// BenchmarkColdJSON makes the JSON of a thousand pods of which only the stored
+// form is there, as in a list after a start, of ten templates and of as many as
+// there are pods. Bytes are of JSON.
+func BenchmarkColdJSON(b *testing.B) {
+	for _, templates := range []int64{10, 1 << 40} {
+		b.Run(fmt.Sprint("templates=", min(templates, 1000)), func(b *testing.B) {
+			const n = 1000
+			s := benchServer(b, "memory")
+			fillWith(b, s, n, func(i int64, p *corev1.Pod) { p.Spec.SchedulerName = fmt.Sprint("s-", i%templates) })
+			var bodies [][]byte
+			var revs []int64
+			for item := range s.Snapshot().Items(core.Pod.Def().GroupResource(), "default") {
+				body, err := item.Body()
+				if err != nil {
+					b.Fatal(err)
+				}
+				bodies, revs = append(bodies, body), append(revs, item.Revision)
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				text, err := api.NewItem(core.Pod.Def(), revs[i%n], bodies[i%n], nil).JSON()
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.SetBytes(int64(len(text)))
+				i += 7 // a template is not always the last one's
+			}
+		})
+	}
+}
+
 func BenchmarkList(b *testing.B) {
 	s := benchServer(b, "memory")
 	fill(b, s, 10000)
