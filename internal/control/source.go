@@ -177,6 +177,9 @@ func (s *source) saw(c api.Change[api.Object]) (out []change) {
 		return nil
 	}
 	if c.Reset {
+		if s.started && c.Revision < s.rev {
+			return nil // a list that the watch has overtaken: what was deleted since would come back, for good
+		}
 		return s.reset(c.All, c.Revision)
 	}
 	s.rev = max(s.rev, c.Revision)

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"proa/internal/api"
 	"proa/internal/kinds/core"
@@ -58,4 +59,41 @@ func TestHaving(t *testing.T) {
 	if !s.any(func(o api.Object) bool { return o.GetName() == slices.Sorted(maps.Keys(objs))[0] }) || s.any(func(api.Object) bool { return false }) {
 		t.Error("any does not ask of all")
 	}
+}
+
+// A list that was on its way while the watch went on brings nothing back: nobody
+// would say again that it is gone.
+func TestLateList(t *testing.T) {
+	s := newSource(core.Pod.Def(), &owners{})
+	pod := func(name string, rev int) api.Object {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: name, UID: types.UID(name), ResourceVersion: fmt.Sprint(rev)}}
+	}
+	list := func(rev int64, objs ...api.Object) []change {
+		return s.saw(api.Change[api.Object]{Reset: true, All: objs, Revision: rev})
+	}
+	has := func(when string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, o := range s.list("") {
+			got = append(got, o.GetName())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v are there, want %v", when, got, want)
+		}
+	}
+	list(1, pod("a", 1))
+	s.saw(api.Change[api.Object]{Type: watch.Added, Object: pod("b", 2), Revision: 2})
+	s.saw(api.Change[api.Object]{Type: watch.Deleted, Object: pod("a", 3), Revision: 3})
+	has("by the watch", "b")
+	if got := list(2, pod("a", 1), pod("b", 2)); len(got) > 0 {
+		t.Errorf("a late list changes %v", got)
+	}
+	has("after a late list", "b")
+	if got := list(3, pod("b", 2)); len(got) > 0 {
+		t.Errorf("a list of what is known changes %v", got)
+	}
+	if got := list(5, pod("c", 4)); len(got) != 2 {
+		t.Errorf("a newer list changes %v", got)
+	}
+	has("after a newer list", "c")
 }

@@ -18,12 +18,17 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/metrics"
 	"proa/internal/kinds/podspec"
 )
 
-// Metrics asks the API server for a path that another server behind it answers,
-// as the autoscaler. It returns the body of the answer.
-type Metrics func(ctx context.Context, path string, query url.Values) ([]byte, error)
+// Metrics is where the autoscaler asks for what is measured.
+type Metrics interface {
+	// Pods is what the selected pods of a namespace use, as far as it is known.
+	Pods(ctx context.Context, ns string, sel labels.Selector) ([]*metrics.PodMetrics, error)
+	// Ask returns what a server behind the API server answers to a path, as JSON.
+	Ask(ctx context.Context, path string, query url.Values) ([]byte, error)
+}
 
 // How long a pod's CPU counts for nothing after it started, unless it is ready,
 // and for how long its first readiness may lag behind.
@@ -62,37 +67,17 @@ func sumOf(all map[string]sample) (n int64) {
 // mean is the average; of nothing it is zero.
 func mean(all map[string]sample) int64 { return sumOf(all) / int64(max(len(all), 1)) }
 
-// get asks for a path and reads the answer.
-func (m Metrics) get(ctx context.Context, path string, query url.Values, into any) error {
-	if m == nil {
-		return fmt.Errorf("nobody answers for %s", path)
-	}
-	body, err := m(ctx, path, query)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(body, into)
-}
-
 // resources reads what the pods used of a resource, of one container or all.
-func (m Metrics) resources(ctx context.Context, ns string, sel labels.Selector, name corev1.ResourceName, container string) (map[string]sample, error) {
-	var list struct {
-		Items []struct {
-			Metadata   metav1.ObjectMeta
-			Timestamp  metav1.Time
-			Window     metav1.Duration
-			Containers []struct {
-				Name  string
-				Usage corev1.ResourceList
-			}
-		}
+func (r *autoscale) resources(ctx context.Context, ns string, sel labels.Selector, name corev1.ResourceName, container string) (map[string]sample, error) {
+	if r.metrics == nil {
+		return nil, fmt.Errorf("nobody measures pods")
 	}
-	path := "/apis/metrics.k8s.io/v1beta1/namespaces/" + ns + "/pods"
-	if err := m.get(ctx, path, url.Values{"labelSelector": {sel.String()}}, &list); err != nil {
+	list, err := r.metrics.Pods(ctx, ns, sel)
+	if err != nil {
 		return nil, fmt.Errorf("unable to fetch metrics from resource metrics API: %w", err)
 	}
 	out := map[string]sample{}
-	for _, p := range list.Items {
+	for _, p := range list {
 		sum, all, found := int64(0), true, false
 		for _, c := range p.Containers {
 			if container != "" && c.Name != container {
@@ -103,7 +88,7 @@ func (m Metrics) resources(ctx context.Context, ns string, sel labels.Selector, 
 			sum += q.MilliValue()
 		}
 		if all && found {
-			out[p.Metadata.Name] = sample{sum, p.Timestamp.Time, p.Window.Duration}
+			out[p.Name] = sample{sum, p.Timestamp.Time, p.Window.Duration}
 		}
 	}
 	if len(out) == 0 {
@@ -113,7 +98,7 @@ func (m Metrics) resources(ctx context.Context, ns string, sel labels.Selector, 
 }
 
 // values reads a metric of objects, or of the world outside.
-func (m Metrics) values(ctx context.Context, path, query string, sel *metav1.LabelSelector, also url.Values) (map[string]sample, error) {
+func (r *autoscale) values(ctx context.Context, path, query string, sel *metav1.LabelSelector, also url.Values) (map[string]sample, error) {
 	var list struct {
 		Items []struct {
 			DescribedObject corev1.ObjectReference
@@ -131,8 +116,15 @@ func (m Metrics) values(ctx context.Context, path, query string, sel *metav1.Lab
 		}
 		q.Set(query, s.String())
 	}
-	if err := m.get(ctx, path, q, &list); err != nil {
+	if r.metrics == nil {
+		return nil, fmt.Errorf("nobody answers for %s", path)
+	}
+	body, err := r.metrics.Ask(ctx, path, q)
+	if err != nil {
 		return nil, err
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	out := map[string]sample{}
 	for i, v := range list.Items {
@@ -164,7 +156,7 @@ func (r *autoscale) metric(ctx context.Context, m *autoscalingv2.MetricSpec, sel
 		return n, fmt.Sprintf("%s container resource", c.Name), status, err
 	case m.Pods != nil:
 		path := "/apis/custom.metrics.k8s.io/v1beta2/namespaces/" + ns + "/pods/*/" + m.Pods.Metric.Name
-		all, err := r.metrics.values(ctx, path, "metricLabelSelector", m.Pods.Metric.Selector, url.Values{"labelSelector": {sel.String()}})
+		all, err := r.values(ctx, path, "metricLabelSelector", m.Pods.Metric.Selector, url.Values{"labelSelector": {sel.String()}})
 		if err != nil {
 			return 0, "", status, unread("FailedGetPodsMetric", "failed to get pods metric value: %w", err)
 		}
@@ -175,7 +167,7 @@ func (r *autoscale) metric(ctx context.Context, m *autoscalingv2.MetricSpec, sel
 		o := m.Object.DescribedObject
 		kind := resourcePath(o)
 		path := "/apis/custom.metrics.k8s.io/v1beta2/namespaces/" + ns + "/" + kind + "/" + o.Name + "/" + m.Object.Metric.Name
-		all, err := r.metrics.values(ctx, path, "metricLabelSelector", m.Object.Metric.Selector, nil)
+		all, err := r.values(ctx, path, "metricLabelSelector", m.Object.Metric.Selector, nil)
 		if err != nil {
 			return 0, "", status, unread("FailedGetObjectMetric", "failed to get object metric value: %w", err)
 		}
@@ -184,7 +176,7 @@ func (r *autoscale) metric(ctx context.Context, m *autoscalingv2.MetricSpec, sel
 		return n, fmt.Sprintf("%s metric %s", o.Kind, m.Object.Metric.Name), status, nil
 	case m.External != nil:
 		path := "/apis/external.metrics.k8s.io/v1beta1/namespaces/" + ns + "/" + m.External.Metric.Name
-		all, err := r.metrics.values(ctx, path, "labelSelector", m.External.Metric.Selector, nil)
+		all, err := r.values(ctx, path, "labelSelector", m.External.Metric.Selector, nil)
 		if err != nil {
 			return 0, "", status, unread("FailedGetExternalMetric", "failed to get external metric value: %w", err)
 		}
@@ -236,7 +228,7 @@ func starting(p *corev1.Pod, m sample, now time.Time) bool {
 
 // resource is the size that the use of a resource asks for.
 func (r *autoscale) resource(ctx context.Context, sel labels.Selector, name corev1.ResourceName, container string, t *autoscalingv2.MetricTarget, reason string) (n int32, now autoscalingv2.MetricValueStatus, failed *failedMetric) {
-	all, err := r.metrics.resources(ctx, r.hpa.Namespace, sel, name, container)
+	all, err := r.resources(ctx, r.hpa.Namespace, sel, name, container)
 	if err != nil {
 		return 0, now, unread(reason, "failed to get %s usage: %w", name, err)
 	}

@@ -116,7 +116,7 @@ func testLog() *slog.Logger {
 }
 
 func options(w *world) controllers.Config {
-	return controllers.Config{Kinds: w.Server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16", Metrics: w.measure}
+	return controllers.Config{Kinds: w.Server.Kinds, RootCA: "CA", PodCIDR: "10.42.0.0/16", Metrics: measured{w}}
 }
 
 func resources() (out []*api.Resource) {

@@ -6,8 +6,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -38,20 +36,11 @@ func ExpectHeap(bytes int64) {
 
 // memory is the machine's, in bytes; 0 if it does not say.
 func memory() int64 {
-	b, err := os.ReadFile("/proc/meminfo")
+	all, err := Memory("/proc", "MemTotal")
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "MemTotal:" {
-			kb, err := strconv.ParseInt(f[1], 10, 64)
-			if err != nil {
-				return 0
-			}
-			return kb << 10
-		}
-	}
-	return 0
+	return int64(all[0])
 }
 
 // MaxHeadroom is how far a heap may grow over what lives in it, in bytes, before

@@ -114,7 +114,13 @@ func inMessages(h http.Handler) http.Handler {
 		defer in.Close()
 		m := &messages{w: w, to: out, begun: make(chan struct{}), header: http.Header{}}
 		var over sync.WaitGroup
+		var broke any // what h panicked with: such is how an answer breaks off
 		over.Go(func() {
+			defer func() {
+				if broke = recover(); broke != nil {
+					m.breakOff()
+				}
+			}()
 			plain := r.Clone(ctx)
 			for _, name := range []string{"Connection", "Upgrade"} {
 				plain.Header.Del(name)
@@ -135,6 +141,9 @@ func inMessages(h http.Handler) http.Handler {
 		cancel()
 		in.Close()
 		over.Wait()
+		if broke != nil {
+			panic(broke) // where somebody waits for it
+		}
 	})
 }
 
@@ -167,6 +176,15 @@ func (m *messages) Write(b []byte) (int, error) {
 		return m.w.Write(b)
 	}
 	return m.to.Write(b)
+}
+
+// breakOff ends an answer that nothing more comes of.
+func (m *messages) breakOff() {
+	if m.code == 0 {
+		m.code = http.StatusBadGateway
+		close(m.begun)
+	}
+	m.to.CloseWithError(io.ErrUnexpectedEOF)
 }
 
 // FlushError does nothing: a pipe keeps nothing back.

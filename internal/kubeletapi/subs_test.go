@@ -363,3 +363,37 @@ func TestLogWebSocket(t *testing.T) {
 		t.Errorf("%v, %v", err, resp)
 	}
 }
+
+// A node that is lost in the middle of a log breaks the client's WebSocket, and
+// nothing else: not the process, in which other clients are served.
+func TestLogWebSocketBreaks(t *testing.T) {
+	w := newWorld(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("previous") == "" {
+			fmt.Fprint(w, "half a li")
+		}
+		panic(http.ErrAbortHandler)
+	}))
+	at := "ws" + strings.TrimPrefix(w.front.URL, "http") + inA + "pods/p/log?container=c&follow=true"
+	d := websocket.Dialer{Subprotocols: []string{"binary.k8s.io"}}
+	c, resp, err := d.Dial(at, http.Header{"Origin": {"http://x"}})
+	if err != nil {
+		t.Fatal(err, resp)
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	got := ""
+	for {
+		_, b, err := c.ReadMessage()
+		if err != nil {
+			break
+		}
+		got += string(b)
+	}
+	if got != "half a li" {
+		t.Errorf("%q", got)
+	}
+	if c, resp, err := d.Dial(at+"&previous=true", http.Header{"Origin": {"http://x"}}); err == nil {
+		c.Close()
+		t.Errorf("nothing was answered, and the client saw %v", resp)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"proa/internal/host"
 	"proa/internal/kubeletapi"
 )
 
@@ -66,28 +67,10 @@ func (c *consumption) busy() (uint64, error) {
 }
 
 func (c *consumption) workingSet() (uint64, error) {
-	path := filepath.Join(c.proc, "meminfo")
-	b, err := os.ReadFile(path)
+	m, err := host.Memory(c.proc, "MemTotal", "MemFree", "Inactive(file)")
 	if err != nil {
 		return 0, err
 	}
-	kb := map[string]uint64{"MemTotal": 0, "MemFree": 0, "Inactive(file)": 0}
-	found := 0
-	for line := range strings.Lines(string(b)) {
-		name, value, _ := strings.Cut(line, ":")
-		if _, ok := kb[name]; !ok {
-			continue
-		}
-		n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", path, err)
-		}
-		kb[name] = n
-		found++
-	}
-	if found < len(kb) {
-		return 0, fmt.Errorf("%s does not tell MemTotal, MemFree and Inactive(file)", path)
-	}
-	used := kb["MemTotal"] - min(kb["MemTotal"], kb["MemFree"])
-	return (used - min(used, kb["Inactive(file)"])) << 10, nil
+	used := m[0] - min(m[0], m[1])
+	return used - min(used, m[2]), nil
 }

@@ -1,9 +1,7 @@
 package node
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"proa/internal/host"
 	"proa/internal/node/cri"
 )
 
@@ -65,28 +64,13 @@ func (g *gauge) imageDir(ctx context.Context) string {
 	return g.store
 }
 
-// memory reads meminfo: MemAvailable is what can be had without swapping.
-func (g *gauge) memory() (l Left) {
-	f, err := os.Open(filepath.Join(g.proc, "meminfo"))
+// memory: MemAvailable is what can be had without swapping.
+func (g *gauge) memory() Left {
+	m, err := host.Memory(g.proc, "MemTotal", "MemAvailable")
 	if err != nil {
 		return Left{}
 	}
-	defer f.Close()
-	known := false
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		var kb uint64
-		line := sc.Text()
-		if n, _ := fmt.Sscanf(line, "MemTotal: %d kB", &kb); n == 1 {
-			l.Total = kb << 10
-		} else if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kb); n == 1 {
-			l.Free, known = kb<<10, true
-			break
-		}
-	}
-	if !known {
-		return Left{}
-	}
-	return l
+	return Left{Total: m[0], Free: m[1]}
 }
 
 // threads compares loadavg's count with the lower of the kernel's two limits.

@@ -207,3 +207,31 @@ func TestAfter(t *testing.T) {
 		t.Errorf("written in the order %v", order)
 	}
 }
+
+// A pod that is to be placed is placed also where more time passes between two looks
+// at the clock than a row of decisions may take: nobody says again that it is there.
+func TestOneDecisionAtLeast(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := New(nil, Config{Now: func() time.Time { now = now.Add(2 * batchTime); return now }})
+	p := &corev1.Pod{}
+	p.Name, p.UID, p.Spec.SchedulerName = "p", "p", corev1.DefaultSchedulerName
+	s.queue.add(NewPod(p))
+	made := make(chan int, 1)
+	go func() {
+		acts, _ := s.next(t.Context())
+		made <- len(acts)
+	}()
+	select {
+	case n := <-made:
+		if n != 1 {
+			t.Errorf("%d decisions", n)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for what has come already")
+		s.mu.Lock()
+		s.ended = true
+		s.mu.Unlock()
+		s.work.Broadcast()
+		<-made
+	}
+}

@@ -229,7 +229,8 @@ func (s *Scheduler) next(ctx context.Context) (acts []action, ok bool) {
 			return nil, false
 		}
 		if s.synced == s.sources {
-			for began := s.cfg.Now(); len(acts) < batch && s.cfg.Now().Sub(began) < batchTime; {
+			// One at the least: whoever was not running for that long may have been woken for the last time.
+			for began := s.cfg.Now(); len(acts) == 0 || len(acts) < batch && s.cfg.Now().Sub(began) < batchTime; {
 				it := s.queue.pop()
 				if it == nil {
 					break

@@ -172,7 +172,7 @@ func (s *system) startNode(ctx context.Context, p *plane, m *machine) error {
 	if err != nil {
 		return err
 	}
-	if err := s.serveNode(ctx, p.agents.get(s.id.NodeName)); err != nil {
+	if err := s.serveNode(ctx, p, p.agents.get(s.id.NodeName)); err != nil {
 		return err
 	}
 	cidr, err := s.awaitRange(ctx, p)

@@ -5,17 +5,19 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net/http"
-	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"proa/internal/api"
+	"proa/internal/apiserver/access"
 	"proa/internal/httpapi"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/discovery"
 	"proa/internal/kubeletapi"
+	"proa/internal/node/gate"
 	"proa/internal/pki"
 )
 
@@ -70,9 +72,10 @@ func (p *plane) nodes() *kubeletapi.Nodes {
 	}
 }
 
-// serveNode puts the node's own API on the wire, for those whose certificate
-// makes them masters: the API server, and metrics collectors that were given one.
-func (s *system) serveNode(ctx context.Context, h http.Handler) error {
+// serveNode puts the node's own API on the wire, for those whom the API server lets
+// ask it. Client certificates are asked for in the handshake and judged after it, as
+// the API server does.
+func (s *system) serveNode(ctx context.Context, p *plane, h http.Handler) error {
 	l, err := s.listen("", s.Ports.Node, "the node's own API")
 	if err != nil {
 		return err
@@ -84,21 +87,19 @@ func (s *system) serveNode(ctx context.Context, h http.Handler) error {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(s.ca.Cert)
-	server := httpapi.Server("", &tls.Config{GetCertificate: cert.Server, ClientCAs: roots,
-		ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS12}, mastersOnly(h))
+	g := nodeGate(p.asNode(s.id.NodeName), s.id.NodeName, roots, s.now)
+	server := httpapi.Server("", nodeServerTLS(cert.Server, roots), g.Guard(h))
 	s.part(ctx, "the node's HTTPS server", func(ctx context.Context) error { return serveUntil(ctx, server, l) })
 	return nil
 }
 
-func mastersOnly(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case len(r.TLS.VerifiedChains) == 0:
-			http.Error(w, "Unauthorized", http.StatusUnauthorized)
-		case !slices.Contains(r.TLS.VerifiedChains[0][0].Subject.Organization, api.GroupMasters):
-			http.Error(w, "Forbidden", http.StatusForbidden)
-		default:
-			h.ServeHTTP(w, r)
-		}
-	})
+// nodeGate is who decides about those who ask a node: h in the node's name, and the
+// authorities of client certificates.
+func nodeGate(h api.Handler, node string, roots *x509.CertPool, now func() time.Time) *gate.Gate {
+	certs := &access.Authenticator{Roots: roots, Now: now}
+	return &gate.Gate{Handler: h, Node: node, Certificate: certs.Certificate, Now: now}
+}
+
+func nodeServerTLS(cert func(*tls.ClientHelloInfo) (*tls.Certificate, error), roots *x509.CertPool) *tls.Config {
+	return &tls.Config{GetCertificate: cert, ClientCAs: roots, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}
 }

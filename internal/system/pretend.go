@@ -14,23 +14,12 @@ import (
 	"proa/internal/node"
 	"proa/internal/node/cri/pretend"
 	"proa/internal/node/fleet"
+	"proa/internal/node/steps"
 )
 
 // pretendMachine is what a pretend node says it has.
 var pretendMachine = node.Machine{MilliCPU: 32_000, Memory: 256 << 30, Storage: 1 << 40,
 	Info: corev1.NodeSystemInfo{OSImage: "Pretend", KernelVersion: "pretend"}}
-
-// pretendVolumes gives every volume a path without making anything there:
-// nothing will ever read it.
-var pretendVolumes = &node.Step{Name: "volumes", Start: func(_ context.Context, r *node.Run) error {
-	if r.Volumes == nil {
-		r.Volumes = map[string]node.Volume{}
-	}
-	for _, v := range r.Pod.Spec.Volumes {
-		r.Volumes[v.Name] = node.Volume{Path: filepath.Join("/pretend", string(r.Pod.UID), v.Name)}
-	}
-	return nil
-}}
 
 // readScript reads what is to happen to the pretend nodes.
 func (c *Config) readScript() (*fleet.Script, error) {
@@ -69,7 +58,7 @@ func (s *system) startPretend(ctx context.Context, p *plane) {
 			Bare:    true,
 			Labels:  s.script.Labels(i + 1),
 			Machine: pretendMachine,
-			Steps:   []*node.Step{pretendVolumes},
+			Steps:   steps.Pretend(),
 			Addresses: []corev1.NodeAddress{
 				{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.%d.%d.%d", 16+i>>16, i>>8&255, i&255)},
 				{Type: corev1.NodeHostName, Address: name},

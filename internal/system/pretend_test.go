@@ -33,6 +33,7 @@ import (
 	"proa/internal/node"
 	"proa/internal/node/cri/pretend"
 	"proa/internal/node/fleet"
+	"proa/internal/node/steps"
 	"proa/internal/sched"
 	"proa/internal/sched/plugins"
 	"proa/internal/store/memory"
@@ -90,7 +91,7 @@ func (c *cluster) nodes(count int, script string) {
 	for i := range count {
 		name := fmt.Sprintf("n-%d", i+1)
 		c.machines = append(c.machines, fleet.NewMachine(node.Config{Name: name, Handler: c.h, Bare: true, Labels: s.Labels(i + 1),
-			Machine: pretendMachine, Steps: []*node.Step{pretendVolumes},
+			Machine: pretendMachine, Steps: steps.Pretend(),
 			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.16.0.%d", i)}}}, pretend.Options{}))
 	}
 	p := fleet.NewPlayer(c.machines, s)

@@ -37,6 +37,7 @@ import (
 	"proa/internal/kinds/core"
 	"proa/internal/node"
 	"proa/internal/node/cri/pretend"
+	"proa/internal/node/steps"
 	"proa/internal/sched"
 	"proa/internal/sched/plugins"
 	"proa/internal/store"
@@ -392,7 +393,7 @@ func (m *machine) startAgent() {
 			Machine: node.Machine{MilliCPU: 4000, Memory: 8 << 30, Storage: 100 << 30,
 				Info: corev1.NodeSystemInfo{OSImage: "Pretend", KernelVersion: "pretend", BootID: fmt.Sprint(m.boots)}},
 			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.16.0.%d", m.number+1)}},
-			Steps:     []*node.Step{places},
+			Steps:     steps.Pretend(),
 			Go:        a.work,
 		})
 		if err != nil {
@@ -402,17 +403,6 @@ func (m *machine) startAgent() {
 		_ = agent.Run(a.ctx)
 	})
 }
-
-// places gives every volume a path.
-var places = &node.Step{Name: "volumes", Start: func(_ context.Context, r *node.Run) error {
-	if r.Volumes == nil {
-		r.Volumes = map[string]node.Volume{}
-	}
-	for _, v := range r.Pod.Spec.Volumes {
-		r.Volumes[v.Name] = node.Volume{Path: "/pretend/" + string(r.Pod.UID) + "/" + v.Name}
-	}
-	return nil
-}}
 
 // ticking is the clock of the machines. What is to happen at once happens a nanosecond later:
 // when nothing else is under way.

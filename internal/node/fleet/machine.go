@@ -36,6 +36,7 @@ type Machine struct {
 	agent   node.Config // of every run of the agent
 	runtime pretend.Options
 	cable   *Cable
+	calls   calls // that the agent answers
 
 	change sync.Mutex // held by who changes the machine
 	boots  int
@@ -120,7 +121,8 @@ func (m *Machine) Fail() {
 	}
 }
 
-// StopAgent ends the agent, at whatever it is. Containers run on.
+// StopAgent ends the agent, at whatever it is. Containers run on, and what clients
+// have open into them breaks.
 func (m *Machine) StopAgent() {
 	m.change.Lock()
 	defer m.change.Unlock()
@@ -138,7 +140,11 @@ func (m *Machine) StartAgent(ctx context.Context) error {
 }
 
 // Cut makes the machine silent: nothing passes between it and the API until Mend.
-func (m *Machine) Cut() { m.cable.Cut() }
+// What clients have open into its containers breaks, as it does when a machine dies.
+func (m *Machine) Cut() {
+	m.cable.Cut()
+	m.calls.breakOff()
+}
 
 // Mend ends the silence.
 func (m *Machine) Mend() { m.cable.Mend() }
@@ -215,6 +221,7 @@ func (m *Machine) end() {
 	m.mu.Lock()
 	m.runs = nil
 	m.mu.Unlock()
+	m.calls.breakOff()
 	if m.stop != nil {
 		m.stop()
 		m.stop = nil
@@ -238,14 +245,18 @@ func (m *Machine) answers() (*node.Agent, error) {
 }
 
 // ServeHTTP answers as the node's own server does; who asks in vain is told so at
-// once.
+// once, and what is open when the machine can be reached no more breaks.
 func (m *Machine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// First it is known, and then it is looked whether it can be answered: what
+	// happens in between breaks it.
+	c, r := m.calls.begin(w, r)
+	defer m.calls.end(c)
 	agent, err := m.answers()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	kubeletapi.Serve(agent).ServeHTTP(w, r)
+	kubeletapi.Serve(agent).ServeHTTP(c, r)
 }
 
 // Answers is what those get who ask the agent without a connection: of one that cannot be
