@@ -44,13 +44,21 @@ func memory() int64 {
 }
 
 // MaxHeadroom is how far a heap may grow over what lives in it, in bytes, before
-// the collector runs.
+// the collector runs: as far as what lives, but no more than this, while nothing
+// speaks for more.
 const MaxHeadroom = 128 << 20
 
-// headroom is GOGC for a heap in which so many bytes live: as much again, but no
-// more than room.
+// busyRoom is how far any heap may grow while the collector is dear, in bytes,
+// also one in which little lives: with 50 MB alive, and 70 MB a second that come
+// and go, the collector took a sixth of the time.
+const busyRoom = 256 << 20
+
+// leastRoom is how far a heap may grow in any case.
+func leastRoom(live uint64) uint64 { return min(live, MaxHeadroom) }
+
+// headroom is GOGC for a heap in which so many bytes live and that may grow by room.
 func headroom(live, room uint64) int {
-	if live <= room {
+	if live == 0 {
 		return 100
 	}
 	return max(5, int(100*room/live))
@@ -62,7 +70,10 @@ var tight atomic.Int64 // what TightHeap has set last
 // that as GOGC. The collector of a large heap then runs more often than it would
 // by itself; what it marks is cheap where it is bytes. GOGC, if it is set in the
 // environment, has the last word; the answer is then 0.
-func TightHeap() int { return tighten(MaxHeadroom) }
+func TightHeap() int {
+	live := liveHeap()
+	return tighten(live, leastRoom(live))
+}
 
 func liveHeap() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
@@ -70,11 +81,11 @@ func liveHeap() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-func tighten(room uint64) int {
+func tighten(live, room uint64) int {
 	if os.Getenv("GOGC") != "" {
 		return 0
 	}
-	percent := headroom(liveHeap(), room)
+	percent := headroom(live, room)
 	if tight.Swap(int64(percent)) != int64(percent) { // to set it stops everybody for a moment
 		debug.SetGCPercent(percent)
 	}
@@ -83,8 +94,8 @@ func tighten(room uint64) int {
 
 // A heap that is kept tight costs time: with a gigabyte alive and much that comes and goes,
 // most of it. So it gets twice the room while the collector takes more than the dear part of
-// the time that is used, up to as much as lives; and gives it back when it takes less than the cheap part.
-const dear, cheap = 0.15, 0.04
+// the time that is used, up to as much as lives or busyRoom; and gives it back when it takes less than the cheap part.
+const dear, cheap = 0.10, 0.04
 
 // A collector is what the garbage collector has taken so far, in seconds of processors, and
 // what all has.
@@ -99,14 +110,14 @@ func measureCollector() collector {
 // next is the room for the time to come, after a time in which so much was taken.
 func (c collector) next(now collector, room, live uint64) uint64 {
 	const noticeable = 0.25 // seconds: of less nothing follows
-	all := now.all - c.all
+	least, all := leastRoom(live), now.all-c.all
 	switch part := (now.took - c.took) / all; {
 	case all < noticeable || part < cheap:
-		return max(room/2, MaxHeadroom)
-	case part > dear && room < live:
-		return room * 2
+		room /= 2
+	case part > dear && room < max(live, busyRoom):
+		room *= 2
 	}
-	return room
+	return max(room, least)
 }
 
 // KeepHeapTight calls TightHeap often at first, while data are read, and from time to
@@ -118,12 +129,12 @@ func KeepHeapTight(ctx context.Context) {
 			return
 		}
 	}
-	room, before := uint64(MaxHeadroom), measureCollector()
+	room, before := leastRoom(liveHeap()), measureCollector()
 	for passed(ctx, 2*time.Second) {
-		now := measureCollector()
-		room = before.next(now, room, liveHeap())
+		now, live := measureCollector(), liveHeap()
+		room = before.next(now, room, live)
 		before = now
-		tighten(room)
+		tighten(live, room)
 	}
 }
 
