@@ -121,7 +121,7 @@ func (b *bench) once(program string, n int) (r result, err error) {
 		return r, err
 	}
 	defer c.Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute+2*b.limit())
 	defer cancel()
 	h := httpapi.Dial(c.URL, c.Client())
 	if err := b.awaitNodes(ctx, h); err != nil {
@@ -209,9 +209,14 @@ func (b *bench) awaitNodes(ctx context.Context, h api.Handler) error {
 	return fmt.Errorf("only %d of %d nodes are ready after a minute", len(ready), b.nodes)
 }
 
+// limit is how long all pods may take to come, or to be replaced.
+func (b *bench) limit() time.Duration {
+	return max(2*time.Minute, time.Duration(b.pods)*12*time.Millisecond)
+}
+
 // awaitDone returns when the Deployment says that it has what it asks for.
 func (b *bench) awaitDone(ctx context.Context, h api.Handler) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, b.limit())
 	defer cancel()
 	var last appsv1.DeploymentStatus
 	for c := range apps.Deployment.Follow(ctx, h, "default", api.Selectors{}, func(error) {}) {
@@ -225,7 +230,7 @@ func (b *bench) awaitDone(ctx context.Context, h api.Handler) error {
 			}
 		}
 	}
-	return fmt.Errorf("not done after two minutes: %d pods, %d updated, %d available", last.Replicas, last.UpdatedReplicas, last.AvailableReplicas)
+	return fmt.Errorf("not done after %v: %d pods, %d updated, %d available", b.limit(), last.Replicas, last.UpdatedReplicas, last.AvailableReplicas)
 }
 
 // record takes a profile of the server from now on; what it returns waits for it.
