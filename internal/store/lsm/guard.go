@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -144,7 +145,7 @@ func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := g.leave("create", name, err); err != nil {
 		return nil, err
 	}
-	return &guardedFile{File: f, g: g, name: name, manifest: manifest}, nil
+	return &guardedFile{File: f, g: g, name: name, manifest: manifest, table: strings.HasSuffix(name, ".sst")}, nil
 }
 
 func (g *guard) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
@@ -255,6 +256,10 @@ type guardedFile struct {
 	name string
 	mute bool
 
+	// Who writes a table, block after block, has time: Go would take the processor away from it
+	// only after 10 ms, and a request changes goroutines a dozen times.
+	table bool
+
 	manifest bool // made by this process; one goroutine at a time writes it
 	size     int64
 	sum      uint32
@@ -285,6 +290,9 @@ func (f *guardedFile) Write(p []byte) (n int, err error) {
 	})
 	if err == nil {
 		n = len(p)
+	}
+	if f.table {
+		runtime.Gosched()
 	}
 	return n, err
 }
