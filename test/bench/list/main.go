@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -47,6 +48,7 @@ func main() {
 // A contestant is a server and what was measured.
 type contestant struct {
 	*measure.Pods
+	first string // what a connection asks for first
 	cases map[string]*figures
 }
 
@@ -76,17 +78,28 @@ func run(s settings) error {
 		return err
 	}
 	raw := measure.NewRaw("case", "round", "objects", "at_once", "ms", "cpu_ms_each", "extra_mb_each", "mb_each")
-	if err := size(s, all, 0, s.small, raw); err != nil {
+	if err := fill(all, 0, s.small); err != nil {
+		return err
+	}
+	if len(all) > 1 {
+		if all, err = withNginx(all, refs, dir); err != nil {
+			return err
+		}
+	}
+	if err := size(s, all, s.small, raw); err != nil {
 		return err
 	}
 	if s.large > s.small {
 		var two []*contestant
 		for _, c := range all {
-			if c.Name != "crd" {
+			if c.Name != "crd" && c.Name != "nginx" {
 				two = append(two, c)
 			}
 		}
-		if err := size(s, two, s.small, s.large, raw); err != nil {
+		if err := fill(two, s.small, s.large); err != nil {
+			return err
+		}
+		if err := size(s, two, s.large, raw); err != nil {
 			return err
 		}
 	}
@@ -99,14 +112,52 @@ func run(s settings) error {
 
 func start(s settings, refs, dir string) (all []*contestant, err error) {
 	err = measure.StartPods(serverCore, refs, dir, s.only, func(p *measure.Pods) error {
-		all = append(all, &contestant{Pods: p, cases: map[string]*figures{}})
+		all = append(all, &contestant{Pods: p, first: load.Path(p, 0), cases: map[string]*figures{}})
 		return nil
 	})
 	return all, err
 }
 
-// size fills the stores up to a number of objects and measures.
-func size(s settings, all []*contestant, from, to int, raw *measure.Raw) error {
+// withNginx adds nginx, if there is one, with a list of proa's as a file: what the way to
+// the client takes alone.
+func withNginx(all []*contestant, refs, dir string) ([]*contestant, error) {
+	proa := all[0]
+	c, err := load.Dial(proa.Target)
+	if err != nil {
+		return all, err
+	}
+	defer c.Close()
+	files := filepath.Join(dir, "files")
+	if err := os.MkdirAll(files, 0o755); err != nil {
+		return all, err
+	}
+	for name, path := range map[string]string{"ready": "/version", "list": proa.Path} {
+		b, err := c.Body(&load.Request{Method: "GET", Path: path})
+		if err == nil {
+			err = os.WriteFile(filepath.Join(files, name), b, 0o644)
+		}
+		if err != nil {
+			return all, err
+		}
+	}
+	id, err := measure.NewIdentity(dir)
+	if err != nil {
+		return all, err
+	}
+	n, err := measure.StartNginx(serverCore, refs, dir, files, id)
+	if errors.Is(err, measure.ErrNoNginx) {
+		fmt.Println("  nginx is left out:", err)
+		return all, nil
+	}
+	if err != nil {
+		return all, err
+	}
+	return append(all, &contestant{first: "/ready", cases: map[string]*figures{}, Pods: &measure.Pods{
+		Name: "nginx", Is: "nginx with the same bytes as a file", Path: "/list", Target: n.Target, Processes: []*measure.Process{n.Process}}}), nil
+}
+
+// fill fills the stores up to a number of objects.
+func fill(all []*contestant, from, to int) error {
 	for _, c := range all {
 		began := time.Now()
 		if err := load.Seed(c.Pods, from, to); err != nil {
@@ -114,6 +165,11 @@ func size(s settings, all []*contestant, from, to int, raw *measure.Raw) error {
 		}
 		fmt.Printf("  %s has %d objects after %.0f s\n", c.Name, to, time.Since(began).Seconds())
 	}
+	return nil
+}
+
+// size measures with as many objects as there are.
+func size(s settings, all []*contestant, to int, raw *measure.Raw) error {
 	for _, x := range []struct {
 		encoding string
 		n        int
@@ -215,7 +271,7 @@ func (c *contestant) connect(n int) (conns []*load.Conn, err error) {
 			return conns, err
 		}
 		conns = append(conns, conn)
-		if _, err := conn.Do(&load.Request{Method: "GET", Path: load.Path(c.Pods, 0)}, nil); err != nil {
+		if _, err := conn.Do(&load.Request{Method: "GET", Path: c.first}, nil); err != nil {
 			return conns, err
 		}
 	}
@@ -256,6 +312,9 @@ func report(s settings, all []*contestant) {
 			}
 			fmt.Printf("  %s: ratio of the time to %s: %s; processor time %.3fx\n", name, c.Is,
 				measure.Spread(measure.Ratios(ours.latency, f.latency)), measure.Median(ours.cpu)/measure.Median(f.cpu))
+			if c.Name == "nginx" {
+				continue
+			}
 			if hard == nil || cmp.Less(measure.Median(f.latency), measure.Median(hard.cases[name].latency)) {
 				hard = c
 			}

@@ -185,6 +185,9 @@ func InHost() error {
 // Scratch makes a folder with a short name (sockets lie in it) and returns what
 // removes it.
 func Scratch() (dir string, remove func(), err error) {
-	dir, err = os.MkdirTemp("/tmp", "bn-")
-	return dir, func() { os.RemoveAll(dir) }, err
+	if dir, err = os.MkdirTemp("/tmp", "bn-"); err != nil {
+		return "", nil, err
+	}
+	gone := clearAway(&left.folders, dir)
+	return dir, func() { os.RemoveAll(dir); gone() }, nil
 }

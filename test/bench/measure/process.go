@@ -44,8 +44,10 @@ func Start(core int, log string, name string, args ...string) (*Process, error) 
 		f.Close()
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(name), err)
 	}
+	gone := clearAway(&left.processes, p)
 	go func() {
 		p.err = p.cmd.Wait()
+		gone()
 		f.Close()
 		close(p.ended)
 	}()
