@@ -29,8 +29,7 @@ func clearAway[T comparable](all *map[T]bool, one T) (gone func()) {
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
 		go func() {
-			<-c
-			signal.Stop(c) // a second one ends it at once
+			<-c // others than the first are not heard
 			interrupted()
 			os.Exit(130)
 		}()
