@@ -1,7 +1,6 @@
 package apiserver_test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -43,8 +42,11 @@ func TestStorageInUse(t *testing.T) {
 			t.Errorf("%s has the finalizers %v, not %v", c.o.GetName(), got, c.want)
 		}
 	}
-	if fields := fmt.Sprint(p.ManagedFields); strings.Contains(fields, "f:finalizers") {
-		t.Errorf("whoever made it has the finalizer: %s", fields)
+	if got := entries(seen(t, s, core.PersistentVolumeClaim, "default", "p")); !strings.Contains(got, "f:accessModes") || strings.Contains(got, "f:finalizers") {
+		t.Errorf("whoever made the claim owns %s", got)
+	}
+	if got := entries(seen(t, s, core.PersistentVolume, "", "v")); !strings.Contains(got, "example.com/x") || strings.Contains(got, "pv-protection") || strings.Contains(got, "f:lastPhase") {
+		t.Errorf("whoever made the volume owns %s", got)
 	}
 	if at := v.Status.LastPhaseTransitionTime; at == nil || !at.Equal(&v.CreationTimestamp) {
 		t.Errorf("pending since %v, made at %v", at, v.CreationTimestamp)
