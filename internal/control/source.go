@@ -41,6 +41,7 @@ type source struct {
 	owned   map[types.UID]map[Key]bool  // by every owner's UID
 	loose   map[string]map[Key]bool     // those that nothing controls, by namespace
 	fields  map[string]fieldIndex       // by the values of fields that somebody has asked for
+	indexes map[any]valueIndex          // by each [Index] that somebody has asked
 	dead    map[types.UID]bool          // own deletes that the watch has not shown yet
 }
 
@@ -133,7 +134,7 @@ func (s *source) end() {
 	for uid := range s.owned {
 		s.owners.remove(uid, s)
 	}
-	s.objs, s.owned, s.loose, s.fields = nil, nil, nil, nil
+	s.objs, s.owned, s.loose, s.fields, s.indexes = nil, nil, nil, nil, nil
 }
 
 func (s *source) gone() bool {
@@ -333,6 +334,9 @@ func (s *source) index(o api.Object) {
 	for _, f := range s.fields {
 		addTo(f.by, f.of(o), key)
 	}
+	for _, v := range s.indexes {
+		v.add(o, key)
+	}
 }
 
 func (s *source) unindex(o api.Object) {
@@ -345,6 +349,9 @@ func (s *source) unindex(o api.Object) {
 	removeFrom(s.loose, o.GetNamespace(), key)
 	for _, f := range s.fields {
 		removeFrom(f.by, f.of(o), key)
+	}
+	for _, v := range s.indexes {
+		v.remove(o, key)
 	}
 }
 

@@ -97,3 +97,44 @@ func TestLateList(t *testing.T) {
 	}
 	has("after a newer list", "c")
 }
+
+// What an index finds is what a look at every object finds, whatever has happened to them.
+func TestIndex(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	s := newSource(core.Pod.Def(), &owners{})
+	names := func(o api.Object) []string { return o.(*corev1.Pod).Finalizers }
+	objs := map[string]*corev1.Pod{}
+	for i := range 500 {
+		name := fmt.Sprint("p", r.IntN(20))
+		if old := objs[name]; old != nil && r.IntN(3) == 0 {
+			s.drop(nil, old)
+			delete(objs, name)
+		} else {
+			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: name, UID: types.UID(name)}}
+			for range r.IntN(4) {
+				p.Finalizers = append(p.Finalizers, fmt.Sprint(r.IntN(4)))
+			}
+			s.put(nil, p, int64(i+1))
+			objs[name] = p
+		}
+		for v := range 4 {
+			if i < 100 {
+				break
+			}
+			value := fmt.Sprint(v)
+			var want, got []string
+			for name, p := range objs {
+				if slices.Contains(p.Finalizers, value) {
+					want = append(want, name)
+				}
+			}
+			for _, o := range s.indexed("test", names, value) {
+				got = append(got, o.GetName())
+			}
+			if slices.Sort(want); !slices.Equal(got, want) {
+				t.Fatalf("seed %d: %s have %v, not %v", seed, value, got, want)
+			}
+		}
+	}
+}

@@ -16,6 +16,7 @@ type Config struct {
 // All is every controller, in no particular order.
 func All(cfg Config) []control.Runner {
 	return []control.Runner{
+		ClaimProtection,
 		ClusterRoleAggregation,
 		ConfigRollout,
 		CronJob,
@@ -27,6 +28,7 @@ func All(cfg Config) []control.Runner {
 		Endpoints,
 		EndpointSlice,
 		EndpointSliceMirroring,
+		EphemeralVolumes,
 		FlowSchema,
 		HorizontalPodAutoscaler(cfg.Kinds, cfg.Metrics),
 		Job,
@@ -34,6 +36,7 @@ func All(cfg Config) []control.Runner {
 		GarbageCollector(cfg.Kinds),
 		Namespace(cfg.Kinds),
 		NodeLifecycle(),
+		PersistentVolumes(),
 		PodCIDR(cfg.PodCIDR),
 		PodGC(),
 		ReplicationController,
@@ -46,5 +49,6 @@ func All(cfg Config) []control.Runner {
 		StorageVersionMigration(cfg.Kinds),
 		TaintEviction(),
 		ReplicaSet,
+		VolumeProtection,
 	}
 }

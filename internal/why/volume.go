@@ -194,7 +194,7 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 	c := is(me, "it has no volume yet").since(p.CreationTimestamp.Time)
 	if l := a.leaving(p); l != nil {
 		c = is(me, "it is being deleted").since(p.DeletionTimestamp.Time).as(l.Causes...)
-		for _, u := range a.users(p) {
+		for _, u := range a.holders(p) {
 			c.as(is("pod/"+u.Name, "it uses it").help("delete the pods that use the claim %s", p.Name))
 		}
 		return c
@@ -203,8 +203,7 @@ func (a *asker) claim(p *corev1.PersistentVolumeClaim) *Cause {
 	case a.holds(p):
 		return a.changing(p, fine(me, "it is bound to the volume %s", p.Spec.VolumeName))
 	case p.Status.Phase == corev1.ClaimBound || p.Status.Phase == corev1.ClaimLost:
-		return is(me, "it has lost its volume").as(is("persistentvolume/"+p.Spec.VolumeName, "there is no such volume any more").
-			help("the data are lost unless the volume is made again; delete the claim and make a new one"))
+		return is(me, "it has lost its volume").as(a.lost(p))
 	}
 	if name := p.Spec.VolumeName; name != "" {
 		return c.as(a.wanted(p, name))
@@ -298,11 +297,38 @@ func (a *asker) ofClass(p *corev1.PersistentVolumeClaim, s *storagev1.StorageCla
 	return c.help("see whether the provisioner %s runs, and its log", s.Provisioner)
 }
 
-// users are the pods that use a claim.
-func (a *asker) users(p *corev1.PersistentVolumeClaim) (out []*corev1.Pod) {
+// lost explains what became of a claim's volume.
+func (a *asker) lost(p *corev1.PersistentVolumeClaim) *Cause {
+	if p.Spec.VolumeName == "" {
+		return is("", "it does not name its volume any more").help("the data are lost to it; delete the claim and make a new one")
+	}
+	at := "persistentvolume/" + p.Spec.VolumeName
+	if v, k := get(a, core.PersistentVolume, "", p.Spec.VolumeName); k == there && v.Spec.ClaimRef != nil {
+		r := v.Spec.ClaimRef
+		if r.Namespace == p.Namespace && r.Name == p.Name {
+			return is(at, "it belongs to an earlier claim of this name").
+				help("if it is to be this claim's: take uid out of spec.claimRef of the volume %s", v.Name)
+		}
+		return is(at, "it belongs to the claim %s/%s", r.Namespace, r.Name).help("delete this claim and make a new one")
+	}
+	return is(at, "there is no such volume any more").
+		help("the data are lost unless the volume is made again; delete the claim and make a new one")
+}
+
+// users are the pods that use a claim, or will.
+func (a *asker) users(p *corev1.PersistentVolumeClaim) []*corev1.Pod {
+	return slices.DeleteFunc(a.mounting(p), core.PodFinished)
+}
+
+// holders are the pods that keep a claim there: those on nodes, even if they have ended.
+func (a *asker) holders(p *corev1.PersistentVolumeClaim) []*corev1.Pod {
+	return slices.DeleteFunc(a.mounting(p), func(o *corev1.Pod) bool { return o.Spec.NodeName == "" })
+}
+
+func (a *asker) mounting(p *corev1.PersistentVolumeClaim) (out []*corev1.Pod) {
 	pods, _ := list(a, core.Pod, p.Namespace)
 	for _, o := range pods {
-		if !core.PodFinished(o) && slices.ContainsFunc(o.Spec.Volumes, func(v corev1.Volume) bool {
+		if slices.ContainsFunc(o.Spec.Volumes, func(v corev1.Volume) bool {
 			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == p.Name || v.Ephemeral != nil && o.Name+"-"+v.Name == p.Name
 		}) {
 			out = append(out, o)
@@ -323,38 +349,14 @@ func (a *asker) wanted(p *corev1.PersistentVolumeClaim, name string) *Cause {
 	}
 	if r := v.Spec.ClaimRef; r != nil && (r.Namespace != p.Namespace || r.Name != p.Name) {
 		return is(me, "it belongs to the claim %s/%s", r.Namespace, r.Name).help("make the claim anew with another volume, or free this one")
+	} else if r != nil && r.UID != "" && r.UID != p.UID {
+		return is(me, "it belongs to an earlier claim of this name").
+			help("if its data may be had by this claim: take uid out of spec.claimRef of the volume %s", name)
 	}
-	if u := unsuited(p, v, sched.ClaimClass(p)); u != "" {
+	if u := core.VolumeUnsuited(v, p, sched.ClaimClass(p)); u != "" && v.Spec.ClaimRef == nil {
 		return is(me, "%s", u).help("make the claim anew so that it suits the volume %s", name)
 	}
 	return is(me, "it is still to be bound to this volume")
-}
-
-// unsuited says why a volume is not one for a claim; empty if it is.
-func unsuited(p *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume, class string) string {
-	need, has := p.Spec.Resources.Requests[corev1.ResourceStorage], v.Spec.Capacity[corev1.ResourceStorage]
-	for _, m := range p.Spec.AccessModes {
-		if !slices.Contains(v.Spec.AccessModes, m) {
-			return fmt.Sprintf("it does not have the access mode %s", m)
-		}
-	}
-	mode := func(m *corev1.PersistentVolumeMode) corev1.PersistentVolumeMode {
-		if m == nil {
-			return corev1.PersistentVolumeFilesystem
-		}
-		return *m
-	}
-	switch {
-	case v.Spec.StorageClassName != class:
-		return fmt.Sprintf("its storage class is %q, not %q", v.Spec.StorageClassName, class)
-	case has.Cmp(need) < 0:
-		return fmt.Sprintf("it has %s, less than the %s asked for", has.String(), need.String())
-	case mode(p.Spec.VolumeMode) != mode(v.Spec.VolumeMode):
-		return fmt.Sprintf("its volume mode is %s, not %s", mode(v.Spec.VolumeMode), mode(p.Spec.VolumeMode))
-	case p.Spec.Selector != nil && !selects(p.Spec.Selector, v.Labels):
-		return "the claim's selector does not select it"
-	}
-	return ""
 }
 
 // byHand explains why none of the volumes that are there does; nil if that is not known.
@@ -366,13 +368,23 @@ func (a *asker) byHand(p *corev1.PersistentVolumeClaim, class string) *Cause {
 	c := is("", "no persistent volume that is free suits it")
 	for _, v := range all {
 		if v.Spec.ClaimRef != nil {
-			if r := v.Spec.ClaimRef; v.Status.Phase == corev1.VolumeReleased && v.Spec.StorageClassName == class {
+			r := v.Spec.ClaimRef
+			switch mine := r.Namespace == p.Namespace && r.Name == p.Name && (r.UID == "" || r.UID == p.UID); {
+			case mine:
+				if u := core.VolumeLacks(v, p); u != "" {
+					c.as(is("persistentvolume/"+v.Name, "it is meant for the claim, but %s", u))
+				}
+			case v.Status.Phase == corev1.VolumeReleased && core.VolumeClass(v) == class:
 				c.as(is("persistentvolume/"+v.Name, "it still belongs to the claim %s/%s, which is gone", r.Namespace, r.Name).
 					help("if its data may be had by others: take spec.claimRef out of the volume %s", v.Name))
 			}
 			continue
 		}
-		if u := unsuited(p, v, class); u != "" && len(c.Causes) < 5 {
+		u := core.VolumeUnsuited(v, p, class)
+		if u == "" && p.Spec.Selector != nil && !selects(p.Spec.Selector, v.Labels) {
+			u = "the claim's selector does not select it"
+		}
+		if u != "" && len(c.Causes) < 5 {
 			c.as(is("persistentvolume/"+v.Name, "%s", u))
 		} else if u == "" {
 			return is("persistentvolume/"+v.Name, "it suits, and is still to be bound")

@@ -269,6 +269,8 @@ func rowsOf(r *api.Resource, id string, obj json.RawMessage) ([]*row, error) {
 	switch r.Kind { // these wait until they are empty
 	case "Namespace":
 		gone, after = "MODIFIED", "GET ITEM\n200\n  {metadata: {deletionTimestamp: <any>}, status: {phase: Terminating}}"
+	case "PersistentVolume", "PersistentVolumeClaim": // and these until nobody uses them
+		gone, after = "MODIFIED", "GET ITEM\n200\n  {metadata: {deletionTimestamp: <any>}}"
 	case "CustomResourceDefinition":
 		gone, after = "MODIFIED", "GET ITEM\n200\n  {metadata: {deletionTimestamp: <any>, finalizers: [customresourcecleanup.apiextensions.k8s.io]}}"
 	}

@@ -78,6 +78,8 @@ func All(c Settings) []*Step {
 		serviceAddresses(c),
 		adminAccess,
 		defaultIngressClass,
+		storageInUse,
+		defaultStorageClass,
 		certificateRequester,
 		certificateSubject,
 		limitRanger(),

@@ -33,12 +33,7 @@ var PersistentVolume = &api.Kind[*corev1.PersistentVolume]{
 			}
 			return ""
 		}),
-		api.Col("StorageClass", func(v *corev1.PersistentVolume) string {
-			if c, ok := v.Annotations[corev1.BetaStorageClassAnnotation]; ok {
-				return c
-			}
-			return v.Spec.StorageClassName
-		}),
+		api.Col("StorageClass", VolumeClass),
 		api.Col("VolumeAttributesClass", func(v *corev1.PersistentVolume) string { return orUnset(v.Spec.VolumeAttributesClassName) }),
 		api.Col("Reason", func(v *corev1.PersistentVolume) string { return v.Status.Reason }),
 		column.Age[*corev1.PersistentVolume](),
@@ -46,10 +41,11 @@ var PersistentVolume = &api.Kind[*corev1.PersistentVolume]{
 	},
 	Default: defaultPersistentVolume,
 	Prepare: func(v, old *corev1.PersistentVolume) {
-		v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending}
 		if old != nil {
 			v.Status = old.Status
+			return
 		}
+		v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending, LastPhaseTransitionTime: v.CreationTimestamp.DeepCopy()}
 	},
 	Validate:      validatePersistentVolume,
 	Warn:          warnPersistentVolume,

@@ -2,6 +2,8 @@
 package storage
 
 import (
+	"iter"
+
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
@@ -16,6 +18,21 @@ const DefaultClass = "storageclass.kubernetes.io/is-default-class"
 // IsDefault says whether claims that name no class get this one.
 func IsDefault(s *storagev1.StorageClass) bool {
 	return s.Annotations[DefaultClass] == "true" || s.Annotations["storageclass.beta.kubernetes.io/is-default-class"] == "true"
+}
+
+// DefaultOf is the class that claims get which name none: the newest of those that
+// are marked so, of several made at once the first by name; nil if there is none.
+func DefaultOf(all iter.Seq[*storagev1.StorageClass]) (best *storagev1.StorageClass) {
+	for s := range all {
+		if !IsDefault(s) {
+			continue
+		}
+		if best == nil || best.CreationTimestamp.Before(&s.CreationTimestamp) ||
+			best.CreationTimestamp.Equal(&s.CreationTimestamp) && s.Name < best.Name {
+			best = s
+		}
+	}
+	return best
 }
 
 // StorageClass describes how volumes of some kind are made.
