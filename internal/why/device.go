@@ -122,7 +122,7 @@ func (a *asker) allotted(me string, c *resourcev1.ResourceClaim, has *resourcev1
 	case has.NodeSelector == nil:
 		return fine(me, "%s", text)
 	case others > 0:
-		return is(me, "%s: the pod must go where that can be used, with the %d others that use it", text, others).
+		return is(me, "%s: the pod must go where that can be used, beside others that use it (%d)", text, others).
 			help("make room there, or give the pod a claim of its own")
 	}
 	return is(me, "%s: the pod must go where that can be used", text).help("make room there")

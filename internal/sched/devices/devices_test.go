@@ -153,15 +153,15 @@ func TestGroups(t *testing.T) {
 		parts []string
 		want  string
 	}{
-		{[]string{part("x", "p"), part("y", "q"), part("z", "p, q")}, "r=x r=z"},
-		{[]string{part("x", "p"), part("y", "")}, "cannot allocate all claims"},
-		{[]string{part("x", ""), part("y", "")}, "r=x r=y"},
+		{[]string{part("k", "p"), part("l", "q"), part("m", "p, q")}, "r=k r=m"},
+		{[]string{part("k", "p"), part("l", "")}, "cannot allocate all claims"},
+		{[]string{part("k", ""), part("l", "")}, "r=k r=l"},
 	} {
 		if got := found(pool(tt.parts...), n, two()); got != tt.want {
 			t.Errorf("%v: %s, want %s", tt.parts, got, tt.want)
 		}
 	}
-	if got := found(pool(part("w", ""), part("x", ""), part("y", ""), part("z", "")), n, claim(t, "c", `requests: [{name: r, exactly: {deviceClassName: gpu, count: 4}}]`)); got != "cannot allocate all claims" {
+	if got := found(pool(part("j", ""), part("k", ""), part("l", ""), part("m", "")), n, claim(t, "c", `requests: [{name: r, exactly: {deviceClassName: gpu, count: 4}}]`)); got != "cannot allocate all claims" {
 		t.Errorf("four parts of a card of three: %s", got)
 	}
 }
@@ -241,10 +241,10 @@ func TestFull(t *testing.T) {
 func TestTooMany(t *testing.T) {
 	var all []string
 	for i := range 60 {
-		all = append(all, fmt.Sprintf(`{name: g%02d, attributes: {x: {int: %d}, y: {int: %d}}}`, i, i%20, i%19))
+		all = append(all, fmt.Sprintf(`{name: g%02d, attributes: {x: {int: %d}}}`, i, i%20))
 	}
 	s, n := state(t, `devices: [`+strings.Join(all, ", ")+`]`)
-	got := found(s, n, claim(t, "c", `requests: [{name: r, exactly: {deviceClassName: gpu, count: 20}}], constraints: [{distinctAttribute: gpu.example.com/x}, {distinctAttribute: gpu.example.com/y}]`))
+	got := found(s, n, claim(t, "c", `requests: [{name: r, exactly: {deviceClassName: gpu, count: 21}}], constraints: [{distinctAttribute: gpu.example.com/x}]`))
 	if !strings.Contains(got, "too many combinations") {
 		t.Errorf("got %s", got)
 	}

@@ -22,8 +22,8 @@ var (
 	// ErrNone says that a node does not have what the claims ask for.
 	ErrNone = errors.New("cannot allocate all claims")
 
-	errUpdating = errors.New("cannot allocate all claims while a resource pool is being updated")
-	errTooMany  = errors.New("cannot allocate all claims: too many combinations of devices to try, ask for less or with fewer constraints")
+	errPool    = errors.New("cannot allocate all claims: a resource pool is incomplete or inconsistent")
+	errTooMany = errors.New("cannot allocate all claims: too many combinations of devices to try, ask for less or with fewer constraints")
 )
 
 // A Found is devices for claims on one node.
@@ -93,7 +93,7 @@ func (w *Want) On(n *corev1.Node) (*Found, error) {
 	case x.err != nil:
 		return nil, x.err
 	case x.broken:
-		return nil, errUpdating
+		return nil, errPool
 	}
 	return nil, ErrNone
 }
