@@ -51,7 +51,7 @@ func deviceTaintsChanged(c *control.Cluster, kind *api.Resource, old, new api.Ob
 		if was, ok := old.(*corev1.Pod); ok && was.Spec.NodeName != "" {
 			return nil
 		}
-		keys = append(keys, claimKeys(p)...)
+		keys = append(keys, claimKeys(c, p)...)
 	case resource.ResourceClaim.Def():
 		if claim, ok := new.(*resourcev1.ResourceClaim); ok && claim.Status.Allocation != nil {
 			keys = append(keys, keyIn(kind, claim))
@@ -98,6 +98,7 @@ func reconcileDeviceTaints(ctx context.Context, c *control.Cluster, key control.
 	if !ok {
 		return 0, nil
 	}
+	known := func(name string) (*corev1.Pod, bool) { return control.Get(c, core.Pod, key.Namespace, name) }
 	end, forever := claimToleratedUntil(c, claim)
 	if forever {
 		return 0, nil
@@ -105,7 +106,7 @@ func reconcileDeviceTaints(ctx context.Context, c *control.Cluster, key control.
 	if left := end.Sub(c.Now()); left > 0 {
 		return left, nil
 	}
-	for _, p := range evicted(c, claim) {
+	for _, p := range evicted(claim, known) {
 		c.Eventf(p, corev1.EventTypeNormal, "DeviceTaintManagerEviction", "Marking for deletion Pod %s/%s", p.Namespace, p.Name)
 		if err := disrupt(ctx, c, p, "DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint", ""); err != nil {
 			return 0, err
@@ -118,13 +119,13 @@ func reconcileDeviceTaints(ctx context.Context, c *control.Cluster, key control.
 }
 
 // evicted are the pods on nodes that go when a claim's devices are no longer to be
-// used, but for those that are on their way.
-func evicted(c *control.Cluster, claim *resourcev1.ResourceClaim) (out []*corev1.Pod) {
+// used, but for those that are on their way. Get finds a pod by its name.
+func evicted(claim *resourcev1.ResourceClaim, get func(name string) (*corev1.Pod, bool)) (out []*corev1.Pod) {
 	for _, r := range claim.Status.ReservedFor {
 		if r.APIGroup != "" || r.Resource != core.Pod.Def().Resource {
 			continue
 		}
-		p, ok := control.Get(c, core.Pod, claim.Namespace, r.Name)
+		p, ok := get(r.Name)
 		if ok && p.UID == r.UID && p.Spec.NodeName != "" && p.DeletionTimestamp == nil && !podDone(p) {
 			out = append(out, p)
 		}
@@ -219,18 +220,28 @@ func reportRule(ctx context.Context, c *control.Cluster, r *resourcev1.DeviceTai
 	}
 	as := r.Spec.Taint
 	as.Effect = resourcev1.DeviceTaintEffectNoExecute
+	claims := control.All(c, resource.ResourceClaim, "")
+	find := func(ns, name string) (*corev1.Pod, bool) { return control.Get(c, core.Pod, ns, name) }
+	if !ends { // what is said once is to be right: the watches may be behind
+		var err error
+		if claims, err = resource.ResourceClaim.List(ctx, c, "", api.Selectors{}); err != nil {
+			return 0, err
+		}
+		find = func(ns, name string) (*corev1.Pod, bool) {
+			p, err := core.Pod.Get(ctx, c, ns, name)
+			return p, err == nil
+		}
+	}
 	pods, spaces := map[types.UID]bool{}, map[string]bool{}
-	for _, claim := range control.All(c, resource.ResourceClaim, "") {
-		for _, result := range resultsOf(claim) {
-			if !devices.Ruled(r, deviceOf(&result)) {
-				continue
-			}
-			if _, forever := deviceToleratedUntil(&as, result.Tolerations); forever {
-				continue
-			}
-			for _, p := range evicted(c, claim) {
-				pods[p.UID], spaces[p.Namespace] = true, true
-			}
+	for _, claim := range claims {
+		if !slices.ContainsFunc(resultsOf(claim), func(result resourcev1.DeviceRequestAllocationResult) bool {
+			_, forever := deviceToleratedUntil(&as, result.Tolerations)
+			return !forever && devices.Ruled(r, deviceOf(&result))
+		}) {
+			continue
+		}
+		for _, p := range evicted(claim, func(name string) (*corev1.Pod, bool) { return find(claim.Namespace, name) }) {
+			pods[p.UID], spaces[p.Namespace] = true, true
 		}
 	}
 	next := metav1.Condition{Type: resourcev1.DeviceTaintConditionEvictionInProgress, Status: metav1.ConditionFalse, ObservedGeneration: r.Generation,

@@ -40,10 +40,10 @@ func claimsChanged(c *control.Cluster, kind *api.Resource, old, new api.Object) 
 			keys = append(keys, keyIn(kind, p))
 		}
 		if was != nil && (p == nil || p.UID != was.UID) {
-			keys = append(keys, claimKeys(was)...)
+			keys = append(keys, claimKeys(c, was)...)
 		}
 		if p != nil && podDone(p) && (was == nil || !podDone(was)) {
-			keys = append(keys, claimKeys(p)...)
+			keys = append(keys, claimKeys(c, p)...)
 		}
 	case resource.ResourceClaim.Def():
 		if new != nil {
@@ -76,11 +76,19 @@ func claimsChanged(c *control.Cluster, kind *api.Resource, old, new api.Object) 
 	return keys
 }
 
-// claimKeys are the keys of a pod's claims.
-func claimKeys(p *corev1.Pod) (keys []control.Key) {
+// claimKeys are the keys of a pod's claims, those included that were made for it and
+// that its status does not name.
+func claimKeys(c *control.Cluster, p *corev1.Pod) (keys []control.Key) {
 	for i := range p.Spec.ResourceClaims {
 		if name, _ := core.PodResourceClaim(p, &p.Spec.ResourceClaims[i]); name != "" {
 			keys = append(keys, control.Key{Kind: resource.ResourceClaim.Def(), Namespace: p.Namespace, Name: name})
+		}
+	}
+	if len(p.Spec.ResourceClaims) > 0 {
+		for _, o := range control.Owned(c, resource.ResourceClaim, p.UID) {
+			if k := keyIn(resource.ResourceClaim.Def(), o); !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
 		}
 	}
 	return keys
