@@ -19,6 +19,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	svmv1 "k8s.io/api/storagemigration/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -334,6 +335,24 @@ func line(o api.Object) string {
 		s = fmt.Sprintf("claim %s%s", s, o.Name)
 		for _, r := range o.OwnerReferences {
 			s += fmt.Sprintf(" of %s/%s", r.Kind, r.Name)
+		}
+	case *resourcev1.ResourceClaim:
+		name := o.Name
+		if e := o.Annotations[resourcev1.PodResourceClaimAnnotation]; e != "" && metav1.GetControllerOf(o) != nil {
+			name = e + " of pod " + metav1.GetControllerOf(o).Name
+		}
+		s = "resourceclaim " + s + name
+		if a := o.Status.Allocation; a != nil {
+			s += " has"
+			for _, r := range a.Devices.Results {
+				s += fmt.Sprintf(" %s/%s/%s", r.Driver, r.Pool, r.Device)
+			}
+		}
+		for _, r := range o.Status.ReservedFor {
+			s += " for " + r.Name
+		}
+		if len(o.Finalizers) > 0 {
+			s += " held"
 		}
 	case *corev1.Pod:
 		s = fmt.Sprintf("pod %s%s %s", s, stable(o), o.Status.Phase)

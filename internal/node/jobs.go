@@ -89,6 +89,9 @@ func (w *worker) buildSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 	if len(old) > 0 && !old[0].ready {
 		w.a.event(pod, "", normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}
+	if err := w.a.prepareClaims(ctx, pod); err != nil {
+		return err
+	}
 	run := w.newRun(pod)
 	if err := w.prepare(ctx, run); err != nil {
 		return err

@@ -83,6 +83,9 @@ func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice,
 	if gone := s.state.RemovePod(uid); gone != nil {
 		s.wake(&Change{What: PodGone, Pod: gone})
 	}
+	if len(it.pod.Spec.ResourceClaims) > 0 { // others may have the devices
+		s.wake(&Change{What: Devices})
+	}
 	if apierrors.IsNotFound(err) || err == nil && (now.UID != uid || !s.ours(now)) {
 		s.queue.remove(uid)
 		return

@@ -16,6 +16,9 @@ import (
 // are told to leave the node where that does least harm, and the pod is
 // nominated for it: what they leave is kept for it.
 func (s *Scheduler) makeRoom(ctx context.Context, p *profile, it *item, fail *Failure) action {
+	if act, ok := s.relent(ctx, p, it, fail); ok {
+		return act
+	}
 	if p.preempt == nil || len(s.state.Nodes) == 0 {
 		return s.keep(ctx, p, it, fail)
 	}

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
 	"proa/internal/api"
@@ -34,6 +35,15 @@ func (s *Scheduler) Knows(o api.Object) bool {
 	case *policyv1.PodDisruptionBudget:
 		b := s.state.Budgets.all[key]
 		return b != nil && b.left == o.Status.DisruptionsAllowed
+	case *resourcev1.ResourceClaim:
+		c := s.state.Devices.Claim(o.Namespace, o.Name)
+		return c != nil && reached(c, o)
+	case *resourcev1.DeviceClass:
+		return s.state.Devices.HasClass(o)
+	case *resourcev1.ResourceSlice:
+		return s.state.Devices.HasSlice(o)
+	case *resourcev1.DeviceTaintRule:
+		return s.state.Devices.HasRule(o)
 	case *corev1.Namespace:
 		have, ok := s.state.namespaces[o.Name]
 		return ok && maps.Equal(have, o.Labels)

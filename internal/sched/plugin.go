@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 
 	"proa/internal/api"
 )
@@ -51,6 +52,10 @@ type Check struct {
 	Reserve   func(n *Node) error                                      // the pod is going to n; an error sends it back
 	Unreserve func(n *Node)                                            // it is not after all
 	PreBind   func(ctx context.Context, h api.Handler, n string) error // before the binding is written, outside of the state
+
+	// Relent is asked when no node will do. What it returns, if anything, gives up what
+	// is kept for the pod and may be what is in its way.
+	Relent func() func(ctx context.Context, h api.Handler) error
 }
 
 // A Verdict is what a plugin says of a node for a pod. The zero value means
@@ -86,6 +91,7 @@ const (
 	PodLabels   // the labels of a pod on a node
 	Namespaces  // a namespace's labels
 	Storage     // claims, volumes, storage classes and what CSI drivers say of nodes
+	Devices     // resource claims, device classes, devices and their taints
 	AnyEvent    = 1<<iota - 1
 )
 
@@ -95,6 +101,8 @@ type Change struct {
 	Node *corev1.Node // as it is now, or was when it was removed
 	Pod  *Pod         // as it is now, or was when it went
 	Was  *Pod         // before it changed
+
+	Claim, ClaimWas *resourcev1.ResourceClaim // as it is now, unless it is gone, and before it changed
 }
 
 // Reverse turns counts of something bad into scores from 0 to 100.

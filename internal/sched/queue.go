@@ -38,6 +38,7 @@ type item struct {
 	notBefore time.Time // earliest time of the next attempt
 	where     where
 	failed    bool          // it could not be bound, and its pause is not cut short
+	held      bool          // its claims are still to be made, which takes no more than a moment
 	written   chan struct{} // closed when what was last to be written about it is written; nil if nothing was
 	with      *company
 	index     int // in its heap
@@ -92,7 +93,7 @@ func (q *queue) add(p *Pod) *item {
 func (q *queue) activate(it *item) {
 	q.unlink(it)
 	q.count++
-	it.order, it.where = q.count, active
+	it.order, it.where, it.held = q.count, active, false
 	heap.Push(&q.active, it)
 }
 
@@ -261,9 +262,19 @@ func (q *queue) resume(it *item, now time.Time) {
 
 // changed brings back a pod that was itself changed.
 func (q *queue) changed(it *item, now time.Time) {
-	if it.where == waiting {
+	switch {
+	case it.held:
+		q.activate(it)
+	case it.where == waiting:
 		q.resume(it, now)
 	}
+}
+
+// hold puts a new pod aside until it changes, or for so long.
+func (q *queue) hold(it *item, until time.Time) {
+	q.unlink(it)
+	it.held, it.failed = true, true
+	q.park(it, backing, until)
 }
 
 func (q *queue) remove(uid types.UID) {

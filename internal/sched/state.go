@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+
+	"proa/internal/sched/devices"
 )
 
 // A State is the cluster as scheduling sees it: the nodes, and the pods that
@@ -21,6 +23,7 @@ import (
 type State struct {
 	Nodes   []*Node // those that exist; a node's Index is its place
 	Volumes Volumes
+	Devices *devices.State
 	Select  Selectors
 	Budgets Budgets
 
@@ -97,7 +100,7 @@ func NewState() *State {
 	return &State{
 		byName: map[string]*Node{}, pods: map[types.UID]*Pod{}, groups: map[string]map[string]*Group{}, affine: map[*Group]bool{},
 		images: map[string]int{}, namespaces: map[string]map[string]string{}, nominated: map[types.UID]nomination{}, priorities: map[int32]int{}, leaving: map[types.UID]bool{},
-		domains: map[string]*Domains{}, Volumes: newVolumes(), Select: newSelectors(),
+		domains: map[string]*Domains{}, Volumes: newVolumes(), Devices: devices.NewState(), Select: newSelectors(),
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
@@ -31,6 +32,7 @@ import (
 	"proa/internal/kinds"
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/resource"
 	"proa/internal/sched"
 	"proa/internal/sched/plugins"
 	"proa/internal/store/memory"
@@ -128,8 +130,8 @@ func (w *story) start() {
 //	delete KIND ID     deletes an object; a pod that is placed takes its time
 //	end NAME           a pod that was to end has done so
 //	want KIND...       compares what there is with the section's text: pods, events,
-//	                   claims, volumes, counts (of pods by node), or attempts (to
-//	                   place pods, by their result)
+//	                   claims, volumes, resourceclaims, counts (of pods by node), or
+//	                   attempts (to place pods, by their result)
 //	why KIND/NAME      compares what `proa why` says, without times
 func (w *story) play(a *txtar.Archive) {
 	w.t.Helper()
@@ -301,6 +303,8 @@ func (w *story) show(kinds []string) string {
 				}
 				return "volume " + v.Name + " for " + v.Spec.ClaimRef.Name
 			})
+		case "resourceclaims":
+			lines = linesOf(w, resource.ResourceClaim, deviceLine)
 		case "attempts":
 			lines = w.attempts()
 		case "counts":
@@ -346,6 +350,42 @@ func podLine(p *corev1.Pod) string {
 	}
 	if c != nil && c.Status == corev1.ConditionFalse {
 		out += ", " + c.Reason + ": " + c.Message
+	}
+	return out
+}
+
+// deviceLine says which devices a claim has, where they can be used, and for whom they are.
+func deviceLine(c *resourcev1.ResourceClaim) string {
+	out := "resourceclaim " + c.Name
+	if e := c.Annotations[resourcev1.PodResourceClaimAnnotation]; e != "" && metav1.GetControllerOf(c) != nil {
+		out = "resourceclaim " + e + " of " + metav1.GetControllerOf(c).Name
+	}
+	if a := c.Status.Allocation; a != nil {
+		out += ":"
+		for _, r := range a.Devices.Results {
+			out += fmt.Sprintf(" %s=%s/%s/%s", r.Request, r.Driver, r.Pool, r.Device)
+			if r.AdminAccess != nil {
+				out += " as admin"
+			}
+			for name, q := range r.ConsumedCapacity {
+				out += fmt.Sprintf(" (%s %s)", q.String(), name)
+			}
+		}
+		for _, k := range a.Devices.Config {
+			out += fmt.Sprintf(", %s of %s for %v", k.Opaque.Parameters.Raw, k.Source, k.Requests)
+		}
+		if s := a.NodeSelector; s != nil {
+			for _, r := range slices.Concat(s.NodeSelectorTerms[0].MatchFields, s.NodeSelectorTerms[0].MatchExpressions) {
+				out += fmt.Sprintf(", where %s is %s", r.Key, strings.Join(r.Values, " or "))
+			}
+		}
+	}
+	var users []string
+	for _, r := range c.Status.ReservedFor {
+		users = append(users, r.Name)
+	}
+	if slices.Sort(users); len(users) > 0 {
+		out += ", for " + strings.Join(users, " and ")
 	}
 	return out
 }

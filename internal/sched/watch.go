@@ -30,6 +30,7 @@ func (s *Scheduler) followAll(ctx context.Context) {
 	follow(ctx, s, storage.CSINode, table(v.Nodes, stored))
 	follow(ctx, s, storage.CSIDriver, table(v.Drivers, stored))
 	follow(ctx, s, storage.CSIStorageCapacity, table(v.Capacities, stored))
+	s.followDevices(ctx)
 	follow(ctx, s, policy.PodDisruptionBudget, each(s.state.Budgets.Set))
 	follow(ctx, s, core.Service, each(func(o *corev1.Service, gone bool) {
 		selector := o.Spec.Selector
@@ -252,9 +253,17 @@ func (s *Scheduler) sawWaiting(p *corev1.Pod) {
 		it = s.queue.add(NewPod(p))
 		it.since = s.cfg.Now()
 		s.state.Nominate(it.pod, p.Status.NominatedNodeName)
+		if awaitsClaims(p) {
+			s.queue.hold(it, it.since.Add(claimPause))
+		}
 		return
 	}
 	old := it.pod.Pod
+	if len(p.Spec.ResourceClaims) > 0 && awaitsClaims(old) && !awaitsClaims(p) {
+		it.pod.Pod = p
+		s.queue.changed(it, s.cfg.Now())
+		return
+	}
 	if equality.Semantic.DeepEqual(old.Spec, p.Spec) && equality.Semantic.DeepEqual(old.Labels, p.Labels) {
 		it.pod.Pod = p
 		return

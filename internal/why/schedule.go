@@ -39,6 +39,11 @@ func (a *asker) unscheduled(p *corev1.Pod) *Cause {
 			return c.as(is("", "no scheduler of the name %s has looked at it", name).since(p.CreationTimestamp.Time).
 				help("start the scheduler %s, or make the pod anew with schedulerName: %s", name, corev1.DefaultSchedulerName))
 		}
+		if len(p.Spec.ResourceClaims) > 0 {
+			if c.as(a.unallotted(p)...); len(c.Causes) > 0 {
+				return c
+			}
+		}
 		return c.as(is("", "the scheduler has not looked at it yet").since(p.CreationTimestamp.Time))
 	}
 	if cond.Reason != corev1.PodReasonUnschedulable {
@@ -141,6 +146,10 @@ func (a *asker) unfit(p *corev1.Pod, r reason) *Cause {
 			text = "they lack the label by which it is to be spread (topologySpreadConstraints)"
 		}
 		return at("%s", text).help("raise maxSkew, set whenUnsatisfiable: ScheduleAnyway, or label or add nodes")
+	case has("cannot allocate all claims"):
+		return at("they do not have the devices that its resource claims ask for%s", said(strings.TrimPrefix(strings.TrimPrefix(r.text, "cannot allocate all claims"), ": "))).as(a.unallotted(p)...)
+	case has("resourceclaim"):
+		return at("its resource claims are not ready%s", said(strings.TrimPrefix(r.text, "resourceclaim not available on the node"))).as(a.unallotted(p)...)
 	case has("persistentvolumeclaim"), has("PersistentVolumeClaims"), has("storageclass"):
 		c := at("its volumes are not ready%s", said(r.text))
 		return c.as(a.claimsOf(p)...)

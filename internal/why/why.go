@@ -20,6 +20,7 @@ import (
 	"proa/internal/kinds/apps"
 	"proa/internal/kinds/batch"
 	"proa/internal/kinds/core"
+	"proa/internal/kinds/resource"
 )
 
 // An Answer says how an object is, and why.
@@ -72,6 +73,7 @@ func explainers() []explainer {
 		{"", "services", explains(core.Service, (*asker).service)},
 		{"", "endpoints", explains(core.Service, (*asker).service)}, // they are what the service of the name makes them
 		{"", "persistentvolumeclaims", explains(core.PersistentVolumeClaim, (*asker).claim)},
+		{"resource.k8s.io", "resourceclaims", explains(resource.ResourceClaim, (*asker).resourceClaim)},
 		{"", "namespaces", explains(core.Namespace, (*asker).namespaceItself)},
 		{"", "nodes", explains(core.Node, (*asker).node)},
 	}

@@ -18,6 +18,7 @@ var All = []*sched.Plugin{
 	VolumeZone,
 	PodTopologySpread,
 	InterPodAffinity,
+	DynamicResources,
 	NodeResourcesBalancedAllocation,
 	ImageLocality,
 }
