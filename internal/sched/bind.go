@@ -97,12 +97,12 @@ func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice,
 }
 
 // tell writes why a pod waits, in an event and in its condition; and for which
-// node, unless nominated is nil.
-func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, message string, nominated *string) {
+// node, unless nominated is nil. It says whether the pod is gone.
+func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, message string, nominated *string) (gone bool) {
 	p.events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
 	if c := core.PodCondition(pod, corev1.PodScheduled); nominated == nil && c != nil && c.Status == corev1.ConditionFalse &&
 		c.Reason == corev1.PodReasonUnschedulable && c.Message == message {
-		return
+		return false
 	}
 	err := s.patchStatus(ctx, pod, statusPatch{Conditions: []corev1.PodCondition{{
 		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: message,
@@ -111,6 +111,7 @@ func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, messa
 	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 		s.cfg.Log.Warn("pod condition", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
 	}
+	return apierrors.IsNotFound(err)
 }
 
 // since is when a condition took its status.
