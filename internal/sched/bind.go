@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,7 +68,10 @@ func unreserve(checks []*Check, n *Node) {
 // unbind finds out what became of a pod whose binding failed, and tries again
 // if it is still there and has no node.
 func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice, cause error) {
-	now, err := core.Pod.Get(ctx, s.h, it.pod.Namespace, it.pod.Name)
+	now, err := s.look(ctx, it)
+	if ctx.Err() != nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	unreserve(c.checks, c.Node)
@@ -94,6 +98,26 @@ func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice,
 	s.work.Signal()
 	pod := it.pod.Pod
 	p.events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", cause)
+}
+
+// look reads a pod whose binding failed, as often as it takes: the answer may have been
+// lost, and until it is known where the pod is nobody else gets what was promised to it.
+// It gives up when a watch has shown what became of the pod.
+func (s *Scheduler) look(ctx context.Context, it *item) (*corev1.Pod, error) {
+	for pause := s.cfg.FirstPause; ; pause = min(2*pause, s.cfg.MostPause) {
+		now, err := core.Pod.Get(ctx, s.h, it.pod.Namespace, it.pod.Name)
+		s.mu.Lock()
+		known := err == nil || apierrors.IsNotFound(err) || s.queue.items[it.pod.UID] != it
+		s.mu.Unlock()
+		if known {
+			return now, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // tell writes why a pod waits, in an event and in its condition; and for which
