@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -239,6 +240,28 @@ func TestEvictionOfTwoBudgets(t *testing.T) {
 		"This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
 	if going(t, s, "a") {
 		t.Error("evicted nevertheless")
+	}
+}
+
+// TestEvictionWrites has an eviction cost one write of the pod, and one of the budget
+// that it counts in.
+func TestEvictionWrites(t *testing.T) {
+	s := start(t, memory.New(nil), nil)
+	writes := func(name string, since string) int {
+		if err := evict(t, s, name, nil, false); err != nil || !going(t, s, name) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		p := must[*corev1.Pod](t)(core.Pod.Get(t.Context(), s, "default", name))
+		return must[int](t)(strconv.Atoi(p.ResourceVersion)) - must[int](t)(strconv.Atoi(since))
+	}
+	if n := writes("a", running(t, s, "a", corev1.PodRunning, true).ResourceVersion); n != 1 {
+		t.Errorf("%d writes without a budget", n)
+	}
+	b := running(t, s, "b", corev1.PodRunning, true)
+	budget(t, s, "web", nil)
+	last := must[*policyv1.PodDisruptionBudget](t)(policy.PodDisruptionBudget.Get(t.Context(), s, "default", "web")).ResourceVersion
+	if n := writes(b.Name, last); n != 2 {
+		t.Errorf("%d writes with a budget", n)
 	}
 }
 

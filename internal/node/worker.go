@@ -63,6 +63,9 @@ func (w *worker) see(pod *corev1.Pod) {
 	if !older(pod, w.pod) {
 		w.pod = pod
 	}
+	if w.last != nil {
+		w.charge(w.last)
+	}
 	w.down()
 	w.mu.Unlock()
 	w.wake()
@@ -207,11 +210,7 @@ func (w *worker) clear(in *input) {
 	if w.mem.ended != nil {
 		w.goDown()
 	}
-	if w.mem.stopped || w.mem.ended != nil && len(in.view.sandboxes) == 0 {
-		w.charged.Store(nil)
-	} else {
-		w.charged.Store(w.pod)
-	}
+	w.charge(in.view)
 	live := map[string]bool{}
 	for _, c := range in.view.containers {
 		live[c.id] = true
@@ -227,6 +226,18 @@ func (w *worker) clear(in *input) {
 		}
 	}
 	resume(w.mem, in.pod, in.view)
+}
+
+// charge notes what the pod takes from the node. One whose end the API has seen takes
+// nothing, though its sandbox may still be there: others may have been given its place.
+// The worker is locked.
+func (w *worker) charge(v *view) {
+	told := core.PodFinished(w.pod) && len(v.alive()) == 0
+	if told || w.mem.stopped || w.mem.ended != nil && len(v.sandboxes) == 0 {
+		w.charged.Store(nil)
+	} else {
+		w.charged.Store(w.pod)
+	}
 }
 
 func (in *input) pastDeadline() *ending {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,7 +68,10 @@ func unreserve(checks []*Check, n *Node) {
 // unbind finds out what became of a pod whose binding failed, and tries again
 // if it is still there and has no node.
 func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice, cause error) {
-	now, err := core.Pod.Get(ctx, s.h, it.pod.Namespace, it.pod.Name)
+	now, err := s.look(ctx, it)
+	if ctx.Err() != nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	unreserve(c.checks, c.Node)
@@ -99,13 +103,33 @@ func (s *Scheduler) unbind(ctx context.Context, p *profile, it *item, c *Choice,
 	p.events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", cause)
 }
 
+// look reads a pod whose binding failed, as often as it takes: the answer may have been
+// lost, and until it is known where the pod is nobody else gets what was promised to it.
+// It gives up when a watch has shown what became of the pod.
+func (s *Scheduler) look(ctx context.Context, it *item) (*corev1.Pod, error) {
+	for pause := s.cfg.FirstPause; ; pause = min(2*pause, s.cfg.MostPause) {
+		now, err := core.Pod.Get(ctx, s.h, it.pod.Namespace, it.pod.Name)
+		s.mu.Lock()
+		known := err == nil || apierrors.IsNotFound(err) || s.queue.items[it.pod.UID] != it
+		s.mu.Unlock()
+		if known {
+			return now, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // tell writes why a pod waits, in an event and in its condition; and for which
-// node, unless nominated is nil.
-func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, message string, nominated *string) {
+// node, unless nominated is nil. It says whether the pod is gone.
+func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, message string, nominated *string) (gone bool) {
 	p.events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
 	if c := core.PodCondition(pod, corev1.PodScheduled); nominated == nil && c != nil && c.Status == corev1.ConditionFalse &&
 		c.Reason == corev1.PodReasonUnschedulable && c.Message == message {
-		return
+		return false
 	}
 	err := s.patchStatus(ctx, pod, statusPatch{Conditions: []corev1.PodCondition{{
 		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: message,
@@ -114,6 +138,7 @@ func (s *Scheduler) tell(ctx context.Context, p *profile, pod *corev1.Pod, messa
 	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 		s.cfg.Log.Warn("pod condition", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
 	}
+	return apierrors.IsNotFound(err)
 }
 
 // since is when a condition took its status.

@@ -31,14 +31,15 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *profile, it *item, fail *Fa
 	if plan == nil {
 		s.queue.wait(it, fail, s.cfg.Now())
 		var nominated *string
-		if before != "" && stays(it.pod, s.state) == "" { // that node does not become free after all
+		if before != "" && stays(it.pod, s.state, fail) == "" { // that node does not become free after all
 			s.state.Nominate(it.pod, "")
 			nominated = new(string)
 		}
-		return action{it.after(func() { s.tell(ctx, p, pod, message, nominated) }), false}
+		return action{named("tell", pod), it.after(func() { s.tell(ctx, p, pod, message, nominated) }), false}
 	}
 	name := plan.Node.Name
-	writes := []func(){it.after(func() { s.tell(ctx, p, pod, message, &name) })}
+	gone := false
+	writes := []func(){it.after(func() { gone = s.tell(ctx, p, pod, message, &name) })}
 	for _, o := range s.state.displaced(plan.Node, it.pod.Priority) {
 		s.state.Nominate(o, "")
 		if other := s.queue.items[o.UID]; other != nil {
@@ -55,14 +56,18 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *profile, it *item, fail *Fa
 			victims = append(victims, v.Pod)
 		}
 	}
-	return action{func() {
+	return action{named("make room for", pod), func() {
 		for _, write := range writes {
 			write()
+		}
+		if gone {
+			s.spare(victims)
+			return
 		}
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		for _, v := range victims {
-			wg.Go(func() {
+			s.start(&wg, named("evict", v), func() {
 				if err := s.evict(ctx, p, pod, v, name); err != nil && ctx.Err() == nil {
 					s.cfg.Log.Warn("preempt", "namespace", v.Namespace, "pod", v.Name, "for", pod.Name, "err", err)
 					s.giveUp(it)
@@ -77,6 +82,15 @@ func (s *Scheduler) withdraw(ctx context.Context, pod *corev1.Pod) {
 	err := s.patchStatus(ctx, pod, statusPatch{Nominated: new(string)})
 	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 		s.cfg.Log.Warn("withdraw nomination", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
+	}
+}
+
+// spare has pods stay that were to leave for one that is gone.
+func (s *Scheduler) spare(victims []*corev1.Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range victims {
+		delete(s.state.leaving, v.UID)
 	}
 }
 

@@ -1,8 +1,12 @@
 package sched_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -236,4 +240,55 @@ func TestOnlyWhatHelpsBringsBack(t *testing.T) {
 	}
 	r.change("a", func(n *corev1.Node) { n.Spec.Taints = nil })
 	r.on("out", "a")
+}
+
+// TestPromiseIsKept loses the answer to a binding, and then all answers about the pod,
+// while the watch lags: until it is known where the pod is nobody gets what it was promised.
+func TestPromiseIsKept(t *testing.T) {
+	r := start(t, 1)
+	r.node("a", "1", "1Gi")
+	later := func(p *corev1.Pod) { p.Spec.SchedulerName = "later" }
+	r.pod("first", "800m", "100Mi", later)
+	ctx, cancel := context.WithCancel(r.ctx)
+	asked := make(chan bool, 3)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = sched.Run(ctx, api.HandlerFunc(func(ctx context.Context, q *api.Request) (*api.Response, error) {
+			if q.Verb == api.Get && q.Name == "first" {
+				select {
+				case asked <- true:
+				default:
+				}
+				return nil, errors.New("no connection")
+			}
+			resp, err := r.h.Handle(ctx, q)
+			switch {
+			case q.Sub == "binding" && q.Name == "first":
+				return nil, errors.New("connection lost")
+			case err == nil && resp.Events != nil && q.Resource == core.Pod.Def():
+				late := *resp
+				late.Events = func(yield func(api.Event, error) bool) {
+					for e, err := range resp.Events {
+						if err == nil && e.Item != nil {
+							if p, ok := e.Item.Object().(*corev1.Pod); ok && p.Name == "first" && p.Spec.NodeName != "" {
+								continue // the watch never shows it
+							}
+						}
+						if !yield(e, err) {
+							return
+						}
+					}
+				}
+				return &late, nil
+			}
+			return resp, err
+		}), sched.Config{Name: "later", Plugins: plugins.All, Seed: 1, FirstPause: time.Millisecond, MostPause: time.Millisecond})
+	})
+	defer func() { cancel(); wg.Wait() }()
+	for range 3 {
+		<-asked
+	}
+	r.on("first", "a")
+	r.pod("second", "800m", "100Mi", later)
+	r.refused("second", "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
 }

@@ -94,7 +94,7 @@ type memo struct {
 // Preempt finds the node where making room for the pod does least harm, or says
 // in fail.More why there is none.
 func (p *Placer) Preempt(pod *Pod, s *State, how Preemption, fail *Failure) *Plan {
-	if why := stays(pod, s); why != "" {
+	if why := stays(pod, s, fail); why != "" {
 		fail.More = why
 		return nil
 	}
@@ -126,13 +126,17 @@ func (p *Placer) Preempt(pod *Pod, s *State, how Preemption, fail *Failure) *Pla
 	return best
 }
 
-// stays says why nothing is to make room for a pod now.
-func stays(pod *Pod, s *State) string {
+// stays says why nothing is to make room for a pod now: it may not ask for that, or
+// others leave for it already a node that will have it then.
+func stays(pod *Pod, s *State, fail *Failure) string {
 	if pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever {
 		return "not eligible due to preemptionPolicy=Never."
 	}
 	n := s.Node(s.Nominated(pod.UID))
 	if n == nil {
+		return ""
+	}
+	if _, v := refusal(fail.asks, n); v.Final {
 		return ""
 	}
 	for _, o := range n.Pods {

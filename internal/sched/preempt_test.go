@@ -1,10 +1,12 @@
 package sched_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"proa/internal/api"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/policy"
 	"proa/internal/sched"
@@ -210,6 +213,37 @@ func TestRoomForMany(t *testing.T) {
 			t.Errorf("two on %s", p.Spec.NodeName)
 		}
 		on[p.Spec.NodeName] = true
+	}
+}
+
+// TestNobodyLeavesForNobody has a pod deleted between the decision that another is to
+// leave for it and the first write about that.
+func TestNobodyLeavesForNobody(t *testing.T) {
+	r := start(t, 1)
+	r.node("a", "1", "1Gi")
+	r.pod("low", "800m", "100Mi")
+	r.on("low", "a")
+	high := int32(10)
+	r.pod("high", "800m", "100Mi", func(p *corev1.Pod) { p.Spec.Priority, p.Spec.SchedulerName = &high, "later" })
+	ctx, cancel := context.WithCancel(r.ctx)
+	done := make(chan string, 10)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = sched.Run(ctx, api.HandlerFunc(func(ctx context.Context, q *api.Request) (*api.Response, error) {
+			switch {
+			case q.Verb == api.Update && q.Name == "high":
+				r.delete("high")
+			case q.Verb == api.Delete:
+				t.Errorf("%s is to leave", q.Name)
+			}
+			return r.h.Handle(ctx, q)
+		}), sched.Config{Name: "later", Plugins: plugins.All, Seed: 1, Go: func(what string, write func()) {
+			go func() { write(); done <- what }()
+		}})
+	})
+	defer func() { cancel(); wg.Wait() }()
+	if what := <-done; what != "make room for default/high" {
+		t.Error(what)
 	}
 }
 

@@ -3,6 +3,7 @@ package sched
 import (
 	"container/heap"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,7 +59,8 @@ func (it *item) after(f func()) func() {
 	}
 }
 
-// A company is pods that are alike and wait for the same: an event helps all or none.
+// A company is pods that are alike, equally important, and wait for the same: an
+// event helps all or none.
 type company struct {
 	key   string
 	wakes Event
@@ -173,7 +175,7 @@ func (q *queue) wait(it *item, fail *Failure, now time.Time) {
 		names = append(names, p.Name)
 	}
 	slices.Sort(names)
-	key += "\x00" + it.pod.Spec.SchedulerName + "\x00" + strings.Join(names, " ")
+	key += "\x00" + strconv.Itoa(int(it.pod.Priority)) + "\x00" + it.pod.Spec.SchedulerName + "\x00" + strings.Join(names, " ")
 	c := q.companies[key]
 	if c == nil {
 		c = &company{key: key, items: map[*item]bool{}}

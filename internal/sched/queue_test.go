@@ -235,3 +235,25 @@ func TestOneDecisionAtLeast(t *testing.T) {
 		<-made
 	}
 }
+
+// Of pods that are alike but for their importance each kind is asked for itself: what
+// is promised to others is in the way of the less important only.
+func TestQueueAsksByPriority(t *testing.T) {
+	q := newQueuePlay()
+	high := &Plugin{Name: "P", Wakes: PodGone, Helps: func(pod *Pod, _ *State, _ *Change) bool { return pod.Priority > 0 }}
+	for range 20 { // which of a company speaks for all is chance's
+		for i := range 3 {
+			q.come(fmt.Sprint("a", i), int32(i))
+		}
+		q.all()
+		for i := range 3 {
+			q.fails(q.pods[fmt.Sprint("a", i)], high)
+		}
+		q.now = q.now.Add(mostPause)
+		q.wake(nil, &Change{What: PodGone}, q.now)
+		q.expect(t, "the important", q.all(), "a2 a1")
+		for name := range q.pods {
+			q.remove(types.UID(name))
+		}
+	}
+}

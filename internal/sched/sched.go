@@ -51,8 +51,9 @@ type Config struct {
 	FirstPause, MostPause time.Duration // after failed attempts; 1 s and 10 s if 0
 
 	// Go, if there is one, runs what has to be written for a decision, in a goroutine of its
-	// own and when its turn has come: whoever simulates a cluster chooses the order.
-	Go func(write func())
+	// own and when its turn has come: whoever simulates a cluster chooses the order. What says
+	// which of the writes it is.
+	Go func(what string, write func())
 }
 
 // A Profile is how the pods with one schedulerName are placed.
@@ -157,7 +158,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 		for _, act := range acts {
 			if act.waits {
-				s.start(act)
+				s.start(&s.wg, act.what, act.do)
 				continue
 			}
 			select {
@@ -165,25 +166,24 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			do := act.do
-			act.do = func() {
+			s.start(&s.wg, act.what, func() {
 				defer func() { <-s.flying }()
-				do()
-			}
-			s.start(act)
+				act.do()
+			})
 		}
 	}
 }
 
-func (s *Scheduler) start(a action) {
+// start runs a piece of work in a goroutine of its own; wg waits for it.
+func (s *Scheduler) start(wg *sync.WaitGroup, what string, do func()) {
 	if s.cfg.Go == nil {
-		s.wg.Go(a.do)
+		wg.Go(do)
 		return
 	}
-	s.wg.Add(1)
-	s.cfg.Go(func() {
-		defer s.wg.Done()
-		a.do()
+	wg.Add(1)
+	s.cfg.Go(what, func() {
+		defer wg.Done()
+		do()
 	})
 }
 
@@ -209,6 +209,7 @@ func (s *Scheduler) clock(ctx context.Context) {
 
 // An action is what has to be written for a decision.
 type action struct {
+	what  string
 	do    func()
 	waits bool // for others, perhaps for minutes
 }
@@ -269,7 +270,7 @@ func (s *Scheduler) decide(ctx context.Context, it *item) action {
 	s.bound[it.pod.UID] = true
 	it.where = flying
 	s.wake(&Change{What: PodPlaced, Pod: it.pod})
-	return action{it.after(func() { s.bind(ctx, p, it, choice) }), len(choice.checks) > 0}
+	return action{named("bind", it.pod.Pod), it.after(func() { s.bind(ctx, p, it, choice) }), len(choice.checks) > 0}
 }
 
 // keep puts a pod aside that fits nowhere, and tells its user.
@@ -282,8 +283,11 @@ func (s *Scheduler) keep(ctx context.Context, p *profile, it *item, fail *Failur
 	message := fail.String()
 	s.queue.wait(it, fail, s.cfg.Now())
 	pod := it.pod.Pod
-	return action{it.after(func() { s.tell(ctx, p, pod, message, nil) }), false}
+	return action{named("tell", pod), it.after(func() { s.tell(ctx, p, pod, message, nil) }), false}
 }
+
+// named says what is done about which pod.
+func named(what string, p *corev1.Pod) string { return what + " " + p.Namespace + "/" + p.Name }
 
 // ours says whether a pod waits for this scheduler.
 func (s *Scheduler) ours(p *corev1.Pod) bool {

@@ -396,15 +396,20 @@ func (s *State) Nominated(uid types.UID) string {
 	return ""
 }
 
+// nominatedFor are the pods that are to come to a node, which need not exist any more.
+func (s *State) nominatedFor(name string) []*Pod {
+	if n := s.byName[name]; n != nil {
+		return n.nominated
+	}
+	return nil
+}
+
 // promised are the pods that are to come to the node that a pod has gone from.
 func (s *State) promised(c *Change) []*Pod {
 	if c.What&PodGone == 0 || c.Pod == nil || c.Was != nil {
 		return nil
 	}
-	if n := s.byName[c.Pod.Spec.NodeName]; n != nil {
-		return n.nominated
-	}
-	return nil
+	return s.nominatedFor(c.Pod.Spec.NodeName)
 }
 
 // Opens says whether a pod's having gone from a node may help another that lacked

@@ -336,10 +336,10 @@ func linesOf[T api.Object](w *story, k *api.Kind[T], line func(T) string) (out [
 func podLine(p *corev1.Pod) string {
 	out := "pod " + p.Name
 	c := core.PodCondition(p, corev1.PodScheduled)
-	switch {
-	case p.Spec.NodeName != "":
+	if p.Spec.NodeName != "" {
 		out += " on " + p.Spec.NodeName
-	case p.Status.NominatedNodeName != "":
+	}
+	if p.Status.NominatedNodeName != "" { // of a pod that has a node it would be wrong
 		out += " for " + p.Status.NominatedNodeName
 	}
 	if p.DeletionTimestamp != nil {

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"context"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -89,10 +90,8 @@ func each[T api.Object](saw func(o T, gone bool)) func(api.Change[T]) {
 			for _, o := range c.All {
 				have[o.GetUID()] = true
 			}
-			for uid, o := range known {
-				if !have[uid] {
-					one(o, true)
-				}
+			for _, uid := range missing(known, have) {
+				one(known[uid], true)
 			}
 			for _, o := range c.All {
 				one(o, false)
@@ -101,6 +100,17 @@ func each[T api.Object](saw func(o T, gone bool)) func(api.Change[T]) {
 			one(c.Object, c.Type == watch.Deleted)
 		}
 	}
+}
+
+// missing are those of the known that are not there, in an order that is not chance's.
+func missing[V any](known map[types.UID]V, have map[types.UID]bool) (out []types.UID) {
+	for uid := range known {
+		if !have[uid] {
+			out = append(out, uid)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // table keeps a table of the volumes' state.
@@ -128,6 +138,13 @@ func (s *Scheduler) sawNode(n *corev1.Node, gone bool) {
 		what = s.state.SetNode(n)
 	}
 	s.wake(&Change{What: what, Node: n})
+	if what&(NodeTaints|NodeRemoved) != 0 { // perhaps it will not have those any more that were to come
+		for _, p := range s.state.nominatedFor(n.Name) {
+			if it := s.queue.items[p.UID]; it != nil {
+				s.queue.changed(it, s.cfg.Now())
+			}
+		}
+	}
 }
 
 func (s *Scheduler) sawNamespace(n *corev1.Namespace, gone bool) {
@@ -152,15 +169,11 @@ func (s *Scheduler) sawPods(c api.Change[*corev1.Pod]) {
 		for _, p := range c.All {
 			have[p.UID] = true
 		}
-		for uid := range s.state.pods {
-			if !have[uid] {
-				s.forget(uid)
-			}
+		for _, uid := range missing(s.state.pods, have) {
+			s.forget(uid)
 		}
-		for uid := range s.queue.items {
-			if !have[uid] {
-				s.forget(uid)
-			}
+		for _, uid := range missing(s.queue.items, have) {
+			s.forget(uid)
 		}
 		for _, p := range c.All {
 			s.sawPod(p)

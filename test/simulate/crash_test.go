@@ -72,10 +72,12 @@ func story(t *testing.T, crash int) (end string, writes int) {
 		pass(45 * time.Second)
 		edit(u, apps.Deployment, shop, "web", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "registry/web:2" })
 		edit(u, apps.StatefulSet, shop, "db", func(d *appsv1.StatefulSet) { d.Spec.Template.Spec.Containers[0].Image = "registry/db:2" })
+		edit(u, apps.ReplicaSet, shop, idle, func(s *appsv1.ReplicaSet) { s.Spec.Replicas = new(int32(18)) })
 		create(u, batch.Job, u.job("one", 4, 2, "after=3s exit=0"))
 		u.passes()
 		pass(40 * time.Second)
 		edit(u, apps.Deployment, shop, "api", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(6)) })
+		edit(u, apps.Deployment, shop, urgent, func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(2)) })
 		edit(u, apps.StatefulSet, shop, "queue", func(d *appsv1.StatefulSet) { d.Spec.Replicas = new(int32(2)) })
 		edit(u, apps.Deployment, tight, "small", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(8)) })
 		edit(u, apps.DaemonSet, shop, "logs", func(d *appsv1.DaemonSet) { d.Spec.Template.Spec.Containers[0].Image = "registry/logs:2" })
@@ -108,6 +110,9 @@ func (w *world) summary() string {
 		say("deployment %s: %d %d %d", o.Name, o.Status.Replicas, o.Status.UpdatedReplicas, o.Status.AvailableReplicas)
 	}
 	for _, o := range list(w, apps.ReplicaSet, "") {
+		if o.Name == idle { // how many find room is not the same each time
+			continue
+		}
 		say("replicaset %s: %d %d", o.Name, o.Status.Replicas, o.Status.AvailableReplicas)
 	}
 	for _, o := range list(w, apps.StatefulSet, "") {
@@ -144,7 +149,7 @@ func (w *world) summary() string {
 		pods[p.Namespace+" "+p.Labels["app"]+" "+p.Spec.Containers[0].Image+" "+string(p.Status.Phase)]++
 	}
 	for k, n := range pods {
-		if !strings.Contains(k, "job") {
+		if !strings.Contains(k, "job") && !strings.Contains(k, idle) {
 			say("%d pods of %s", n, k)
 		}
 	}

@@ -94,6 +94,7 @@ func (w *world) count(what string) { w.stats.faults[what]++ }
 // mend brings back what is broken.
 func (w *world) mend() {
 	w.mood = mood{}
+	w.rules.rough = time.Now()
 	if w.server == nil {
 		w.up()
 	}

@@ -36,7 +36,9 @@ type rules struct {
 	wanted map[types.UID][]want // of deployments, over time
 	ready  map[types.UID]*corev1.Pod
 	losses []loss
-	recent []string // writes
+	hopes  map[types.UID]*hope
+	rough  time.Time // until when requests failed, or the scheduler was not there
+	recent []string  // writes
 }
 
 type want struct {
@@ -52,7 +54,7 @@ type loss struct {
 
 func newRules(w *world) *rules {
 	return &rules{w: w, nodeOf: map[types.UID]string{}, asked: map[types.UID]int32{}, most: map[types.UID]int32{},
-		wanted: map[types.UID][]want{}, ready: map[types.UID]*corev1.Pod{}}
+		wanted: map[types.UID][]want{}, ready: map[types.UID]*corev1.Pod{}, hopes: map[types.UID]*hope{}}
 }
 
 // broken notes that a rule is; the world ends with that.
@@ -112,6 +114,10 @@ func (r *rules) after(a *actor, q *api.Request, was *corev1.Pod) {
 	}
 	r.see(pods, func(p *corev1.Pod) bool { return was != nil && p.UID == was.UID && (ours || q.Sub == "eviction") })
 	r.pods(pods)
+	r.waiting(pods)
+	if was != nil && who == "scheduler" {
+		r.preempted(was)
+	}
 	switch q.Resource.Resource {
 	case "deployments", "replicasets":
 		r.replicas()
@@ -186,9 +192,7 @@ func (r *rules) pods(pods []*corev1.Pod) {
 		}
 		r.nodeOf[p.UID] = p.Spec.NodeName
 		if !over(p) {
-			for i := range p.Spec.Containers {
-				used[p.Spec.NodeName] += p.Spec.Containers[i].Resources.Requests.Cpu().MilliValue()
-			}
+			used[p.Spec.NodeName] += asks(p)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(used)) {

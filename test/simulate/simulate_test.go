@@ -50,8 +50,8 @@ func TestSimulate(t *testing.T) {
 
 // TestRepeats plays the same hour twice: not one turn may differ.
 func TestRepeats(t *testing.T) {
-	first, line := play(t, 5, 6, time.Hour, plant{}, "")
-	if second, again := play(t, 5, 6, time.Hour, plant{}, ""); first != second {
+	first, line := play(t, 7, 6, time.Hour, plant{}, "") // some pods leave for others in it
+	if second, again := play(t, 7, 6, time.Hour, plant{}, ""); first != second {
 		t.Errorf("the same seed gave two histories:\n%s\n%s", line, again)
 	}
 	if other, _ := play(t, 6, 6, 20*time.Minute, plant{}, ""); other == first {
@@ -67,7 +67,10 @@ func TestRulesBite(t *testing.T) {
 		plant      plant
 	}{
 		{"a server without quotas", "in tight, of 6", 4, plant{steps: func(name string) bool { return name != "ResourceQuota" }}},
-		{"a scheduler that does not look at what nodes have", "of 4000 m", 2, plant{plugins: []*sched.Plugin{plugins.NodeUnschedulable, plugins.TaintToleration, plugins.NodeAffinity},
+		{"a scheduler that does not look at what nodes have", "of 4000 m", 2, plant{
+			sched: func(c *sched.Config) {
+				c.Plugins = []*sched.Plugin{plugins.NodeUnschedulable, plugins.TaintToleration, plugins.NodeAffinity}
+			},
 			act: func(w *world) {
 				edit(w.users, apps.Deployment, shop, "web", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(30)) })
 			}}},
@@ -86,6 +89,21 @@ func TestRulesBite(t *testing.T) {
 				}
 			}
 		}}},
+		{"a scheduler that has pods leave for nobody", "leaves for nobody", 4, plant{act: func(w *world) {
+			for _, p := range list(w, core.Pod, shop) {
+				if p.Labels["app"] == "web" && p.Spec.NodeName != "" {
+					_, _ = w.answer(context.Background(), w.plane[1], &api.Request{Verb: api.Delete, Resource: core.Pod.Def(), Namespace: shop, Name: p.Name, User: w.plane[1].user})
+					return
+				}
+			}
+		}}},
+		{"a scheduler that has nobody leave", "room for it", 8, plant{
+			sched: func(c *sched.Config) {
+				c.Profiles = []sched.Profile{{Name: corev1.DefaultSchedulerName, Uses: sched.UsesOf(c.Plugins)}}
+			},
+			act: func(w *world) {
+				edit(w.users, apps.ReplicaSet, shop, idle, func(s *appsv1.ReplicaSet) { s.Spec.Replicas = new(int32(24)) })
+			}}},
 	} {
 		if _, line := play(t, 3, tt.nodes, 12*time.Hour, tt.plant, tt.rule); line == "" {
 			t.Errorf("nobody noticed %s", tt.name)
@@ -206,18 +224,25 @@ func (w *world) unlike() (bad []string) {
 			say("namespace %s is still there: %+v", n.Name, n.Status.Conditions)
 		}
 	}
+	for _, s := range list(w, apps.ReplicaSet, "") {
+		if s.Status.Replicas != *s.Spec.Replicas {
+			say("replica set %s wants %d: %+v", s.Name, *s.Spec.Replicas, s.Status)
+		}
+	}
+	pods := list(w, core.Pod, "")
 	owners := map[types.UID]bool{}
 	noteUIDs(owners, list(w, apps.ReplicaSet, ""))
 	noteUIDs(owners, list(w, apps.StatefulSet, ""))
 	noteUIDs(owners, list(w, apps.DaemonSet, ""))
 	noteUIDs(owners, list(w, batch.Job, ""))
-	for _, p := range list(w, core.Pod, "") {
+	for _, p := range pods {
 		ref := metav1.GetControllerOf(p)
 		switch {
 		case ref == nil || !owners[ref.UID]:
 			say("pod %s is nobody's", p.Name)
 		case p.DeletionTimestamp != nil:
 			say("pod %s is still being deleted, on %s: %+v", p.Name, p.Spec.NodeName, p.Status)
+		case p.Spec.NodeName == "" && p.Status.NominatedNodeName == "" && w.rules.room(p, pods) == 0:
 		case !over(p) && !isReady(p):
 			say("pod %s is not ready: %+v", p.Name, p.Status)
 		}

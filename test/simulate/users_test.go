@@ -10,6 +10,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,7 @@ import (
 	"proa/internal/kinds/batch"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/policy"
+	"proa/internal/kinds/scheduling"
 )
 
 // An agenda is what is to happen at some time, in the driver's goroutine.
@@ -139,12 +141,37 @@ func budget(app string, least int) *policyv1.PodDisruptionBudget {
 	return &policyv1.PodDisruptionBudget{ObjectMeta: meta(shop, app), Spec: policyv1.PodDisruptionBudgetSpec{Selector: selector(app), MinAvailable: new(intstr.FromInt(least))}}
 }
 
+// What is idle fills the nodes and leaves for all others, what is urgent makes others leave,
+// and what is polite is more important than most and makes nobody leave.
+const idle, urgent, polite = "idle", "urgent", "polite"
+
+// classes has them asked for, none of each.
+func (u *users) classes() {
+	class := func(name string, value int32, how corev1.PreemptionPolicy) {
+		create(u, scheduling.PriorityClass, &schedulingv1.PriorityClass{ObjectMeta: meta("", name), Value: value, PreemptionPolicy: &how})
+	}
+	class(idle, -10, corev1.PreemptLowerPriority)
+	class(polite, 500, corev1.PreemptNever)
+	class(urgent, 1000, corev1.PreemptLowerPriority)
+	set := func(name string, milli int64) {
+		t := template(name, milli)
+		t.Spec.PriorityClassName = name
+		create(u, apps.ReplicaSet, &appsv1.ReplicaSet{ObjectMeta: meta(shop, name), Spec: appsv1.ReplicaSetSpec{Replicas: new(int32(0)), Selector: selector(name), Template: t}})
+	}
+	set(idle, 1300)
+	set(polite, 1500)
+	d := deployment(shop, urgent, 0, 2000)
+	d.Spec.Template.Spec.PriorityClassName = urgent
+	create(u, apps.Deployment, d)
+}
+
 // begin asks for what the cluster has from the start.
 func (u *users) begin() {
 	for _, ns := range []string{shop, tight} {
 		create(u, core.Namespace, &corev1.Namespace{ObjectMeta: meta("", ns)})
 	}
 	u.w.run(time.Now().Add(furnished))
+	u.classes()
 	create(u, apps.Deployment, deployment(shop, "web", 6, 300))
 	create(u, apps.Deployment, deployment(shop, "api", 4, 200))
 	create(u, core.Service, service(shop, "web"))
@@ -177,7 +204,7 @@ func (u *users) act() {
 	}
 	r := w.rand
 	any := []string{"web", "api"}[r.IntN(2)]
-	switch r.IntN(15) {
+	switch r.IntN(19) {
 	case 0:
 		edit(u, apps.Deployment, shop, any, func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(r.IntN(9))) })
 	case 1, 2:
@@ -233,6 +260,13 @@ func (u *users) act() {
 		if p := u.pod(); p != nil && p.Labels["app"] == "api" { // it is let go, and another comes
 			edit(u, core.Pod, p.Namespace, p.Name, func(p *corev1.Pod) { p.Labels["app"] = "debug" })
 		}
+	case 15: // nothing, or almost all that is left, and some that finds no room
+		n := len(w.nodes)
+		edit(u, apps.ReplicaSet, shop, idle, func(s *appsv1.ReplicaSet) { s.Spec.Replicas = new(int32(r.IntN(2) * (2*n + r.IntN(n+4)))) })
+	case 16, 17:
+		edit(u, apps.Deployment, shop, urgent, func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(r.IntN(len(w.nodes)/4 + 1))) })
+	case 18:
+		edit(u, apps.ReplicaSet, shop, polite, func(s *appsv1.ReplicaSet) { s.Spec.Replicas = new(int32(r.IntN(len(w.nodes)/6 + 1))) })
 	}
 }
 

@@ -101,9 +101,9 @@ type actor struct {
 
 // A plant is what is wrong on purpose, for a test that the rules notice.
 type plant struct {
-	plugins []*sched.Plugin        // the scheduler's, instead of all
-	steps   func(name string) bool // the admission steps that run; nil: all
-	act     func(w *world)         // what users do besides
+	sched func(*sched.Config)    // changes the scheduler
+	steps func(name string) bool // the admission steps that run; nil: all
+	act   func(w *world)         // what users do besides
 }
 
 // newWorld starts a cluster without nodes.
@@ -210,16 +210,16 @@ func (w *world) startControllers() *actor {
 
 func (w *world) startScheduler() *actor {
 	user := api.User{Name: api.UserScheduler, Groups: []string{api.GroupAuthenticated}}
-	seed := w.rand.Uint64()
-	use := plugins.All
-	if w.plant.plugins != nil {
-		use = w.plant.plugins
+	cfg := sched.Config{Plugins: plugins.All, Log: w.log, Seed: w.rand.Uint64()}
+	if w.plant.sched != nil {
+		w.plant.sched(&cfg)
 	}
+	w.rules.rough = time.Now()
 	return w.start("scheduler", user, nil, func(a *actor) {
 		events, wait := a.events("default-scheduler", "")
 		defer wait()
-		_ = sched.Run(a.ctx, a, sched.Config{Plugins: use, Log: w.log, Events: events, Seed: seed,
-			Go: func(write func()) { a.work("decision", write) }})
+		cfg.Events, cfg.Go = events, a.work
+		_ = sched.Run(a.ctx, a, cfg)
 	})
 }
 

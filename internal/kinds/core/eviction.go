@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 
 	"proa/internal/api"
 	"proa/internal/kinds/policy"
@@ -67,7 +66,7 @@ type eviction struct {
 	env   api.Env
 	r     *api.Request
 	o     api.Options // of the deletion
-	again bool        // a conflict may be tried again: the caller named no version
+	again bool        // a conflict may be tried again: it is about what was looked at, and the caller named no version
 }
 
 func (v *eviction) once(ctx context.Context) error {
@@ -87,7 +86,6 @@ func (v *eviction) once(ctx context.Context) error {
 	case ending(pod):
 		return v.remove(ctx, pod, false)
 	case pod.Status.Phase == corev1.PodPending:
-		v.again = v.o.ResourceVersion == nil
 		return v.remove(ctx, pod, true) // only as long as it is pending
 	}
 	budget, err := v.budget(ctx, pod)
@@ -201,45 +199,22 @@ func tooMany(seconds int, why string) error {
 	return err
 }
 
-// remove says in the pod's conditions why it ends, and deletes it: with still,
-// only if it is as it was when it was looked at.
+// remove deletes the pod that was looked at, and has it say in its conditions why it
+// ends, in the same write; of what goes at once or has ended already nothing is said.
+// With still, only if the pod is as it was when it was looked at.
 func (v *eviction) remove(ctx context.Context, pod *corev1.Pod, still bool) error {
+	v.again = v.o.ResourceVersion == nil
 	o := v.o
+	o.UID = &pod.UID
 	if still && o.ResourceVersion == nil {
 		o.ResourceVersion = &pod.ResourceVersion
 	}
-	uid, version, err := v.mark(ctx, o)
-	if err != nil {
-		return err
-	}
-	// What was asked of the version has been checked; marking made a new one.
-	o.UID = &uid
-	if o.ResourceVersion != nil {
-		o.ResourceVersion = &version
-	}
-	_, err = v.env.Handle(ctx, &api.Request{Verb: api.Delete, Resource: v.r.Resource, Namespace: v.r.Namespace, Name: v.r.Name, User: v.r.User, Options: o})
-	return err
-}
-
-// mark checks the preconditions in o and sets the condition DisruptionTarget. A
-// pod that has ended already, or is ending, is left as it is. It returns what
-// the pod is then.
-func (v *eviction) mark(ctx context.Context, o api.Options) (uid types.UID, version string, err error) {
-	to := *v.r
-	to.Sub, to.Object, to.Body, to.Options.DryRun = "", nil, nil, o.DryRun
-	item, err := v.env.Mutate(ctx, &to, func(old api.Object) (api.Object, error) {
-		p := old.(*corev1.Pod)
-		if err := precondition("pods/eviction", p, o.UID, o.ResourceVersion); err != nil {
-			return nil, err
-		}
-		if !ending(p) {
+	o.Parting = func(obj api.Object) {
+		if p := obj.(*corev1.Pod); !PodFinished(p) {
 			setPodCondition(p, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
 				Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting", ObservedGeneration: p.Generation})
 		}
-		return p, nil
-	})
-	if err != nil {
-		return "", "", err
 	}
-	return item.Object().GetUID(), item.Object().GetResourceVersion(), nil
+	_, err := v.env.Handle(ctx, &api.Request{Verb: api.Delete, Resource: v.r.Resource, Namespace: v.r.Namespace, Name: v.r.Name, User: v.r.User, Options: o})
+	return err
 }
