@@ -41,6 +41,7 @@ type device struct {
 	view    *expr.DeviceView
 	broken  error          // there is no view
 	answers map[string]yes // by the selectors asked
+	values  map[resourcev1.FullyQualifiedName]values
 }
 
 // A yes is whether selectors are all true of a device, or which of them fails.
@@ -159,6 +160,9 @@ func (d *device) reach() (name *string, sel *corev1.NodeSelector, all bool) {
 
 // taintsOf are the taints of a device: its own, and those that rules give it.
 func (s *State) taintsOf(id ID, own []resourcev1.DeviceTaint) []resourcev1.DeviceTaint {
+	if len(s.rules) == 0 {
+		return own
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.rules)) {
 		if r := s.rules[name]; Ruled(r, id) {
 			own = append(own[:len(own):len(own)], r.Spec.Taint)

@@ -231,14 +231,29 @@ func (d *device) valuesOf(name resourcev1.FullyQualifiedName, a *alternative) (v
 		}
 		return nil, fmt.Errorf("derived attribute %s of request %s on device %s: %w", name, a.name, d.id, err)
 	}
-	if got, ok := d.Attributes[resourcev1.QualifiedName(name)]; ok {
-		return valuesIn(&got), nil
+	v, known := d.values[name]
+	if !known {
+		if got, ok := d.attribute(name); ok {
+			v = valuesIn(&got)
+		}
+		if d.values == nil || len(d.values) >= mostAnswers {
+			d.values = map[resourcev1.FullyQualifiedName]values{}
+		}
+		d.values[name] = v
+	}
+	return v, nil
+}
+
+// attribute is one of those that the driver has published.
+func (d *device) attribute(name resourcev1.FullyQualifiedName) (a resourcev1.DeviceAttribute, ok bool) {
+	if a, ok = d.Attributes[resourcev1.QualifiedName(name)]; ok {
+		return a, true
 	}
 	domain, id, _ := strings.Cut(string(name), "/")
-	if got, ok := d.Attributes[resourcev1.QualifiedName(id)]; ok && domain == d.id.Driver {
-		return valuesIn(&got), nil
+	if domain == d.id.Driver {
+		a, ok = d.Attributes[resourcev1.QualifiedName(id)]
 	}
-	return nil, nil
+	return a, ok
 }
 
 func valuesIn(a *resourcev1.DeviceAttribute) values {
