@@ -35,6 +35,7 @@ type rules struct {
 	most   map[types.UID]int32  // and a deployment with its surge
 	wanted map[types.UID][]want // of deployments, over time
 	ready  map[types.UID]*corev1.Pod
+	since  map[types.UID]time.Time // when pods became ready
 	losses []loss
 	hopes  map[types.UID]*hope
 	rough  time.Time // until when requests failed, or the scheduler was not there
@@ -54,7 +55,7 @@ type loss struct {
 
 func newRules(w *world) *rules {
 	return &rules{w: w, nodeOf: map[types.UID]string{}, asked: map[types.UID]int32{}, most: map[types.UID]int32{},
-		wanted: map[types.UID][]want{}, ready: map[types.UID]*corev1.Pod{}, hopes: map[types.UID]*hope{}}
+		wanted: map[types.UID][]want{}, ready: map[types.UID]*corev1.Pod{}, since: map[types.UID]time.Time{}, hopes: map[types.UID]*hope{}}
 }
 
 // broken notes that a rule is; the world ends with that.
@@ -151,6 +152,9 @@ func (r *rules) see(pods []*corev1.Pod, meant func(*corev1.Pod) bool) {
 	for _, p := range pods {
 		if isReady(p) {
 			ready[p.UID] = p
+			if r.ready[p.UID] == nil {
+				r.since[p.UID] = now
+			}
 		}
 	}
 	for _, uid := range slices.Sorted(maps.Keys(r.ready)) {
@@ -287,7 +291,7 @@ func (r *rules) deploymentOf(p *corev1.Pod) *appsv1.Deployment {
 // available checks that a controller did not take a pod of a deployment that was needed.
 func (r *rules) available(was *corev1.Pod, pods []*corev1.Pod) {
 	d := r.deploymentOf(was)
-	if d == nil || d.DeletionTimestamp != nil {
+	if d == nil || d.DeletionTimestamp != nil || time.Since(r.since[was.UID]) <= stale { // it may have been taken as one that is not ready
 		return
 	}
 	sel, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)

@@ -183,6 +183,7 @@ func (w *world) calm() {
 	edit(w.users, batch.CronJob, shop, "report", func(c *batchv1.CronJob) { c.Spec.Suspend = new(false) })
 	clear(w.rules.most)
 	clear(w.rules.wanted)
+	clear(w.rules.since)
 	w.rules.replicas()
 }
 
