@@ -106,34 +106,18 @@ func (s *source) uncontrolled(ns string) []api.Object {
 	return s.keyed(s.loose[ns])
 }
 
+// declared is the index of a declared field.
+type declared string
+
 // having returns the objects whose field has a value, out of an index that is made
 // when it is first asked for.
 func (s *source) having(field, value string) []api.Object {
-	s.mu.RLock()
-	f, ok := s.fields[field]
-	if ok {
-		defer s.mu.RUnlock()
-		return s.keyed(f.by[value])
+	kind := s.kind.Load()
+	of := kind.Fields[field]
+	if of == nil {
+		panic("control: " + field + " is no field of " + kind.Kind)
 	}
-	s.mu.RUnlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if f, ok = s.fields[field]; !ok {
-		f = fieldIndex{s.kind.Load().Fields[field], map[string]map[Key]bool{}}
-		if f.of == nil || s.slim.Load() {
-			panic("control: " + field + " is no field of what is kept of " + s.kind.Load().Kind)
-		}
-		for ns, names := range s.objs {
-			for name, e := range names {
-				addTo(f.by, f.of(s.object(ns, name, e)), Key{nil, ns, name})
-			}
-		}
-		if s.fields == nil {
-			s.fields = map[string]fieldIndex{}
-		}
-		s.fields[field] = f
-	}
-	return s.keyed(f.by[value])
+	return s.indexed(declared(field), func(o api.Object) []string { return []string{of(o)} }, value)
 }
 
 // any says whether ok is true of one of the objects.

@@ -40,15 +40,8 @@ type source struct {
 	objs    map[string]map[string]entry // by namespace and name
 	owned   map[types.UID]map[Key]bool  // by every owner's UID
 	loose   map[string]map[Key]bool     // those that nothing controls, by namespace
-	fields  map[string]fieldIndex       // by the values of fields that somebody has asked for
-	indexes map[any]valueIndex          // by each [Index] that somebody has asked
+	indexes map[any]valueIndex          // by each [Index], and each declared field, that somebody has asked
 	dead    map[types.UID]bool          // own deletes that the watch has not shown yet
-}
-
-// A fieldIndex has the objects by the value of a declared field.
-type fieldIndex struct {
-	of func(api.Object) string
-	by map[string]map[Key]bool
 }
 
 type subscriber struct {
@@ -134,7 +127,7 @@ func (s *source) end() {
 	for uid := range s.owned {
 		s.owners.remove(uid, s)
 	}
-	s.objs, s.owned, s.loose, s.fields, s.indexes = nil, nil, nil, nil, nil
+	s.objs, s.owned, s.loose, s.indexes = nil, nil, nil, nil
 }
 
 func (s *source) gone() bool {
@@ -331,9 +324,6 @@ func (s *source) index(o api.Object) {
 	if !controlled && !s.slim.Load() { // of slim ones nobody asks
 		addTo(s.loose, o.GetNamespace(), key)
 	}
-	for _, f := range s.fields {
-		addTo(f.by, f.of(o), key)
-	}
 	for _, v := range s.indexes {
 		v.add(o, key)
 	}
@@ -347,9 +337,6 @@ func (s *source) unindex(o api.Object) {
 		}
 	}
 	removeFrom(s.loose, o.GetNamespace(), key)
-	for _, f := range s.fields {
-		removeFrom(f.by, f.of(o), key)
-	}
 	for _, v := range s.indexes {
 		v.remove(o, key)
 	}

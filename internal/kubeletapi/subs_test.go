@@ -344,15 +344,7 @@ func TestLogWebSocket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err, resp)
 		}
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
-		got := ""
-		for {
-			_, b, err := c.ReadMessage()
-			if err != nil {
-				break
-			}
-			got += string(b)
-		}
+		got := allMessages(c)
 		c.Close()
 		if got != want {
 			t.Errorf("%s: %q", protocol, got)
@@ -361,6 +353,18 @@ func TestLogWebSocket(t *testing.T) {
 	_, resp, err := websocket.DefaultDialer.Dial(at+"&previous=true", nil)
 	if err == nil || resp.StatusCode != 400 {
 		t.Errorf("%v, %v", err, resp)
+	}
+}
+
+// allMessages is what a WebSocket says until it ends.
+func allMessages(c *websocket.Conn) (all string) {
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for {
+		_, b, err := c.ReadMessage()
+		if err != nil {
+			return all
+		}
+		all += string(b)
 	}
 }
 
@@ -380,15 +384,7 @@ func TestLogWebSocketBreaks(t *testing.T) {
 		t.Fatal(err, resp)
 	}
 	defer c.Close()
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
-	got := ""
-	for {
-		_, b, err := c.ReadMessage()
-		if err != nil {
-			break
-		}
-		got += string(b)
-	}
+	got := allMessages(c)
 	if got != "half a li" {
 		t.Errorf("%q", got)
 	}
