@@ -1,5 +1,6 @@
-// Package volumes makes the volumes of pods on a node: emptyDir, hostPath, and
-// those whose files come from the API (configMap, secret, downwardAPI, projected),
+// Package volumes makes the volumes of pods on a node: emptyDir, hostPath, claims of
+// folders of the node (persistent volumes of kind hostPath and local), and those whose
+// files come from the API (configMap, secret, downwardAPI, projected),
 // which are kept up to date by watching what they show.
 package volumes
 
@@ -218,6 +219,8 @@ func (p *podVolumes) make(ctx context.Context, v *corev1.Volume) (node.Volume, e
 		return p.emptyDir(v)
 	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
 		return p.render(ctx, v)
+	case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
+		return p.claimed(ctx, v)
 	}
 	return node.Volume{}, errors.New("this kind of volume is not known to the node")
 }
