@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/resource"
@@ -15,10 +16,13 @@ import (
 // templates: that takes a moment, and is not worth telling the user.
 const claimPause = time.Second
 
-// awaitsClaims says whether claims of a pod are still to be made from templates.
-func awaitsClaims(pod *corev1.Pod) bool {
+// awaitsClaims says whether claims of a pod are still to be made from templates, or to be
+// seen: the pod's status, which names them, may be here first.
+func (s *Scheduler) awaitsClaims(pod *corev1.Pod) bool {
 	for i := range pod.Spec.ResourceClaims {
-		if name, needed := core.PodResourceClaim(pod, &pod.Spec.ResourceClaims[i]); needed && name == "" {
+		e := &pod.Spec.ResourceClaims[i]
+		name, needed := core.PodResourceClaim(pod, e)
+		if needed && (name == "" || e.ResourceClaimName == nil && s.state.Devices.Claim(pod.Namespace, name) == nil) {
 			return true
 		}
 	}
@@ -51,6 +55,11 @@ func (s *Scheduler) sawClaim(c *resourcev1.ResourceClaim, gone bool) {
 		s.wake(&Change{What: Devices, ClaimWas: c})
 	} else if old, taken := s.state.Devices.SetClaim(c); taken {
 		s.wake(&Change{What: Devices, Claim: c, ClaimWas: old})
+		if owner := metav1.GetControllerOf(c); old == nil && owner != nil {
+			if it := s.queue.items[owner.UID]; it != nil && !s.awaitsClaims(it.pod.Pod) {
+				s.queue.changed(it, s.cfg.Now())
+			}
+		}
 	}
 }
 

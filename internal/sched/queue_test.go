@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -255,5 +257,27 @@ func TestQueueAsksByPriority(t *testing.T) {
 		for name := range q.pods {
 			q.remove(types.UID(name))
 		}
+	}
+}
+
+// A pod whose status names its claim before the claim is seen is looked at when that comes.
+func TestClaimSeenLater(t *testing.T) {
+	s := New(nil, Config{Now: func() time.Time { return time.Unix(1e9, 0) }})
+	p := &corev1.Pod{}
+	p.Namespace, p.Name, p.UID, p.Spec.SchedulerName = "default", "p", "p", corev1.DefaultSchedulerName
+	p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimTemplateName: new("t")}}
+	s.sawWaiting(p)
+	named := p.DeepCopy()
+	named.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "gpu", ResourceClaimName: new("p-gpu")}}
+	s.sawWaiting(named)
+	if n := s.queue.active.Len(); n > 0 {
+		t.Errorf("%d pods are tried before their claims are seen", n)
+	}
+	c := &resourcev1.ResourceClaim{}
+	c.Namespace, c.Name, c.UID = "default", "p-gpu", "c"
+	c.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(p, corev1.SchemeGroupVersion.WithKind("Pod"))}
+	s.sawClaim(c, false)
+	if n := s.queue.active.Len(); n != 1 {
+		t.Errorf("%d pods are tried when the claim is there", n)
 	}
 }

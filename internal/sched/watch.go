@@ -266,13 +266,13 @@ func (s *Scheduler) sawWaiting(p *corev1.Pod) {
 		it = s.queue.add(NewPod(p))
 		it.since = s.cfg.Now()
 		s.state.Nominate(it.pod, p.Status.NominatedNodeName)
-		if awaitsClaims(p) {
+		if s.awaitsClaims(p) {
 			s.queue.hold(it, it.since.Add(claimPause))
 		}
 		return
 	}
 	old := it.pod.Pod
-	if len(p.Spec.ResourceClaims) > 0 && awaitsClaims(old) && !awaitsClaims(p) {
+	if len(p.Spec.ResourceClaims) > 0 && s.awaitsClaims(old) && !s.awaitsClaims(p) {
 		it.pod.Pod = p
 		s.queue.changed(it, s.cfg.Now())
 		return
