@@ -52,7 +52,7 @@ func (a *alikes) give(o Object, body []byte, p *parts) []byte {
 	at, end, message := -1, 0, []byte(nil)
 	for rest := body; len(rest) > 0; {
 		number, value, after, ok := bytesField(rest)
-		if !ok || number == a.field && at >= 0 {
+		if !ok || number == a.field && (at >= 0 || value == nil) {
 			return body
 		}
 		if number == a.field {

@@ -99,6 +99,9 @@ func TestAlikeDamaged(t *testing.T) {
 			t.Fatalf("seed %d: %v\nand without templates %v", seed, got, &plain)
 		}
 	}
+	if _, err := codec.Decode([]byte{2<<3 | 5, 1, 2, 3, 4}); err == nil {
+		t.Error("a number was taken for a spec")
+	}
 	o, err := codec.Decode(good)
 	if want := copyOf(1, "x"); err != nil || !equality.Semantic.DeepEqual(o.(*corev1.Pod).Spec, want.Spec) {
 		t.Errorf("%v, %v", o, err)
