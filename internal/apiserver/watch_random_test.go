@@ -54,6 +54,9 @@ func watchAgainstList(t *testing.T, s *apiserver.Server, seed uint64) {
 		{Namespace: "a", Select: api.WithField("metadata.name", "p3")},
 		{Select: api.Selectors{Fields: fields.ParseSelectorOrDie("spec.nodeName!=n1")}},
 	}
+	if _, err := core.Pod.Create(ctx, s, pod("a", "first", "")); err != nil { // a watch from revision 0 begins with all that is there
+		t.Fatal(err)
+	}
 	var watchers, wg sync.WaitGroup
 	end := make(chan int64) // closed when the last revision is known
 	var last int64
