@@ -102,6 +102,11 @@ func (c *cluster) object(r *api.Resource) []byte {
 	}
 	delete(meta, "ownerReferences") // to what is not there: it would be collected
 	switch r.Resource {
+	case "apiservices": // the table's is there: proa serves metrics itself
+		meta["name"] = "v1beta1.metrics.example.com"
+		table.Object["spec"].(map[string]any)["group"] = "metrics.example.com"
+	case "persistentvolumes": // while a claim has it, it is kept; other kinds' claims have another class
+		table.Object["spec"].(map[string]any)["storageClassName"] = "of-its-own"
 	case "ipaddresses":
 		meta["name"] = "10.43.200.7" // the table's belongs to the Service kubernetes
 	case "events": // of both versions, in one store
