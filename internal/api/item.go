@@ -112,27 +112,22 @@ func (i *Item) Object() Object {
 // Peek is Object for a look at very many items: a typed form that nobody has
 // asked for yet is not kept, and has no resourceVersion and no kind.
 func (i *Item) Peek() Object {
-	if o := i.obj.Load(); o != nil || i.body == nil {
-		return i.Object()
-	}
-	o, err := i.Resource.Codec.Decode(i.body)
+	o, _, err := i.glance()
 	if err != nil {
-		return i.Object() // which says what is wrong
+		panic(err)
 	}
 	return o
 }
 
-// passing is Object for one look: a typed form that nobody has asked for yet is not kept.
-func (i *Item) passing() (Object, error) {
-	if i.body == nil || i.obj.Load() != nil {
-		return i.decode()
+// glance is decode, but keeps nothing: what it makes for one look alone is bare.
+func (i *Item) glance() (o Object, bare bool, err error) {
+	if i.body != nil && i.obj.Load() == nil {
+		if o, err = i.Resource.Codec.Decode(i.body); err == nil {
+			return o, true, nil
+		}
 	}
-	o, err := i.Resource.Codec.Decode(i.body)
-	if err != nil {
-		return i.decode() // which says what is wrong
-	}
-	i.dress(o)
-	return o, nil
+	o, err = i.decode() // which also says what is wrong
+	return o, false, err
 }
 
 // Check decodes the stored form if that has not been done yet.
@@ -292,15 +287,18 @@ func (i *Item) text() ([]byte, error) {
 	if !i.plainOwners() {
 		return json.Marshal(i.Public())
 	}
-	o, err := i.passing()
+	o, bare, err := i.glance()
 	if err != nil {
 		return nil, err
 	}
-	stored := o
-	if owner := i.owner(); owner != i {
-		stored = owner.Object()
+	if bare {
+		i.dress(o)
 	}
-	return marshal(o, i.owner().Resource, stored)
+	owner, stored := i.owner(), o
+	if owner != i {
+		stored = owner.Peek()
+	}
+	return marshal(o, owner.Resource, stored)
 }
 
 // MakeJSON makes the JSON of items that have none. Those who list the same items
@@ -331,12 +329,8 @@ type textCodec interface {
 // that can be made again. It returns how many that was.
 func (i *Item) Sweep() (gone int) { return i.sweep(0) }
 
-// SweepSparing is Sweep, but JSON stays, as if somebody had asked for it. It also
-// returns how long that is.
-func (i *Item) SweepSparing() (gone, text int) {
-	gone = i.sweep(usedJSON)
-	return gone, i.TextSize()
-}
+// SweepSparing is Sweep, but JSON stays, as if somebody had asked for it.
+func (i *Item) SweepSparing() (gone int) { return i.sweep(usedJSON) }
 
 // TextSize is the length of the JSON that the item and its views keep.
 func (i *Item) TextSize() (n int) {

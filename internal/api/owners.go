@@ -35,11 +35,7 @@ func (i *Item) Public() Object {
 // fullOwners are the managedFields as clients see them.
 func (i *Item) fullOwners() []metav1.ManagedFieldsEntry {
 	i = i.owner()
-	o, err := i.passing()
-	if err != nil {
-		o = i.Object() // which says what is wrong
-	}
-	return i.Resource.Owners(o)
+	return i.Resource.Owners(i.Peek())
 }
 
 // owner is the item that the short form is about: the stored one.

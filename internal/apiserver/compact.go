@@ -77,16 +77,14 @@ type sweeper struct {
 
 func (w *sweeper) sweep(s *Server) (freed bool) {
 	w.sweeps++
-	spare := w.text <= spareText && w.sweeps%spareSweeps != 0
+	sweep := (*api.Item).Sweep
+	if w.text <= spareText && w.sweeps%spareSweeps != 0 {
+		sweep = (*api.Item).SweepSparing
+	}
 	n, text := 0, 0
 	snap := s.Snapshot()
 	snap.each(func(item *api.Item) {
-		if spare {
-			gone, left := item.SweepSparing()
-			n, text = n+gone, text+left
-			return
-		}
-		n += item.Sweep()
+		n += sweep(item)
 		text += item.TextSize()
 	})
 	n += s.sweepPast(snap)

@@ -9,7 +9,7 @@ import (
 	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/component-helpers/storage/ephemeral"
 
 	"proa/internal/kinds/core"
 	"proa/internal/node"
@@ -39,7 +39,7 @@ func (p *podVolumes) claimed(ctx context.Context, v *corev1.Volume) (node.Volume
 func (p *podVolumes) bound(ctx context.Context, v *corev1.Volume) (pv *corev1.PersistentVolume, readOnly bool, err error) {
 	pod, name := p.run.Pod, ""
 	if v.Ephemeral != nil {
-		name = pod.Name + "-" + v.Name
+		name = ephemeral.VolumeClaimName(pod, v)
 	} else {
 		name, readOnly = v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly
 	}
@@ -47,7 +47,7 @@ func (p *podVolumes) bound(ctx context.Context, v *corev1.Volume) (pv *corev1.Pe
 	switch {
 	case err != nil:
 		return nil, false, err
-	case v.Ephemeral != nil && !metav1.IsControlledBy(c, pod):
+	case v.Ephemeral != nil && ephemeral.VolumeIsForPod(pod, c) != nil:
 		return nil, false, fmt.Errorf("persistentvolumeclaim %q was not made for this pod: delete it, or rename the volume", name)
 	case c.DeletionTimestamp != nil:
 		return nil, false, fmt.Errorf("persistentvolumeclaim %q is being deleted", name)
