@@ -229,9 +229,10 @@ func (b *volumeBinder) reconcile(ctx context.Context, c *control.Cluster, key co
 }
 
 // present reads an object of a watched kind, and asks the server before it says that
-// there is none: something is lost, or made, if that is wrong.
-func present[T api.Object](ctx context.Context, c *control.Cluster, k *api.Kind[T], ns, name string) (o T, ok bool, err error) {
-	if o, ok = control.Get(c, k, ns, name); ok {
+// there is none, or that it is not as it is likely to be: something is lost, or made, if
+// that is wrong.
+func present[T api.Object](ctx context.Context, c *control.Cluster, k *api.Kind[T], ns, name string, likely func(T) bool) (o T, ok bool, err error) {
+	if o, ok = control.Get(c, k, ns, name); ok && (likely == nil || likely(o)) {
 		return o, true, nil
 	}
 	o, err = k.Get(ctx, c, ns, name)

@@ -45,7 +45,7 @@ func (b *volumeBinder) claim(ctx context.Context, c *control.Cluster, p *corev1.
 	name := sched.ClaimClass(p)
 	var class *storagev1.StorageClass
 	if name != "" {
-		s, ok, err := present(ctx, c, storage.StorageClass, "", name)
+		s, ok, err := present(ctx, c, storage.StorageClass, "", name, nil)
 		if err != nil {
 			return 0, err
 		}
@@ -142,7 +142,7 @@ func closer(a, b *corev1.PersistentVolume) bool {
 
 // wantNamed binds a claim to the volume that it names, if it may have it.
 func wantNamed(ctx context.Context, c *control.Cluster, p *corev1.PersistentVolumeClaim) (time.Duration, error) {
-	v, ok, err := present(ctx, c, core.PersistentVolume, "", p.Spec.VolumeName)
+	v, ok, err := present(ctx, c, core.PersistentVolume, "", p.Spec.VolumeName, nil)
 	switch {
 	case err != nil:
 		return 0, err
@@ -167,11 +167,7 @@ func wantNamed(ctx context.Context, c *control.Cluster, p *corev1.PersistentVolu
 func bindClaim(ctx context.Context, c *control.Cluster, p *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) (err error) {
 	if r := v.Spec.ClaimRef; r == nil || r.UID != p.UID {
 		next := api.Clone(v)
-		if r == nil {
-			metav1.SetMetaDataAnnotation(&next.ObjectMeta, sched.BoundByController, "yes")
-		}
-		next.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1",
-			Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion}
+		sched.ClaimVolume(next, p)
 		if v, err = core.PersistentVolume.Update(ctx, c, next); err != nil {
 			return err
 		}
@@ -203,19 +199,14 @@ func keepVolume(ctx context.Context, c *control.Cluster, p *corev1.PersistentVol
 	if p.Spec.VolumeName == "" {
 		return lose(ctx, c, p, "ClaimLost", "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!")
 	}
-	v, ok, err := present(ctx, c, core.PersistentVolume, "", p.Spec.VolumeName)
-	if ok && v.Spec.ClaimRef != nil && !meantFor(v, p) { // as far as is known here
-		v, err = core.PersistentVolume.Get(ctx, c, "", p.Spec.VolumeName)
-		if ok = err == nil; ignoreNotFound(err) == nil {
-			err = nil
-		}
-	}
+	ours := func(v *corev1.PersistentVolume) bool { return v.Spec.ClaimRef == nil || meantFor(v, p) }
+	v, ok, err := present(ctx, c, core.PersistentVolume, "", p.Spec.VolumeName, ours)
 	switch {
 	case err != nil:
 		return err
 	case !ok:
 		return lose(ctx, c, p, "ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!")
-	case v.Spec.ClaimRef != nil && !meantFor(v, p):
+	case !ours(v):
 		return lose(ctx, c, p, "ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly")
 	case v.Spec.ClaimRef == nil && p.DeletionTimestamp != nil:
 		return nil

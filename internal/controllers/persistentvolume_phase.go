@@ -28,17 +28,12 @@ func reconcileVolume(ctx context.Context, c *control.Cluster, v *corev1.Persiste
 	if ref == nil || ref.UID == "" { // or set aside for a claim, which sees to it
 		return setPhase(ctx, c, v, phase{is: corev1.VolumeAvailable})
 	}
-	p, ok, err := present(ctx, c, core.PersistentVolumeClaim, ref.Namespace, ref.Name)
-	if ok && p.UID != ref.UID { // as far as is known here
-		p, err = core.PersistentVolumeClaim.Get(ctx, c, ref.Namespace, ref.Name)
-		if ok = err == nil && p.UID == ref.UID; ignoreNotFound(err) == nil {
-			err = nil
-		}
-	}
+	same := func(p *corev1.PersistentVolumeClaim) bool { return p.UID == ref.UID }
+	p, ok, err := present(ctx, c, core.PersistentVolumeClaim, ref.Namespace, ref.Name, same)
 	switch {
 	case err != nil:
 		return err
-	case !ok:
+	case !ok || !same(p):
 		return setPhase(ctx, c, v, released(v))
 	case p.Spec.VolumeName == v.Name:
 		return setPhase(ctx, c, v, phase{is: corev1.VolumeBound})

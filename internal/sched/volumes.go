@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	schedhelpers "k8s.io/component-helpers/scheduling/corev1"
+
+	"proa/internal/kinds/core"
 )
 
 // Volumes are the claims and volumes of the cluster, which pods use them, and
@@ -83,17 +85,22 @@ const (
 
 // ClaimClass is the name of a claim's storage class.
 func ClaimClass(c *corev1.PersistentVolumeClaim) string {
-	return classOf(c.Annotations, c.Spec.StorageClassName)
-}
-
-func classOf(annotations map[string]string, class *string) string {
-	if old, ok := annotations[corev1.BetaStorageClassAnnotation]; ok {
+	if old, ok := c.Annotations[corev1.BetaStorageClassAnnotation]; ok {
 		return old
 	}
-	if class == nil {
+	if c.Spec.StorageClassName == nil {
 		return ""
 	}
-	return *class
+	return *c.Spec.StorageClassName
+}
+
+// ClaimVolume makes a volume a claim's.
+func ClaimVolume(pv *corev1.PersistentVolume, c *corev1.PersistentVolumeClaim) {
+	if pv.Spec.ClaimRef == nil {
+		metav1.SetMetaDataAnnotation(&pv.ObjectMeta, BoundByController, "yes")
+	}
+	pv.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1",
+		Namespace: c.Namespace, Name: c.Name, UID: c.UID, ResourceVersion: c.ResourceVersion}
 }
 
 // Reaches says whether a volume can be used on a node.
@@ -152,7 +159,7 @@ func (v *Volumes) Candidates(c *corev1.PersistentVolumeClaim) (out []*corev1.Per
 			return []*corev1.PersistentVolume{pv}
 		}
 		if pv.Status.Phase == corev1.VolumeAvailable && sel.Matches(labels.Set(pv.Labels)) && hasModes(pv, c) &&
-			classOf(pv.Annotations, &pv.Spec.StorageClassName) == ClaimClass(c) && sameText(pv.Spec.VolumeAttributesClassName, c.Spec.VolumeAttributesClassName) {
+			core.VolumeClass(pv) == ClaimClass(c) && sameText(pv.Spec.VolumeAttributesClassName, c.Spec.VolumeAttributesClassName) {
 			out = append(out, pv)
 		}
 	}

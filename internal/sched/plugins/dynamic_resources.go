@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/apimachinery/pkg/watch"
 	schedhelpers "k8s.io/component-helpers/scheduling/corev1"
 	schedv1 "k8s.io/kube-scheduler/config/v1"
 
@@ -307,14 +306,11 @@ func current(ctx context.Context, h api.Handler, c *resourcev1.ResourceClaim) (*
 func untilReady(ctx context.Context, h api.Handler, c *resourcev1.ResourceClaim) error {
 	waiting := ""
 	for change := range resource.ResourceClaim.Follow(ctx, h, c.Namespace, api.WithField(metav1.ObjectNameField, c.Name), nil) {
-		now := change.Object
-		switch {
-		case change.Reset && len(change.All) > 0:
-			now = change.All[0]
-		case change.Type == watch.Bookmark && !change.Reset:
+		now, told := theOne(change)
+		if !told {
 			continue
 		}
-		if now == nil || change.Type == watch.Deleted || now.UID != c.UID || now.Status.Allocation == nil {
+		if now == nil || now.UID != c.UID || now.Status.Allocation == nil {
 			return fmt.Errorf("resourceclaim %q lost its devices", c.Name)
 		}
 		var err error

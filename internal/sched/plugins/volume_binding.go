@@ -320,28 +320,31 @@ func bindVolume(ctx context.Context, h api.Handler, name string, c *corev1.Persi
 		return fmt.Errorf("volume %s, meant for claim %s, went to claim %s/%s", name, c.Name, ref.Namespace, ref.Name)
 	}
 	pv = pv.DeepCopy()
-	if pv.Spec.ClaimRef == nil {
-		metav1.SetMetaDataAnnotation(&pv.ObjectMeta, sched.BoundByController, "yes")
-	}
-	pv.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: c.Namespace, Name: c.Name, UID: c.UID,
-		ResourceVersion: c.ResourceVersion}
+	sched.ClaimVolume(pv, c)
 	if _, err := core.PersistentVolume.Update(ctx, h, pv); err != nil {
 		return fmt.Errorf("bind volume %s to claim %s: %w", name, c.Name, err)
 	}
 	return nil
 }
 
+// theOne is the one object that is followed, as a change shows it; nil if it is gone. A
+// change may tell nothing of it.
+func theOne[T api.Object](c api.Change[T]) (now T, told bool) {
+	switch {
+	case c.Reset && len(c.All) > 0:
+		return c.All[0], true
+	case c.Reset || c.Type == watch.Deleted:
+		return now, true
+	}
+	return c.Object, c.Type != watch.Bookmark
+}
+
 func untilBound(ctx context.Context, h api.Handler, c *corev1.PersistentVolumeClaim, node string, provisioned bool) error {
 	for change := range core.PersistentVolumeClaim.Follow(ctx, h, c.Namespace, api.WithField(metav1.ObjectNameField, c.Name), nil) {
-		now := change.Object
+		now, told := theOne(change)
 		switch {
-		case change.Reset && len(change.All) > 0:
-			now = change.All[0]
-		case change.Type == watch.Bookmark && !change.Reset:
-			continue
-		}
-		switch {
-		case now == nil || change.Type == watch.Deleted || now.UID != c.UID || now.DeletionTimestamp != nil:
+		case !told:
+		case now == nil || now.UID != c.UID || now.DeletionTimestamp != nil:
 			return fmt.Errorf("persistentvolumeclaim %q is gone", c.Name)
 		case sched.Bound(now):
 			return nil
