@@ -16,6 +16,7 @@ import (
 	"proa/internal/control"
 	"proa/internal/kinds/core"
 	"proa/internal/kinds/resource"
+	"proa/internal/sched"
 )
 
 // ResourceClaims makes the claims of pods that name templates, and removes them when
@@ -29,6 +30,34 @@ func ResourceClaims() *control.Sweep {
 		Changed:   claimsChanged,
 		Reconcile: reconcileClaims,
 	}
+}
+
+// What finds pods by the claims, and the templates of claims, that they name.
+var (
+	podsOfClaim = podsByEntry(func(p *corev1.Pod, e *corev1.PodResourceClaim) string {
+		name, _ := core.PodResourceClaim(p, e)
+		return name
+	})
+	podsOfTemplate = podsByEntry(func(_ *corev1.Pod, e *corev1.PodResourceClaim) string {
+		if e.ResourceClaimTemplateName == nil {
+			return ""
+		}
+		return *e.ResourceClaimTemplateName
+	})
+)
+
+// podsByEntry finds pods by what their entries of claims name in their namespace.
+func podsByEntry(named func(*corev1.Pod, *corev1.PodResourceClaim) string) *control.Index[*corev1.Pod] {
+	return &control.Index[*corev1.Pod]{Kind: core.Pod, Of: func(p *corev1.Pod) (keys []string) {
+		for i := range p.Spec.ResourceClaims {
+			if name := named(p, &p.Spec.ResourceClaims[i]); name != "" {
+				if key := sched.ObjectKey(p.Namespace, name); !slices.Contains(keys, key) {
+					keys = append(keys, key)
+				}
+			}
+		}
+		return keys
+	}}
 }
 
 func claimsChanged(c *control.Cluster, kind *api.Resource, old, new api.Object) (keys []control.Key) {
@@ -65,12 +94,8 @@ func claimsChanged(c *control.Cluster, kind *api.Resource, old, new api.Object) 
 		if new == nil {
 			return nil
 		}
-		for _, p := range control.All(c, core.Pod, new.GetNamespace()) {
-			if slices.ContainsFunc(p.Spec.ResourceClaims, func(e corev1.PodResourceClaim) bool {
-				return e.ResourceClaimTemplateName != nil && *e.ResourceClaimTemplateName == new.GetName()
-			}) {
-				keys = append(keys, keyIn(core.Pod.Def(), p))
-			}
+		for _, p := range podsOfTemplate.Find(c, sched.ObjectKey(new.GetNamespace(), new.GetName())) {
+			keys = append(keys, keyIn(core.Pod.Def(), p))
 		}
 	}
 	return keys
@@ -97,14 +122,8 @@ func claimKeys(c *control.Cluster, p *corev1.Pod) (keys []control.Key) {
 // placedUsers are the pods on nodes that name a claim that is not reserved for them:
 // no scheduler has placed them.
 func placedUsers(c *control.Cluster, claim *resourcev1.ResourceClaim) (keys []control.Key) {
-	for _, p := range control.All(c, core.Pod, claim.Namespace) {
-		if p.Spec.NodeName == "" || len(p.Spec.ResourceClaims) == 0 || reservedFor(claim, p) || podDone(p) {
-			continue
-		}
-		if slices.ContainsFunc(p.Spec.ResourceClaims, func(e corev1.PodResourceClaim) bool {
-			name, _ := core.PodResourceClaim(p, &e)
-			return name == claim.Name
-		}) {
+	for _, p := range podsOfClaim.Find(c, sched.ObjectKey(claim.Namespace, claim.Name)) {
+		if p.Spec.NodeName != "" && !reservedFor(claim, p) && !podDone(p) {
 			keys = append(keys, keyIn(core.Pod.Def(), p))
 		}
 	}

@@ -6,11 +6,9 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -137,36 +135,12 @@ func (a *arena) start(refs string) error {
 }
 
 // startNginx lets nginx serve what proa answers.
-func (a *arena) startNginx(refs string, id *measure.Identity) error {
-	c, err := load.Dial(a.pods[0].Target)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	files := filepath.Join(a.dir, "files")
-	if err := os.MkdirAll(files, 0o755); err != nil {
-		return err
-	}
-	write := func(name, path string) error {
-		b, err := c.Body(&load.Request{Method: "GET", Path: path})
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(files, name), b, 0o644)
-	}
+func (a *arena) startNginx(refs string, id *measure.Identity) (err error) {
+	files := map[string]string{"ready": "/version", "list": a.pods[0].Path + "?limit=500"}
 	for n := range hot {
-		if err := write(load.Seeded(n), load.Path(a.pods[0], n)); err != nil {
-			return err
-		}
+		files[load.Seeded(n)] = load.Path(a.pods[0], n)
 	}
-	if err := errors.Join(write("ready", "/version"), write("list", a.pods[0].Path+"?limit=500")); err != nil {
-		return err
-	}
-	a.nginx, err = measure.StartNginx(serverCore, refs, a.dir, files, id)
-	if errors.Is(err, measure.ErrNoNginx) {
-		fmt.Println("  nginx is left out:", err)
-		return nil
-	}
+	a.nginx, err = load.StartNginx(serverCore, refs, a.dir, id, a.pods[0].Target, files)
 	return err
 }
 

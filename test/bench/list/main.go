@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -121,35 +120,12 @@ func start(s settings, refs, dir string) (all []*contestant, err error) {
 // withNginx adds nginx, if there is one, with a list of proa's as a file: what the way to
 // the client takes alone.
 func withNginx(all []*contestant, refs, dir string) ([]*contestant, error) {
-	proa := all[0]
-	c, err := load.Dial(proa.Target)
-	if err != nil {
-		return all, err
-	}
-	defer c.Close()
-	files := filepath.Join(dir, "files")
-	if err := os.MkdirAll(files, 0o755); err != nil {
-		return all, err
-	}
-	for name, path := range map[string]string{"ready": "/version", "list": proa.Path} {
-		b, err := c.Body(&load.Request{Method: "GET", Path: path})
-		if err == nil {
-			err = os.WriteFile(filepath.Join(files, name), b, 0o644)
-		}
-		if err != nil {
-			return all, err
-		}
-	}
 	id, err := measure.NewIdentity(dir)
 	if err != nil {
 		return all, err
 	}
-	n, err := measure.StartNginx(serverCore, refs, dir, files, id)
-	if errors.Is(err, measure.ErrNoNginx) {
-		fmt.Println("  nginx is left out:", err)
-		return all, nil
-	}
-	if err != nil {
+	n, err := load.StartNginx(serverCore, refs, dir, id, all[0].Target, map[string]string{"ready": "/version", "list": all[0].Path})
+	if n == nil {
 		return all, err
 	}
 	return append(all, &contestant{first: "/ready", cases: map[string]*figures{}, Pods: &measure.Pods{
