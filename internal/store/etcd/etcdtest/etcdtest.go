@@ -5,6 +5,7 @@ package etcdtest
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -176,12 +177,20 @@ func (s *Server) signal(sig syscall.Signal) {
 // PID is the process.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
+// freePort finds a port below those that the system gives to outgoing connections: one
+// of them might take it before the etcd does, even that of the client which asks whether it is there.
 func freePort(t T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, n = 15000, 17000
+	var err error
+	for range 100 {
+		address := "127.0.0.1:" + strconv.Itoa(first+rand.IntN(n))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return fmt.Sprintf("127.0.0.1:%s", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	t.Fatal(err)
+	return ""
 }
