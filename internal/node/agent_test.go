@@ -14,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"proa/internal/api"
@@ -260,4 +261,46 @@ func TestPodRuns(t *testing.T) {
 			t.Errorf("%d sandboxes are left", len(s))
 		}
 	})
+}
+
+// A deaf server takes no status of a pod.
+type deaf struct {
+	api.Handler
+	is atomic.Bool
+}
+
+func (d *deaf) Handle(ctx context.Context, r *api.Request) (*api.Response, error) {
+	if d.is.Load() && r.Verb.Writes() && r.Resource == core.Pod.Def() {
+		return nil, apierrors.NewServiceUnavailable("not now")
+	}
+	return d.Handler.Handle(ctx, r)
+}
+
+// A pod began before its containers did, however late the status is written that says
+// so, and also if the agent that made them could write none.
+func TestStartTime(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &deaf{}
+			w := newWorld(t, func(c *node.Config) { d.Handler, c.Handler = c.Handler, d })
+			began := time.Now()
+			w.create(simple("a"))
+			d.is.Store(true)
+			time.Sleep(3 * time.Second)
+			if restart {
+				w.stop()
+				w.boot()
+			}
+			d.is.Store(false)
+			time.Sleep(20 * time.Second)
+			st := w.pod("a").Status
+			if st.Phase != corev1.PodRunning || st.StartTime == nil {
+				t.Fatalf("status is %+v", st)
+			}
+			made := st.ContainerStatuses[0].State.Running.StartedAt
+			if made.Sub(began) > time.Second || made.Before(st.StartTime) || st.StartTime.Time.Before(began) {
+				t.Errorf("restart %v: the pod began after %s, its container after %s", restart, st.StartTime.Sub(began), made.Sub(began))
+			}
+		})
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"proa/internal/store"
 )
 
 // TestCharge follows what a pod takes from its node to its end: nothing once the API,
@@ -23,7 +25,7 @@ func TestCharge(t *testing.T) {
 		{"all is stopped", corev1.PodRunning, false, true, false},
 	} {
 		pod := &corev1.Pod{Status: corev1.PodStatus{Phase: tt.phase}}
-		w := newWorker(&Agent{ctx: t.Context()}, pod)
+		w := newWorker(&Agent{ctx: t.Context(), Config: Config{Clock: store.SystemClock{}}}, pod)
 		w.mem.stopped = tt.stopped
 		v := &view{sandboxes: []*sandbox{{}}, containers: []*container{{state: exited}}}
 		if tt.runs {

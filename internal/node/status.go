@@ -16,7 +16,7 @@ func (in *input) status(p *plan) corev1.PodStatus {
 	st := *pod.Status.DeepCopy()
 	st.ObservedGeneration = pod.Generation
 	if st.StartTime == nil {
-		st.StartTime = &metav1.Time{Time: in.now.Truncate(time.Second)}
+		st.StartTime = &metav1.Time{Time: in.began().Truncate(time.Second)}
 	}
 	st.QOSClass = qos(pod)
 	in.addresses(&st)
@@ -30,6 +30,18 @@ func (in *input) status(p *plan) corev1.PodStatus {
 	in.phase(&st, p)
 	in.conditions(&st)
 	return st
+}
+
+// began is when the node took up the pod: before all that it has of it, also if an
+// earlier agent made that, and however late the status is written that says so.
+func (in *input) began() time.Time {
+	at := in.mem.began
+	for _, s := range in.view.sandboxes {
+		if s.created.Before(at) {
+			at = s.created
+		}
+	}
+	return at
 }
 
 // ephemeralStatuses fills in the ephemeral containers' states. They are never

@@ -97,6 +97,7 @@ func (v *view) sort() {
 // A memory is what the agent remembers about a pod between two looks at it.
 // Losing it in a restart costs waiting times and probe counts, nothing else.
 type memory struct {
+	began    time.Time            // when the pod was first seen
 	waiting  map[string]*waiting  // by container name: why it is not started
 	backoff  map[string]*backoff  // by container name: pauses between restarts
 	pulls    map[string]*backoff  // by container name: pauses between pulls

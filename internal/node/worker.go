@@ -52,7 +52,7 @@ type worker struct {
 
 func newWorker(a *Agent, pod *corev1.Pod) *worker {
 	w := &worker{a: a, uid: pod.UID, pod: pod, mem: newMemory(), seen: map[string]*container{}, boxes: map[string]*sandbox{}}
-	w.mem.hostIPs = a.hostIPs
+	w.mem.began, w.mem.hostIPs = a.Clock.Now(), a.hostIPs
 	w.up, w.goDown = context.WithCancel(a.ctx)
 	return w
 }
