@@ -202,6 +202,9 @@ func (i *Item) Body() ([]byte, error) {
 	return b, err
 }
 
+// StoredSize is the length of the stored form; 0 if the item came without one.
+func (i *Item) StoredSize() int { return len(i.body) }
+
 // In returns the item as an item of r, which is its own resource or a view of
 // it. An item of a view, with the forms made from it, is kept with the stored
 // one and shared like its own forms.
@@ -266,7 +269,7 @@ func (i *Item) JSON() ([]byte, error) {
 	if b := i.json.Load(); b != nil {
 		return *b, nil
 	}
-	b, err := i.text()
+	b, err := i.appendText(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -277,19 +280,29 @@ func (i *Item) JSON() ([]byte, error) {
 // making keeps items from being encoded twice; by their revisions.
 var making [64]sync.Mutex
 
-// text makes the JSON, from the stored form where that is JSON already.
-func (i *Item) text() ([]byte, error) {
+// AppendJSON appends what JSON returns to dst. It keeps nothing that was not kept
+// before: it is for looks at very many items.
+func (i *Item) AppendJSON(dst []byte) ([]byte, error) {
+	if b := i.json.Load(); b != nil {
+		return append(dst, *b...), nil
+	}
+	return i.appendText(dst)
+}
+
+// appendText makes the JSON, from the stored form where that is JSON already.
+func (i *Item) appendText(dst []byte) ([]byte, error) {
 	if c, ok := i.Resource.Codec.(textCodec); ok && i.body != nil {
 		if b, ok := c.Text(i.body, i.Revision); ok {
-			return b, nil
+			return append(dst, b...), nil
 		}
 	}
 	if !i.plainOwners() {
-		return json.Marshal(i.Public())
+		b, err := json.Marshal(i.Public())
+		return append(dst, b...), err
 	}
 	o, bare, err := i.glance()
 	if err != nil {
-		return nil, err
+		return dst, err
 	}
 	if bare {
 		i.dress(o)
@@ -298,7 +311,7 @@ func (i *Item) text() ([]byte, error) {
 	if owner != i {
 		stored = owner.Peek()
 	}
-	return marshal(o, owner.Resource, stored)
+	return appendMarshaled(dst, o, owner.Resource, stored, bare && owner == i)
 }
 
 // MakeJSON makes the JSON of items that have none. Those who list the same items

@@ -3,38 +3,45 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"proa/internal/api/owned"
 )
 
-// marshal returns o, an object of a Go type, as JSON with its managedFields in
+// appendMarshaled appends o, an object of a Go type, as JSON with its managedFields in
 // full, as they are about the stored object, of r. These are ready text or made as such,
 // and the encoder would check and copy them once more: so it is given the object
-// without them, and they are put where they belong, at the end of its metadata.
-func marshal(o Object, r *Resource, stored Object) ([]byte, error) {
-	owners := o.GetManagedFields()
-	if len(owners) == 0 {
-		return json.Marshal(o)
+// without them, and they are put where they belong, at the end of its metadata. o may
+// lose its managedFields on the way if mayChange.
+func appendMarshaled(dst []byte, o Object, r *Resource, stored Object, mayChange bool) ([]byte, error) {
+	owners, bare := o.GetManagedFields(), o
+	if len(owners) > 0 {
+		if !mayChange {
+			bare = shallow(o)
+		}
+		bare.SetManagedFields(nil)
 	}
-	bare := shallow(o)
-	bare.SetManagedFields(nil)
 	e := encodings.Get().(*encoding)
 	defer e.release()
 	if err := e.to.Encode(bare); err != nil {
-		return nil, err
+		return dst, err
 	}
 	b := bytes.TrimSuffix(e.text.Bytes(), []byte("\n"))
+	if len(owners) == 0 {
+		return append(dst, b...), nil
+	}
 	end := endOfMetadata(b)
 	if end < 0 {
-		bare.SetManagedFields(r.Owners(stored))
-		return json.Marshal(bare)
+		bare.SetManagedFields(owned.Full(owners, stored, r.HasStatus))
+		b, err := json.Marshal(bare)
+		return append(dst, b...), err
 	}
 	const key = `,"managedFields":`
 	e.owners = append(e.owners[:0], key...)
 	var err error
 	if e.owners, err = owned.AppendJSON(e.owners, owners, stored, r.HasStatus); err != nil {
-		return nil, err
+		return dst, err
 	}
 	insert := e.owners
 	switch {
@@ -43,9 +50,9 @@ func marshal(o Object, r *Resource, stored Object) ([]byte, error) {
 	case b[end-1] == '{':
 		insert = insert[1:]
 	}
-	out := make([]byte, 0, len(b)+len(insert))
-	out = append(append(out, b[:end]...), insert...)
-	return append(out, b[end:]...), nil
+	dst = slices.Grow(dst, len(b)+len(insert))
+	dst = append(append(dst, b[:end]...), insert...)
+	return append(dst, b[end:]...), nil
 }
 
 // An encoding is the memory in which JSON is made.

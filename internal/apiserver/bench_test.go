@@ -143,15 +143,25 @@ func BenchmarkColdJSON(b *testing.B) {
 				}
 				bodies, revs = append(bodies, body), append(revs, item.Revision)
 			}
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				text, err := api.NewItem(core.Pod.Def(), revs[i%n], bodies[i%n], nil).JSON()
-				if err != nil {
-					b.Fatal(err)
-				}
-				b.SetBytes(int64(len(text)))
-				i += 7 // a template is not always the last one's
+			for _, kept := range []bool{true, false} {
+				b.Run(fmt.Sprint("kept=", kept), func(b *testing.B) {
+					b.ReportAllocs()
+					var text []byte
+					i := 0
+					for b.Loop() {
+						item, err := api.NewItem(core.Pod.Def(), revs[i%n], bodies[i%n], nil), error(nil)
+						if kept {
+							text, err = item.JSON()
+						} else {
+							text, err = item.AppendJSON(text[:0])
+						}
+						if err != nil {
+							b.Fatal(err)
+						}
+						b.SetBytes(int64(len(text)))
+						i += 7 // a template is not always the last one's
+					}
+				})
 			}
 		})
 	}

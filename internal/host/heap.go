@@ -93,8 +93,8 @@ func tighten(live, room uint64) int {
 }
 
 // A heap that is kept tight costs time: with a gigabyte alive and much that comes and goes,
-// most of it. So it gets twice the room while the collector takes more than the dear part of
-// the time that is used, up to as much as lives or busyRoom; and gives it back when it takes less than the cheap part.
+// most of it. So it gets as much room as lives, or busyRoom, while the collector takes more than
+// the dear part of the time that is used, at once; and gives it back by and by when it takes less than the cheap part.
 const dear, cheap = 0.10, 0.04
 
 // A collector is what the garbage collector has taken so far, in seconds of processors, and
@@ -114,8 +114,8 @@ func (c collector) next(now collector, room, live uint64) uint64 {
 	switch part := (now.took - c.took) / all; {
 	case all < noticeable || part < cheap:
 		room /= 2
-	case part > dear && room < max(live, busyRoom):
-		room *= 2
+	case part > dear:
+		room = max(room, live, busyRoom)
 	}
 	return max(room, least)
 }
@@ -130,7 +130,7 @@ func KeepHeapTight(ctx context.Context) {
 		}
 	}
 	room, before := leastRoom(liveHeap()), measureCollector()
-	for passed(ctx, 2*time.Second) {
+	for passed(ctx, time.Second) {
 		now, live := measureCollector(), liveHeap()
 		room = before.next(now, room, live)
 		before = now

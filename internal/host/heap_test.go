@@ -12,10 +12,10 @@ func TestRoom(t *testing.T) {
 	}{
 		{"quiet", 0, 0.1, 512 * mb, 1000 * mb, 256 * mb},
 		{"never less than that", 0, 2, 128 * mb, 1000 * mb, MaxHeadroom},
-		{"the collector takes half", 2, 4, 128 * mb, 1000 * mb, 256 * mb},
+		{"the collector takes half", 2, 4, 128 * mb, 1000 * mb, 1000 * mb},
 		{"but as much as lives will do", 2, 4, 1024 * mb, 1000 * mb, 1024 * mb},
 		{"in between nothing changes", 0.3, 4, 256 * mb, 1000 * mb, 256 * mb},
-		{"little lives and much comes and goes", 2, 4, 50 * mb, 50 * mb, 100 * mb},
+		{"little lives and much comes and goes", 2, 4, 50 * mb, 50 * mb, 256 * mb},
 		{"as much as is enough for that", 2, 4, 400 * mb, 50 * mb, 400 * mb},
 		{"and back", 0, 0.1, 80 * mb, 50 * mb, 50 * mb},
 		{"more lives by now", 0.3, 4, 20 * mb, 50 * mb, 50 * mb},

@@ -37,6 +37,25 @@ func (x *exchange) list(t *target, l *api.ItemList) {
 // together is of how many items the JSON is made before the first is written.
 const together = 128
 
+// mostKept is of how many bytes, as they are stored, the JSON is kept for the next who
+// lists them. Of a longer list it would be more than all else in the server.
+const mostKept = 64 << 20
+
+// keeps says whether the JSON of a list is kept.
+func keeps(items []*api.Item) bool {
+	const large = 64 << 10 // bytes of an object: there is no need to look
+	if len(items) <= mostKept/large {
+		return true
+	}
+	sum := 0
+	for _, i := range items {
+		if sum += i.StoredSize(); sum > mostKept {
+			return false
+		}
+	}
+	return true
+}
+
 // wholeList is the list as JSON, in one piece: it has to be turned into something else.
 func (x *exchange) wholeList(t *target, l *api.ItemList) ([]byte, error) {
 	var b bytes.Buffer
@@ -58,11 +77,19 @@ func (x *exchange) jsonList(t *target, l *api.ItemList, write func([]byte)) erro
 	head = append(head, t.res.GroupVersion().String()...)
 	head = append(head, `","metadata":`...)
 	write(append(append(head, listMetaJSON(l)...), `,"items":[`...))
+	kept := keeps(l.Items)
+	var b []byte
+	var err error
 	for i, item := range l.Items {
-		if i%together == 0 {
-			api.MakeJSON(l.Items[i:min(i+together, len(l.Items))])
+		switch {
+		case !kept:
+			b, err = item.AppendJSON(b[:0])
+		default:
+			if i%together == 0 {
+				api.MakeJSON(l.Items[i:min(i+together, len(l.Items))])
+			}
+			b, err = item.JSON()
 		}
-		b, err := item.JSON()
 		if err != nil {
 			return err
 		}
