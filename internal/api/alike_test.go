@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -9,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/randfill"
 
 	"proa/internal/api"
 	"proa/internal/kinds/core"
@@ -68,6 +71,88 @@ func TestAlike(t *testing.T) {
 	}
 	if o, err := codec.Decode(encodePod(t, &corev1.Pod{})); err != nil || !reflect.DeepEqual(o.(*corev1.Pod).Spec, corev1.PodSpec{}) {
 		t.Errorf("an empty pod became %v, %v", o, err)
+	}
+}
+
+// What copies have in common is made into JSON once, and who owns it is told once: each copy
+// is written as it would be alone, whatever it has to itself.
+func TestAlikeWritten(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	words := []string{"a", "b", "with \"quotes\" & }more", "10", ""}
+	filler := randfill.NewWithSeed(r.Int64()).NilChance(0.6).NumElements(1, 3).MaxDepth(12).Funcs(
+		func(s *string, _ randfill.Continue) { *s = words[r.IntN(len(words))] },
+		func(m *metav1.Time, _ randfill.Continue) { *m = metav1.Unix(r.Int64N(3), 0) },
+		func(m *[]metav1.ManagedFieldsEntry, _ randfill.Continue) {},
+		func(m *corev1.PodStatus, c randfill.Continue) { m.Message = words[r.IntN(len(words))] },
+	)
+	excepts := []string{"", `{"f:spec":{"f:nodeName":{},"f:containers":{"*":{}}}}`, `{"f:spec":{"*":{}}}`, `{"f:metadata":{"*":{}}}`, `{"broken`}
+	at := metav1.Unix(1700000000, 0)
+	pod := core.Pod.Def()
+	for range 300 {
+		var spec corev1.PodSpec
+		filler.Fill(&spec)
+		for range 6 {
+			p := &corev1.Pod{Spec: *spec.DeepCopy()}
+			filler.Fill(&p.ObjectMeta)
+			filler.Fill(&p.Status)
+			p.ResourceVersion = ""
+			p.Spec.NodeName, p.Spec.Hostname = words[r.IntN(len(words))], words[r.IntN(len(words))]
+			for range r.IntN(3) {
+				e := metav1.ManagedFieldsEntry{Manager: "m", Operation: "Update", APIVersion: "v1", Time: &at}
+				if x := excepts[r.IntN(len(excepts))]; x != "" {
+					e.FieldsType, e.FieldsV1 = "Except", metav1.NewFieldsV1(x)
+				}
+				p.ManagedFields = append(p.ManagedFields, e)
+			}
+			body := encodePod(t, p)
+			alone := new(corev1.Pod)
+			if err := alone.Unmarshal(body); err != nil {
+				t.Fatal(err)
+			}
+			public := api.NewItem(pod, 7, nil, alone)
+			want, err := json.Marshal(public.Public())
+			if err != nil {
+				t.Fatal(err)
+			}
+			wire, err := public.Protobuf(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held := api.NewItem(pod, 7, body, nil)
+			held.Object()
+			for name, item := range map[string]*api.Item{"stored": api.NewItem(pod, 7, body, nil), "held": held} {
+				got, err := item.AppendJSON([]byte("x"))
+				if err != nil || string(got) != "x"+string(want) {
+					t.Fatalf("seed %d, %s: %v\ngot  %s\nwant %s", seed, name, err, got, want)
+				}
+				if got, err := item.Protobuf(nil); err != nil || !bytes.Equal(got, wire) {
+					t.Fatalf("seed %d, %s: %v\ngot  %q\nwant %q", seed, name, err, got, wire)
+				}
+				if err := item.Verify(); err != nil {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
+			}
+		}
+	}
+}
+
+// What was written has its containers in common with others as what was read has.
+func TestSettle(t *testing.T) {
+	pod := core.Pod.Def()
+	first := copyOf(1, "settled")
+	pod.Settle(first, encodePod(t, first))
+	for i := 2; i < 5; i++ {
+		p, want := copyOf(i, "settled"), copyOf(i, "settled")
+		pod.Settle(p, encodePod(t, p))
+		if !equality.Semantic.DeepEqual(p, want) || &p.Spec.Containers[0] != &first.Spec.Containers[0] {
+			t.Fatalf("%v became %v", want, p)
+		}
+	}
+	other := copyOf(9, "another")
+	pod.Settle(other, []byte{2<<3 | 2, 200})
+	if other.Spec.Containers[0].Image != "another" {
+		t.Error("a body that cannot be read was followed")
 	}
 }
 

@@ -307,11 +307,13 @@ func (i *Item) appendText(dst []byte) ([]byte, error) {
 	if bare {
 		i.dress(o)
 	}
-	owner, stored := i.owner(), o
-	if owner != i {
-		stored = owner.Peek()
+	m := marshaling{o: o, stored: o, resource: i.Resource, mine: bare}
+	if owner := i.owner(); owner == i {
+		m.template, m.set = i.template()
+	} else {
+		m.stored, m.resource = owner.Peek(), owner.Resource
 	}
-	return appendMarshaled(dst, o, owner.Resource, stored, bare && owner == i)
+	return m.appendTo(dst)
 }
 
 // MakeJSON makes the JSON of items that have none. Those who list the same items

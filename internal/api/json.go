@@ -6,53 +6,98 @@ import (
 	"slices"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"proa/internal/api/owned"
 )
 
-// appendMarshaled appends o, an object of a Go type, as JSON with its managedFields in
-// full, as they are about the stored object, of r. These are ready text or made as such,
-// and the encoder would check and copy them once more: so it is given the object
-// without them, and they are put where they belong, at the end of its metadata. o may
-// lose its managedFields on the way if mayChange.
-func appendMarshaled(dst []byte, o Object, r *Resource, stored Object, mayChange bool) ([]byte, error) {
-	owners, bare := o.GetManagedFields(), o
+// A marshaling is an object of a Go type that is to become JSON, with its managedFields in
+// full. These are ready text or made as such, and so may a good part of the object be
+// that it has in common with others; the encoder would check and copy them once more. So it is
+// given the object without them, and they are put where they belong.
+type marshaling struct {
+	o, stored Object // what the managedFields are about is the stored one
+	resource  *Resource
+	mine      bool      // nobody else has o: it may lose something on the way
+	template  *template // nil: there is none
+	set       uint32    // see [Item.template]
+}
+
+func (m *marshaling) appendTo(dst []byte) ([]byte, error) {
+	var pieces [][]byte
+	if m.template != nil {
+		pieces = m.template.pieces()
+	}
+	owners, bare := m.o.GetManagedFields(), m.o
+	if !m.mine && (len(owners) > 0 || pieces != nil) {
+		bare = shallow(m.o)
+	}
 	if len(owners) > 0 {
-		if !mayChange {
-			bare = shallow(o)
-		}
 		bare.SetManagedFields(nil)
+	}
+	if pieces != nil {
+		m.template.share(bare, m.template.none)
 	}
 	e := encodings.Get().(*encoding)
 	defer e.release()
-	if err := e.to.Encode(bare); err != nil {
+	err := e.to.Encode(bare)
+	if pieces != nil {
+		m.template.share(bare, m.template.of) // what is owned is told of the whole
+	}
+	if err != nil {
 		return dst, err
 	}
 	b := bytes.TrimSuffix(e.text.Bytes(), []byte("\n"))
-	if len(owners) == 0 {
-		return append(dst, b...), nil
+	end, from, to := len(b), len(b), len(b)
+	if len(owners) > 0 {
+		end = endOfMetadata(b)
 	}
-	end := endOfMetadata(b)
-	if end < 0 {
-		bare.SetManagedFields(owned.Full(owners, stored, r.HasStatus))
+	if pieces != nil {
+		from, to = m.template.named.find(b)
+	}
+	if end < 0 || from < 0 {
+		bare.SetManagedFields(owned.Full(owners, m.stored, m.resource.HasStatus, owned.Shared{}))
 		b, err := json.Marshal(bare)
 		return append(dst, b...), err
+	}
+	insert, err := m.owners(e, owners)
+	if err != nil {
+		return dst, err
+	}
+	if len(insert) > 0 && b[end-1] == '{' {
+		insert = insert[1:]
+	}
+	size := len(b) + len(insert)
+	for _, p := range pieces {
+		size += len(p) + 1
+	}
+	dst = slices.Grow(dst, size)
+	if len(owners) > 0 {
+		dst = append(append(dst, b[:end]...), insert...)
+	} else {
+		end = 0
+	}
+	dst = append(dst, b[end:from]...)
+	if pieces != nil {
+		dst = m.template.named.appendTo(dst, pieces, b[from:to])
+	}
+	return append(dst, b[to:]...), nil
+}
+
+// owners is the member of the metadata that has the managedFields, after a comma; empty if
+// there are none.
+func (m *marshaling) owners(e *encoding, owners []metav1.ManagedFieldsEntry) ([]byte, error) {
+	if len(owners) == 0 {
+		return nil, nil
 	}
 	const key = `,"managedFields":`
 	e.owners = append(e.owners[:0], key...)
 	var err error
-	if e.owners, err = owned.AppendJSON(e.owners, owners, stored, r.HasStatus); err != nil {
-		return dst, err
+	e.owners, err = owned.AppendJSON(e.owners, owners, m.stored, m.resource.HasStatus, m.template.shared(m.set))
+	if err != nil || len(e.owners) == len(key) {
+		return nil, err
 	}
-	insert := e.owners
-	switch {
-	case len(insert) == len(key):
-		insert = nil
-	case b[end-1] == '{':
-		insert = insert[1:]
-	}
-	dst = slices.Grow(dst, len(b)+len(insert))
-	dst = append(append(dst, b[:end]...), insert...)
-	return append(dst, b[end:]...), nil
+	return e.owners, nil
 }
 
 // An encoding is the memory in which JSON is made.
@@ -89,22 +134,8 @@ func endOfMetadata(b []byte) int {
 	if start < 0 || bytes.IndexByte(b[1:start], '{') >= 0 {
 		return -1
 	}
-	depth := 0
-	for i := start + len(metadataKey) - 1; i < len(b); i++ {
-		switch b[i] {
-		case '"':
-			for i++; i < len(b) && b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth--; depth == 0 {
-				return i
-			}
-		}
+	if end := endOfValue(b, start+len(metadataKey)-1); end < len(b) && b[end] == '}' {
+		return end
 	}
 	return -1
 }

@@ -17,7 +17,7 @@ import (
 
 // Owners returns an object's managedFields as clients see them.
 func (r *Resource) Owners(o Object) []metav1.ManagedFieldsEntry {
-	return owned.Full(o.GetManagedFields(), o, r.HasStatus)
+	return owned.Full(o.GetManagedFields(), o, r.HasStatus, owned.Shared{})
 }
 
 // Public returns the typed form as clients see it: with its managedFields in
@@ -35,7 +35,9 @@ func (i *Item) Public() Object {
 // fullOwners are the managedFields as clients see them.
 func (i *Item) fullOwners() []metav1.ManagedFieldsEntry {
 	i = i.owner()
-	return i.Resource.Owners(i.Peek())
+	o := i.Peek()
+	t, set := i.template()
+	return owned.Full(o.GetManagedFields(), o, i.Resource.HasStatus, t.shared(set))
 }
 
 // owner is the item that the short form is about: the stored one.

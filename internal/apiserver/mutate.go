@@ -380,6 +380,9 @@ func (w *writing) encode(ctx context.Context, obj api.Object) ([]byte, api.Objec
 	}
 	api.AsStored(obj) // what the server itself has put in, too
 	body, err := w.t.res.Codec.Encode(obj)
+	if err == nil {
+		w.t.res.Settle(obj, body)
+	}
 	return body, obj, err
 }
 

@@ -123,7 +123,7 @@ func (w *writing) own(obj, old api.Object) {
 
 func (w *writing) setOwners(obj api.Object, list []metav1.ManagedFieldsEntry) {
 	if owned.Crowded(list) {
-		list = owned.Cap(owned.Full(list, obj, w.res.HasStatus))
+		list = owned.Cap(owned.Full(list, obj, w.res.HasStatus, owned.Shared{}))
 	}
 	if len(list) == 0 {
 		list = nil

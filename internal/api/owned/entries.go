@@ -67,13 +67,7 @@ func must(s Set, err error) Set {
 }
 
 // paths returns the set that an entry holds.
-func paths(e *metav1.ManagedFieldsEntry) Set {
-	s, err := Parse(e.FieldsV1.GetRawString())
-	if err != nil {
-		return Set{} // as of an entry that is not there
-	}
-	return s
-}
+func paths(e *metav1.ManagedFieldsEntry) Set { return parsed(e.FieldsV1.GetRawString()) }
 
 // with returns the entry with another set.
 func with(e metav1.ManagedFieldsEntry, s Set) metav1.ManagedFieldsEntry {
@@ -102,7 +96,7 @@ func Update(have []metav1.ManagedFieldsEntry, d *Delta, w Writer, old any, statu
 	}) {
 		// What he sets to the zero value is his too, and what he adds to what was
 		// excepted as a whole: the short form cannot tell.
-		have = Full(have, old, status)
+		have = Full(have, old, status, Shared{})
 	}
 	created, gone := mine, d.Gone // what the one who made the object can lose
 	if status {
@@ -179,15 +173,16 @@ func Foreign(have []metav1.ManagedFieldsEntry, d *Delta, status bool) (out []met
 }
 
 // Full returns entries as the API shows them, those of obj, a pointer to a
-// struct. status says that the object has a status that creators do not own.
-func Full(have []metav1.ManagedFieldsEntry, obj any, status bool) []metav1.ManagedFieldsEntry {
+// struct. status says that the object has a status that creators do not own; shared is
+// what the object has in common with others.
+func Full(have []metav1.ManagedFieldsEntry, obj any, status bool, shared Shared) []metav1.ManagedFieldsEntry {
 	if !AnyShort(have) {
 		return have
 	}
 	out := make([]metav1.ManagedFieldsEntry, 0, len(have))
 	for _, e := range have {
 		if Short(&e) {
-			text := pathsText(obj, nobodys(status).Union(paths(&e)))
+			text := pathsText(obj, shared.of(e.FieldsV1.GetRawString(), status), shared.Key)
 			if text == "" {
 				continue
 			}

@@ -11,7 +11,7 @@ import (
 // AppendJSON appends the entries of obj, a pointer to a struct, as clients see
 // them (see [Full]) and as encoding/json writes them. It makes no lists of fields
 // on the way. What it appends is empty if there is nothing to show.
-func AppendJSON(b []byte, have []metav1.ManagedFieldsEntry, obj any, status bool) ([]byte, error) {
+func AppendJSON(b []byte, have []metav1.ManagedFieldsEntry, obj any, status bool, shared Shared) ([]byte, error) {
 	if len(have) > 1 && AnyShort(have) {
 		have = slices.Clone(have)
 		Arrange(have)
@@ -22,7 +22,7 @@ func AppendJSON(b []byte, have []metav1.ManagedFieldsEntry, obj any, status bool
 		if b = append(b, '['); mark > start {
 			b[mark] = ','
 		}
-		out, shown, err := appendEntry(b, &have[i], obj, status)
+		out, shown, err := appendEntry(b, &have[i], obj, status, shared)
 		if err != nil {
 			return nil, err
 		}
@@ -37,10 +37,10 @@ func AppendJSON(b []byte, have []metav1.ManagedFieldsEntry, obj any, status bool
 }
 
 // appendEntry appends one entry. shown is false if there is nothing to it.
-func appendEntry(b []byte, e *metav1.ManagedFieldsEntry, obj any, status bool) (out []byte, shown bool, err error) {
+func appendEntry(b []byte, e *metav1.ManagedFieldsEntry, obj any, status bool, shared Shared) (out []byte, shown bool, err error) {
 	start := len(b)
 	slow := func() ([]byte, bool, error) {
-		list := Full([]metav1.ManagedFieldsEntry{*e}, obj, status)
+		list := Full([]metav1.ManagedFieldsEntry{*e}, obj, status, shared)
 		if len(list) == 0 {
 			return b[:start], false, nil
 		}
@@ -70,7 +70,7 @@ func appendEntry(b []byte, e *metav1.ManagedFieldsEntry, obj any, status bool) (
 	b = append(b, `,"fieldsV1":`...)
 	fields := len(b)
 	if short {
-		b = appendPaths(b, obj, nobodys(status).Union(paths(e)))
+		b = appendPaths(b, obj, shared.of(e.FieldsV1.GetRawString(), status), shared.Key)
 	} else {
 		b = append(b, e.FieldsV1.GetRawString()...)
 	}

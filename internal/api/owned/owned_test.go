@@ -149,7 +149,7 @@ func TestAgainstLibrary(t *testing.T) {
 			compared++
 			theirs := first.(object).GetManagedFields()
 			for step := range 6 {
-				got, want := shown(Full(ours, have, false)), shown(theirs)
+				got, want := shown(Full(ours, have, false, Shared{})), shown(theirs)
 				if got != want {
 					t.Fatalf("%v, step %d: %s", gvk, step, differ(got, want))
 				}
@@ -263,7 +263,7 @@ func BenchmarkFull(b *testing.B) {
 	e := Create(Writer{Manager: "m", APIVersion: "v1"}, Set{})
 	b.ReportAllocs()
 	for range b.N {
-		Full(e, p, true)
+		Full(e, p, true, Shared{})
 	}
 }
 
@@ -297,8 +297,11 @@ func TestPrint(t *testing.T) {
 			if left := all.Minus(skip); !left.Empty() {
 				want = left.String()
 			}
-			if got := pathsText(o, skip); got != want {
-				t.Fatalf("%v without %v: %s", gvk, skip, differ(got, want))
+			tell := &told{skip: skip}
+			for _, common := range []string{"", "f:spec", "f:spec"} { // the last is printed from what is known by then
+				if got := pathsText(o, tell, common); got != want {
+					t.Fatalf("%v without %v: %s", gvk, skip, differ(got, want))
+				}
 			}
 		}
 	}
@@ -335,12 +338,12 @@ func TestAppendJSON(t *testing.T) {
 		{Manager: "empty fields", Operation: "Update", APIVersion: "v1", Time: &at, FieldsV1: &metav1.FieldsV1{}},
 	}
 	for n := range len(list) + 1 {
-		got, err := AppendJSON(nil, list[:n], &corev1.Pod{}, true)
+		got, err := AppendJSON(nil, list[:n], &corev1.Pod{}, true, Shared{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := ""
-		if shown := Full(list[:n], &corev1.Pod{}, true); len(shown) > 0 {
+		if shown := Full(list[:n], &corev1.Pod{}, true, Shared{}); len(shown) > 0 {
 			b, err := json.Marshal(shown)
 			if want = string(b); err != nil {
 				t.Fatal(err)
@@ -370,12 +373,12 @@ func TestAppendJSON(t *testing.T) {
 			c := Create(Writer{Manager: "m", APIVersion: "v1", Time: when}, must(Parse([]string{`{}`, `{"f:metadata":{"*":{}},"f:spec":{"*":{}}}`, `{"f:metadata":{"f:annotations":{"f:<odd>":{}}}}`}[r.IntN(3)])))
 			some = append(some, c...)
 		}
-		got, err := AppendJSON(nil, some, p, true)
+		got, err := AppendJSON(nil, some, p, true, Shared{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := ""
-		if shown := Full(some, p, true); len(shown) > 0 {
+		if shown := Full(some, p, true, Shared{}); len(shown) > 0 {
 			b, err := json.Marshal(shown)
 			if want = string(b); err != nil {
 				t.Fatal(err)

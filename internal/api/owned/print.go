@@ -11,16 +11,19 @@ import (
 // pass over the object and without making a [Set]: answers to creates need it.
 // What it writes is what Compare with the zero object tells as touched.
 type printer struct {
-	b []byte
+	b    []byte
+	part string // until the top is left: see appendPaths
+	told *told
 }
 
-// appendPaths appends the paths of obj, a pointer to a struct, that are not in
-// skip; nothing if there is none.
-func appendPaths(b []byte, obj any, skip Set) []byte {
+// appendPaths appends the paths of obj, a pointer to a struct, that are not among those
+// to skip; nothing if there is none. part is the step to what it has in common with
+// others, of whose paths told knows the text.
+func appendPaths(b []byte, obj any, told *told, part string) []byte {
 	start := len(b)
-	p := printer{append(b, '{')}
+	p := printer{b: append(b, '{'), part: part, told: told}
 	v := reflect.ValueOf(obj).Elem()
-	p.members(shapeOf(v.Type()), v, true, skip)
+	p.members(shapeOf(v.Type()), v, true, told.skip)
 	if len(p.b) == start+1 {
 		return b
 	}
@@ -30,10 +33,10 @@ func appendPaths(b []byte, obj any, skip Set) []byte {
 var texts = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
 // pathsText is appendPaths into a string.
-func pathsText(obj any, skip Set) string {
+func pathsText(obj any, told *told, part string) string {
 	b := texts.Get().(*[]byte)
 	defer texts.Put(b)
-	*b = appendPaths((*b)[:0], obj, skip)
+	*b = appendPaths((*b)[:0], obj, told, part)
 	return string(*b)
 }
 
@@ -50,6 +53,8 @@ func (p *printer) members(s *shape, v reflect.Value, besideZero bool, skip Set) 
 	if !v.IsValid() {
 		return
 	}
+	part := p.part
+	p.part = "" // only at the top
 	for i := range s.fields {
 		f := &s.fields[i]
 		y := f.of(v)
@@ -59,6 +64,10 @@ func (p *printer) members(s *shape, v reflect.Value, besideZero bool, skip Set) 
 		other := absent
 		if besideZero && f.inZero {
 			other = zero
+		}
+		if f.key == part {
+			p.told.print(p, func() { p.path(f.key, f.shape, other, y.v, skip) })
+			continue
 		}
 		p.path(f.key, f.shape, other, y.v, skip)
 	}

@@ -38,7 +38,11 @@ var Pod = &api.Kind[*corev1.Pod]{
 	Sub:            podSubs(),
 	Grace:          podGrace,
 	// Of the spec a pod has to itself where it runs (nodeName) and what it is called there (hostname).
-	Alike: &api.Alike[*corev1.Pod]{Field: 2, Own: []int{10, 16}, Share: func(to, of *corev1.Pod) { to.Spec = of.Spec }},
+	Alike: &api.Alike[*corev1.Pod]{Field: 2, Own: []int{10, 16}, Share: func(to, of *corev1.Pod) {
+		node, host := to.Spec.NodeName, to.Spec.Hostname
+		to.Spec = of.Spec
+		to.Spec.NodeName, to.Spec.Hostname = node, host
+	}},
 }
 
 // podIPs is the pod's first address: what the status.podIPs selector compares.
