@@ -2,11 +2,13 @@ package api
 
 import (
 	"fmt"
+	"reflect"
+	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"time"
 )
 
 // A Codec makes the stored form of an object and reads it back. The stored form
@@ -37,6 +39,7 @@ type protobufCodec struct {
 	new     func() Object
 	restore func(Object) // Kind.Restore, if there is one
 	alikes  *alikes      // nil: objects have nothing in common
+	brief   *sync.Pool   // of objects for one look
 }
 
 type protobufObject interface {
@@ -75,8 +78,23 @@ func (c protobufCodec) Encode(o Object) ([]byte, error) {
 // ownersOverhead is more than the tags and lengths around one entry of managedFields take, or around all.
 const ownersOverhead = 16
 
-func (c protobufCodec) Decode(body []byte) (Object, error) {
-	o := c.new()
+func (c protobufCodec) Decode(body []byte) (Object, error) { return c.decode(c.new(), body) }
+
+// look decodes a body for one look: nothing of the object may be kept after it. false if it
+// cannot be decoded.
+func (c protobufCodec) look(body []byte, look func(Object) error) (bool, error) {
+	o := c.brief.Get().(Object)
+	if _, err := c.decode(o, body); err != nil {
+		return false, nil
+	}
+	err := look(o)
+	reflect.ValueOf(o).Elem().SetZero()
+	c.brief.Put(o)
+	return true, err
+}
+
+// decode decodes into o, which is empty.
+func (c protobufCodec) decode(o Object, body []byte) (Object, error) {
 	m, ok := o.(protobufObject)
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form", o)

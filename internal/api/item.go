@@ -112,22 +112,12 @@ func (i *Item) Object() Object {
 // Peek is Object for a look at very many items: a typed form that nobody has
 // asked for yet is not kept, and has no resourceVersion and no kind.
 func (i *Item) Peek() Object {
-	o, _, err := i.glance()
-	if err != nil {
-		panic(err)
-	}
-	return o
-}
-
-// glance is decode, but keeps nothing: what it makes for one look alone is bare.
-func (i *Item) glance() (o Object, bare bool, err error) {
 	if i.body != nil && i.obj.Load() == nil {
-		if o, err = i.Resource.Codec.Decode(i.body); err == nil {
-			return o, true, nil
+		if o, err := i.Resource.Codec.Decode(i.body); err == nil {
+			return o
 		}
 	}
-	o, err = i.decode() // which also says what is wrong
-	return o, false, err
+	return i.Object() // which also says what is wrong
 }
 
 // Check decodes the stored form if that has not been done yet.
@@ -300,14 +290,27 @@ func (i *Item) appendText(dst []byte) ([]byte, error) {
 		b, err := json.Marshal(i.Public())
 		return append(dst, b...), err
 	}
-	o, bare, err := i.glance()
+	if c, ok := i.Resource.Codec.(protobufCodec); ok && i.body != nil && i.obj.Load() == nil {
+		ok, err := c.look(i.body, func(o Object) (err error) {
+			i.dress(o)
+			dst, err = i.marshal(dst, o, true)
+			return err
+		})
+		if ok {
+			return dst, err
+		}
+	}
+	o, err := i.decode()
 	if err != nil {
 		return dst, err
 	}
-	if bare {
-		i.dress(o)
-	}
-	m := marshaling{o: o, stored: o, resource: i.Resource, mine: bare}
+	return i.marshal(dst, o, false)
+}
+
+// marshal appends the item's object, o, as JSON. It may lose something on the way if nobody
+// else has it.
+func (i *Item) marshal(dst []byte, o Object, mine bool) ([]byte, error) {
+	m := marshaling{o: o, stored: o, resource: i.Resource, mine: mine}
 	if owner := i.owner(); owner == i {
 		m.template, m.set = i.template()
 	} else {
