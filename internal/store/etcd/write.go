@@ -55,6 +55,8 @@ func (e *Engine) Write(ctx context.Context, op store.Op) (store.Revision, error)
 				return 0, err
 			}
 			continue
+		case out == refused && says(err, saidNoSpace):
+			return e.full(ctx, w, translate(err))
 		case out == refused:
 			return 0, refusal(&op, err)
 		case out == ended:
@@ -217,6 +219,33 @@ func (e *Engine) clear(ctx context.Context, fence etcdRevision, w *writing, caus
 	if err == nil {
 		err = e.reach(ctx, raised)
 	}
+	return e.passed(ctx, w, cause, err)
+}
+
+// full finds out whether a change was made that etcd says it has no room for: the one
+// that reaches the quota is made, and answered as those are that come after it. If it was not
+// the error is cause.
+func (e *Engine) full(ctx context.Context, w *writing, cause error) (store.Revision, error) {
+	var at etcdRevision // that etcd was at after it had answered
+	err := e.cluster.read(ctx, func(ctx context.Context, m *member, o ...grpc.CallOption) error {
+		resp, err := m.kv.Range(ctx, &pb.RangeRequest{Key: e.keys.meta(), CountOnly: true}, o...)
+		if err == nil {
+			at = resp.Header.Revision
+		}
+		return err
+	})
+	if err == nil {
+		err = e.reach(ctx, at)
+	}
+	if sure, rev, err := e.passed(ctx, w, cause, err); sure || err != nil {
+		return rev, err
+	}
+	return 0, cause
+}
+
+// passed says whether the change has come by in the watch, which is beyond where it
+// would be; err is why it is not.
+func (e *Engine) passed(ctx context.Context, w *writing, cause, err error) (sure bool, rev store.Revision, _ error) {
 	select {
 	case <-w.done:
 	default:
