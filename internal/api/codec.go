@@ -42,6 +42,10 @@ type protobufCodec struct {
 	brief   *sync.Pool   // of objects for one look
 }
 
+func newProtobufCodec(fresh func() Object) protobufCodec {
+	return protobufCodec{new: fresh, brief: &sync.Pool{New: func() any { return fresh() }}}
+}
+
 type protobufObject interface {
 	runtime.ProtobufMarshaller
 	Unmarshal([]byte) error
@@ -54,11 +58,18 @@ func (protobufCodec) Media() string { return MediaProtobuf }
 // by encoding a shallow copy of the object without them, so o may be shared.
 func (c protobufCodec) Encode(o Object) ([]byte, error) {
 	owners := o.GetManagedFields()
-	if o.GetResourceVersion() != "" || len(owners) > 0 {
-		o = shallow(o)
-		o.SetResourceVersion("")
-		o.SetManagedFields(nil)
+	if o.GetResourceVersion() == "" && len(owners) == 0 {
+		return encode(o, nil)
 	}
+	bare := c.lend(o)
+	defer c.back(bare)
+	bare.SetResourceVersion("")
+	bare.SetManagedFields(nil)
+	return encode(bare, owners)
+}
+
+// encode returns the message of o, which has no managedFields, with these at its end.
+func encode(o Object, owners []metav1.ManagedFieldsEntry) ([]byte, error) {
 	m, ok := o.(protobufObject)
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form", o)
@@ -80,6 +91,19 @@ const ownersOverhead = 16
 
 func (c protobufCodec) Decode(body []byte) (Object, error) { return c.decode(c.new(), body) }
 
+// lend returns a copy of o, of the codec's type, that shares what o points to; it is given back.
+func (c protobufCodec) lend(o Object) Object {
+	copied := c.brief.Get().(Object)
+	reflect.ValueOf(copied).Elem().Set(reflect.ValueOf(o).Elem())
+	return copied
+}
+
+// back takes back what is not needed any more.
+func (c protobufCodec) back(o Object) {
+	reflect.ValueOf(o).Elem().SetZero()
+	c.brief.Put(o)
+}
+
 // look decodes a body for one look: nothing of the object may be kept after it. false if it
 // cannot be decoded.
 func (c protobufCodec) look(body []byte, look func(Object) error) (bool, error) {
@@ -88,8 +112,7 @@ func (c protobufCodec) look(body []byte, look func(Object) error) (bool, error) 
 		return false, nil
 	}
 	err := look(o)
-	reflect.ValueOf(o).Elem().SetZero()
-	c.brief.Put(o)
+	c.back(o)
 	return true, err
 }
 

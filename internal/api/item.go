@@ -286,14 +286,15 @@ func (i *Item) appendText(dst []byte) ([]byte, error) {
 			return append(dst, b...), nil
 		}
 	}
-	if !i.plainOwners() {
+	codec, ok := i.Resource.Codec.(protobufCodec)
+	if !ok || i.Resource.Family != nil { // what is no Go type's object
 		b, err := json.Marshal(i.Public())
 		return append(dst, b...), err
 	}
-	if c, ok := i.Resource.Codec.(protobufCodec); ok && i.body != nil && i.obj.Load() == nil {
-		ok, err := c.look(i.body, func(o Object) (err error) {
+	if i.body != nil && i.obj.Load() == nil {
+		ok, err := codec.look(i.body, func(o Object) (err error) {
 			i.dress(o)
-			dst, err = i.marshal(dst, o, true)
+			dst, err = i.marshal(dst, o, codec, true)
 			return err
 		})
 		if ok {
@@ -304,13 +305,13 @@ func (i *Item) appendText(dst []byte) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
-	return i.marshal(dst, o, false)
+	return i.marshal(dst, o, codec, false)
 }
 
 // marshal appends the item's object, o, as JSON. It may lose something on the way if nobody
 // else has it.
-func (i *Item) marshal(dst []byte, o Object, mine bool) ([]byte, error) {
-	m := marshaling{o: o, stored: o, resource: i.Resource, mine: mine}
+func (i *Item) marshal(dst []byte, o Object, codec protobufCodec, mine bool) ([]byte, error) {
+	m := marshaling{o: o, stored: o, resource: i.Resource, codec: codec, mine: mine}
 	if owner := i.owner(); owner == i {
 		m.template, m.set = i.template()
 	} else {

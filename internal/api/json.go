@@ -18,9 +18,10 @@ import (
 type marshaling struct {
 	o, stored Object // what the managedFields are about is the stored one
 	resource  *Resource
-	mine      bool      // nobody else has o: it may lose something on the way
-	template  *template // nil: there is none
-	set       uint32    // see [Item.template]
+	codec     protobufCodec // of o
+	mine      bool          // nobody else has o: it may lose something on the way
+	template  *template     // nil: there is none
+	set       uint32        // see [Item.template]
 }
 
 func (m *marshaling) appendTo(dst []byte) ([]byte, error) {
@@ -30,7 +31,8 @@ func (m *marshaling) appendTo(dst []byte) ([]byte, error) {
 	}
 	owners, bare := m.o.GetManagedFields(), m.o
 	if !m.mine && (len(owners) > 0 || pieces != nil) {
-		bare = shallow(m.o)
+		bare = m.codec.lend(m.o)
+		defer m.codec.back(bare)
 	}
 	if len(owners) > 0 {
 		bare.SetManagedFields(nil)
@@ -138,10 +140,4 @@ func endOfMetadata(b []byte) int {
 		return end
 	}
 	return -1
-}
-
-// plainOwners says that o is a Go type's object, whose metadata is copied with it.
-func (i *Item) plainOwners() bool {
-	_, text := i.Resource.Codec.(textCodec)
-	return !text && i.Resource.Family == nil
 }

@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -190,7 +189,7 @@ func (k *Kind[T]) erase() *Resource {
 		o.GetObjectKind().SetGroupVersionKind(gvk)
 		return o
 	}
-	codec := protobufCodec{new: r.New, brief: &sync.Pool{New: func() any { return r.New() }}}
+	codec := newProtobufCodec(r.New)
 	if k.Restore != nil {
 		codec.restore = func(o Object) { k.Restore(o.(T)) }
 	}

@@ -67,7 +67,7 @@ func (v *View[T, H]) erase() *Resource {
 		o.GetObjectKind().SetGroupVersionKind(gvk)
 		return o
 	}
-	r.Codec = protobufCodec{new: r.New}
+	r.Codec = newProtobufCodec(r.New)
 	h := &Hub{Resource: hub, Default: func(Object) {}, Validate: hub.Validate, Fields: v.Fields}
 	r.Hub = h
 	h.From = func(o Object) Object {
