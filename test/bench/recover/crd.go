@@ -32,7 +32,7 @@ func (c crd) lay(k kind, n int) error {
 		return err
 	}
 	defer conn.Close()
-	prefix := "/registry/" + measure.CRDGroup + "/" + k.resource + "/default/"
+	prefix := "/registry/apiextensions.kubernetes.io/" + measure.CRDGroup + "/" + k.resource + "/default/"
 	call := func(method string, request []byte) (answer []byte, err error) {
 		err = conn.Invoke(context.Background(), "/etcdserverpb.KV/"+method, &request, &answer, grpc.ForceCodecV2(load.Codec{}))
 		return answer, err
