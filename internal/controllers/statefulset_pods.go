@@ -41,12 +41,14 @@ func identify(p *corev1.Pod, ordinal int) {
 
 // create makes the pods that are missing, each after its claims.
 func (r *stateful) create(ctx context.Context) error {
-	missing := slices.DeleteFunc(r.plan.create, r.claimsGoing)
-	if r.set.Spec.PodManagementPolicy != appsv1.ParallelPodManagement && len(missing) < len(r.plan.create) {
+	missing, err := r.claimed(ctx, slices.DeleteFunc(slices.Clone(r.plan.create), r.claimsGoing))
+	if err != nil {
+		return err
+	}
+	if r.set.Spec.PodManagementPolicy != appsv1.ParallelPodManagement && len(missing) < min(len(r.plan.create), burst) {
 		return nil // the change of the claims will call again
 	}
-	n := min(len(missing), burst)
-	_, err := gradually(r.c, n, func(i int) error {
+	_, err = gradually(r.c, len(missing), func(i int) error {
 		if err := r.createClaims(ctx, missing[i]); err != nil {
 			return err
 		}
@@ -143,13 +145,36 @@ func (r *stateful) claims(ordinal int) (out []*corev1.PersistentVolumeClaim) {
 	return out
 }
 
-// claimsGoing says whether a claim of an ordinal without a pod is on its way
-// out, or will be because it belongs to the pod that was there.
+// claimsGoing says whether a claim of an ordinal without a pod goes, as far as is seen.
 func (r *stateful) claimsGoing(ordinal int) bool {
+	return slices.ContainsFunc(r.claims(ordinal), func(o *corev1.PersistentVolumeClaim) bool { return r.goes(o, ordinal) })
+}
+
+// goes says whether a claim of an ordinal without a pod is on its way out, or will be
+// because it belongs to the pod that was there.
+func (r *stateful) goes(o *corev1.PersistentVolumeClaim, ordinal int) bool {
 	scaled, _ := r.retention()
-	return slices.ContainsFunc(r.claims(ordinal), func(o *corev1.PersistentVolumeClaim) bool {
-		return o.DeletionTimestamp != nil || scaled && slices.ContainsFunc(o.OwnerReferences, r.isPodRef(ordinal))
-	})
+	return o.DeletionTimestamp != nil || scaled && slices.ContainsFunc(o.OwnerReferences, r.isPodRef(ordinal))
+}
+
+// claimed are the first of the ordinals whose claims, as far as there are any, stay as far as
+// the server knows: what is seen of claims may be older than what is seen of pods, and
+// a claim that a new pod uses on its way out never goes.
+func (r *stateful) claimed(ctx context.Context, ordinals []int) (out []int, err error) {
+	for _, n := range ordinals[:min(len(ordinals), burst)] {
+		stay := true
+		for _, o := range r.claims(n) {
+			now, err := core.PersistentVolumeClaim.Get(ctx, r.c, o.Namespace, o.Name)
+			if ignoreNotFound(err) != nil {
+				return nil, err
+			}
+			stay = stay && err == nil && now.UID == o.UID && !r.goes(now, n)
+		}
+		if stay {
+			out = append(out, n)
+		}
+	}
+	return out, nil
 }
 
 // createClaims makes the claims of an ordinal that there are not.
