@@ -103,13 +103,19 @@ func (a *alikes) split(body []byte, p *parts) bool {
 	return true
 }
 
+// template takes a body apart and returns the template that it has what it has in common
+// from; nil if there is none.
+func (a *alikes) template(body []byte, p *parts) *template {
+	if !a.split(body, p) {
+		return nil
+	}
+	return a.find(p.common)
+}
+
 // give gives o what it has in common with others, and returns what of the body has
 // still to be decoded into it, in the memory of p.
 func (a *alikes) give(o Object, body []byte, p *parts) []byte {
-	if !a.split(body, p) {
-		return body
-	}
-	t := a.find(p.common)
+	t := a.template(body, p)
 	if t == nil {
 		return body
 	}
@@ -131,10 +137,7 @@ func (r *Resource) Settle(o Object, body []byte) {
 	}
 	p := partings.Get().(*parts)
 	defer partings.Put(p)
-	if !c.alikes.split(body, p) {
-		return
-	}
-	if t := c.alikes.find(p.common); t != nil {
+	if t := c.alikes.template(body, p); t != nil {
 		c.alikes.share(o, t.of)
 	}
 }
@@ -148,10 +151,8 @@ func (i *Item) template() (t *template, set uint32) {
 	}
 	p := partings.Get().(*parts)
 	defer partings.Put(p)
-	if !c.alikes.split(i.body, p) {
-		return nil, 0
-	}
-	return c.alikes.find(p.common), p.set
+	t = c.alikes.template(i.body, p)
+	return t, p.set
 }
 
 // shared is the template for those who tell what is owned.

@@ -76,7 +76,7 @@ func (t *template) pieces() [][]byte {
 	if err != nil {
 		return nil
 	}
-	from, to := t.named.find(b)
+	from, to := t.named.find(b, endOfMetadata(b))
 	if from < 0 {
 		return nil
 	}
@@ -96,9 +96,8 @@ func (t *template) pieces() [][]byte {
 }
 
 // find finds the field's value in JSON of an object that encoding/json has written,
-// which has it right after its metadata; from is negative if it does not.
-func (c *commonJSON) find(b []byte) (from, to int) {
-	end := endOfMetadata(b)
+// which has it right after its metadata, that ends at end; from is negative if it does not.
+func (c *commonJSON) find(b []byte, end int) (from, to int) {
 	if end < 0 {
 		return -1, 0
 	}
@@ -118,7 +117,7 @@ func (c *commonJSON) appendTo(dst []byte, pieces [][]byte, own []byte) []byte {
 		if len(member) == 0 {
 			return
 		}
-		if dst[len(dst)-1] != '{' || len(member) == 0 {
+		if dst[len(dst)-1] != '{' {
 			dst = append(dst, ',')
 		}
 		dst = append(dst, member...)

@@ -51,11 +51,11 @@ func (m *marshaling) appendTo(dst []byte) ([]byte, error) {
 	}
 	b := bytes.TrimSuffix(e.text.Bytes(), []byte("\n"))
 	end, from, to := len(b), len(b), len(b)
-	if len(owners) > 0 {
+	if len(owners) > 0 || pieces != nil {
 		end = endOfMetadata(b)
 	}
 	if pieces != nil {
-		from, to = m.template.named.find(b)
+		from, to = m.template.named.find(b, end)
 	}
 	if end < 0 || from < 0 {
 		bare.SetManagedFields(owned.Full(owners, m.stored, m.resource.HasStatus, owned.Shared{}))
@@ -74,12 +74,7 @@ func (m *marshaling) appendTo(dst []byte) ([]byte, error) {
 		size += len(p) + 1
 	}
 	dst = slices.Grow(dst, size)
-	if len(owners) > 0 {
-		dst = append(append(dst, b[:end]...), insert...)
-	} else {
-		end = 0
-	}
-	dst = append(dst, b[end:from]...)
+	dst = append(append(append(dst, b[:end]...), insert...), b[end:from]...)
 	if pieces != nil {
 		dst = m.template.named.appendTo(dst, pieces, b[from:to])
 	}

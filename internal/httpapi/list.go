@@ -81,14 +81,13 @@ func (x *exchange) jsonList(t *target, l *api.ItemList, write func([]byte)) erro
 	var b []byte
 	var err error
 	for i, item := range l.Items {
-		switch {
-		case !kept:
-			b, err = item.AppendJSON(b[:0])
-		default:
-			if i%together == 0 {
-				api.MakeJSON(l.Items[i:min(i+together, len(l.Items))])
-			}
+		if kept && i%together == 0 {
+			api.MakeJSON(l.Items[i:min(i+together, len(l.Items))])
+		}
+		if kept {
 			b, err = item.JSON()
+		} else {
+			b, err = item.AppendJSON(b[:0])
 		}
 		if err != nil {
 			return err

@@ -117,10 +117,15 @@ func (p *printer) path(key string, s *shape, other side, v reflect.Value, skip S
 	}
 }
 
-func (p *printer) key(key string) {
+// comma parts what comes next from what is there.
+func (p *printer) comma() {
 	if p.b[len(p.b)-1] != '{' {
 		p.b = append(p.b, ',')
 	}
+}
+
+func (p *printer) key(key string) {
+	p.comma()
 	p.b = append(appendString(p.b, key), ':')
 }
 
@@ -142,9 +147,7 @@ func (p *printer) entries(s *shape, v reflect.Value, skip Set) {
 		}
 		slices.Sort(keys)
 		for _, k := range keys {
-			if p.b[len(p.b)-1] != '{' {
-				p.b = append(p.b, ',')
-			}
+			p.comma()
 			p.b = append(p.b, `"f:`...)
 			p.b = append(appendRest(p.b, k), `:{}`...)
 		}

@@ -78,8 +78,6 @@ func (t *told) print(p *printer, print func()) {
 	if len(p.b) > start || t.text == "" {
 		return
 	}
-	if p.b[start-1] != '{' {
-		p.b = append(p.b, ',')
-	}
+	p.comma()
 	p.b = append(p.b, t.text...)
 }
